@@ -1,0 +1,47 @@
+"""The errors that a caller may want to handle, and the sentence for a misspelt name.
+
+Every message says what was wrong, what was got, and what would have been right.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class RoboprefError(Exception):
+    """Base of all errors that robopref raises on purpose: the command line prints them without a traceback."""
+
+
+class ConfigError(RoboprefError, ValueError):
+    """An option is unknown, or its value makes no sense."""
+
+
+class DataError(RoboprefError, ValueError):
+    """A file or an array is truncated, foreign, of the wrong shape, or holds NaN."""
+
+
+class DeviceError(RoboprefError, RuntimeError):
+    """The device that was asked for is not there."""
+
+
+class RenderingError(RoboprefError, RuntimeError):
+    """Frames were asked for and no OpenGL back end can draw them."""
+
+
+class DivergedError(RoboprefError, ArithmeticError):
+    """Training met a loss or gradient that is not finite; the batch was saved."""
+
+
+class MissingExtraError(RoboprefError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+def unknown_name(kind: str, got: str, known: Iterable[str]) -> str:
+    """Return the sentence for a name that does not exist, with the nearest one that does.
+
+    >>> unknown_name("task", "drawer_open", ["drawer-open", "door-close"])
+    "No task is called 'drawer_open'. Did you mean 'drawer-open'? There are: door-close, drawer-open."
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(got, names, n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"No {kind} is called '{got}'.{hint} There are: {', '.join(names)}."
