@@ -1,0 +1,1 @@
+"""Building blocks without opinions: networks, input normalisation, saving and loading of modules."""
