@@ -6,6 +6,7 @@ so that M small networks cost about as many kernel launches as one.
 Letters used in shapes: M members, B rows in a batch, I inputs, O outputs.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -66,7 +67,7 @@ class EnsembleMLP(nn.Module):
         self.activation = ACTIVATIONS[activation]()
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths):
             bound = 1 / math.sqrt(fan_in)
             weight = torch.empty(members, fan_out, fan_in).uniform_(-bound, bound, generator=generator)
             bias = torch.empty(members, 1, fan_out).uniform_(-bound, bound, generator=generator)
