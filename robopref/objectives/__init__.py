@@ -1,0 +1,1 @@
+"""Objectives: pure functions of scores and labels. No modules, no state."""
