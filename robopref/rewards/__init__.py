@@ -1,0 +1,1 @@
+"""Reward models: they learn a reward for each step from preferences between segments."""

@@ -1,0 +1,83 @@
+"""The plain reward model: one number for each step, trained with the Bradley-Terry loss.
+
+Letters used in shapes: M members, N steps, B pairs.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robopref.errors import ConfigError
+from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.rewards.ensemble import EnsembleReward, sign_accuracy
+
+
+class BradleyTerryReward(EnsembleReward):
+    """Christiano et al. 2017 (arXiv 1706.03741): sigmoid(R_a - R_b) is the chance that ``a`` is preferred.
+
+    Args:
+        observation_size: Values in an observation.
+        action_size: Values in an action.
+        flip_prob: Chance that a label is the opposite of what was meant, in [0, 0.5); softens the labels.
+
+    The other arguments are described in :class:`~robopref.rewards.ensemble.EnsembleReward`.
+    """
+
+    kind = "bradley_terry"
+    heads = 1
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        *,
+        members: int = 3,
+        hidden: Sequence[int] = (128, 128),
+        activation: str = "leaky_relu",
+        bound: str = "tanh",
+        aggregate: str = "sum",
+        flip_prob: float = 0.0,
+        learning_rate: float = 3e-4,
+        floor: float = 1e-2,
+        clip: float = 10.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            observation_size,
+            action_size,
+            members=members,
+            hidden=hidden,
+            activation=activation,
+            bound=bound,
+            aggregate=aggregate,
+            learning_rate=learning_rate,
+            floor=floor,
+            clip=clip,
+            seed=seed,
+        )
+        if not 0 <= flip_prob < 0.5:
+            raise ConfigError(f"flip_prob must lie in [0, 0.5), got {flip_prob}")
+        self.flip_prob = flip_prob
+        self.config["flip_prob"] = flip_prob
+
+    def estimate(self, outputs: Float[Tensor, "M N heads"]) -> tuple[Tensor, Tensor]:
+        """The output is the mean; a single member claims no uncertainty."""
+        mean = outputs.squeeze(-1)
+        return mean, torch.zeros_like(mean)
+
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Cross-entropy of the labels, summed over members; nothing is drawn."""
+        a, b = self.estimate_pair(batch)
+        logits = preference_logits(
+            self.segment_return(a.mean, batch["mask_a"]), self.segment_return(b.mean, batch["mask_b"])
+        )
+        losses = preference_loss(logits, batch["labels"], weights=batch["weights"], flip_prob=self.flip_prob)
+        logged = {
+            "cross_entropy": losses.detach().mean(),
+            "accuracy": sign_accuracy(logits.detach(), batch["labels"]),
+        }
+        return losses.sum(), logged

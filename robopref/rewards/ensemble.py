@@ -1,0 +1,244 @@
+"""What all reward ensembles share: the network, the returns of segments, prediction, and the training step.
+
+A reward model is an ensemble of perceptrons over (normalised observation, action). All members see the same
+batches in the same order; they differ by their independently drawn starting weights, and nothing is
+bootstrapped. The loss is summed over members, whose parameters are disjoint, so that training them together
+equals training each alone (as long as the training loop does not clip the gradient's norm over all of them).
+
+Letters used in shapes: M members, B segments, L steps, O observation size, A action size.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.nets.mlp import EnsembleMLP
+from robopref.nets.normalise import Normaliser
+from robopref.objectives.bradley_terry import preference_logits
+from robopref.objectives.gaussian import expected_preference
+
+BOUNDS = ("tanh", "none")
+AGGREGATES = ("sum", "mean")
+
+
+class RewardEstimate(NamedTuple):
+    """What each member thinks of each step."""
+
+    mean: Float[Tensor, "M B L"]
+    deviation: Float[Tensor, "M B L"]
+
+
+class EnsembleReward(nn.Module, ABC):
+    """A reward of observation and action, learned by M networks from preferences between segments.
+
+    Subclasses say what a network emits at each step (:meth:`estimate`) and how a batch of preferences is
+    scored (:meth:`loss`).
+
+    Args:
+        observation_size: Values in an observation, O.
+        action_size: Values in an action, A; actions are expected in [-1, 1] and enter as they are.
+        members: Networks in the ensemble, M.
+        hidden: Widths of the hidden layers.
+        activation: Between layers; a key of :data:`robopref.nets.mlp.ACTIVATIONS`.
+        bound: "tanh" keeps every step's mean reward in (-1, 1), as in PEBBLE; "none" leaves it free.
+        aggregate: Reward of a segment: the "sum" over its steps (as a return is; of two segments that differ
+            in length, length then matters), or the "mean" over its steps (length is ignored; with "tanh" the
+            log-odds then stay within 2, so that no preference is ever predicted above 0.88).
+        learning_rate: Step size of Adam.
+        floor: Smallest deviation that an observation is divided by.
+        clip: Largest magnitude of a normalised observation.
+        seed: Of the starting weights.
+
+    Raises:
+        ConfigError: for a value that makes no sense.
+    """
+
+    kind: str
+    heads: int
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        *,
+        members: int,
+        hidden: Sequence[int],
+        activation: str,
+        bound: str,
+        aggregate: str,
+        learning_rate: float,
+        floor: float,
+        clip: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if observation_size < 1 or action_size < 0:
+            raise ConfigError(f"Sizes must be positive, got {observation_size=} and {action_size=}")
+        if not learning_rate > 0:
+            raise ConfigError(f"learning_rate must be positive, got {learning_rate}")
+        if bound not in BOUNDS:
+            raise ConfigError(unknown_name("bound", bound, BOUNDS))
+        if aggregate not in AGGREGATES:
+            raise ConfigError(unknown_name("aggregate", aggregate, AGGREGATES))
+        self.config: dict[str, Any] = {
+            "observation_size": observation_size,
+            "action_size": action_size,
+            "members": members,
+            "hidden": [int(width) for width in hidden],
+            "activation": activation,
+            "bound": bound,
+            "aggregate": aggregate,
+            "learning_rate": learning_rate,
+            "floor": floor,
+            "clip": clip,
+            "seed": seed,
+        }
+        self.observation_size, self.action_size = observation_size, action_size
+        self.bound, self.aggregate, self.learning_rate = bound, aggregate, learning_rate
+        self.normaliser = Normaliser(observation_size, floor=floor, clip=clip)
+        self.network = EnsembleMLP(
+            members,
+            observation_size + action_size,
+            self.heads,
+            tuple(hidden),
+            activation,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    @property
+    def members(self) -> int:
+        """Networks in the ensemble, M."""
+        return self.network.members
+
+    # --- prediction ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def estimate(self, outputs: Float[Tensor, "M N heads"]) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, (M, N) each, from the network's raw outputs at N steps."""
+
+    def forward(
+        self, observations: Float[Tensor, "B L O"], actions: Float[Tensor, "B L A"]
+    ) -> RewardEstimate:
+        """Every member's reward at every step."""
+        batch, steps = observations.shape[:2]
+        mean, deviation = self._rows(observations.flatten(0, 1), actions.flatten(0, 1))
+        return RewardEstimate(mean.unflatten(1, (batch, steps)), deviation.unflatten(1, (batch, steps)))
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observations: Float[Tensor, "*batch O"],
+        actions: Float[Tensor, "*batch A"],
+        *,
+        batch_size: int = 16384,
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Reward of single steps: the mean over members, and how uncertain they are together.
+
+        The deviation follows from the law of total variance: the members' mean variance plus the variance of
+        their means. Memory is bounded by ``batch_size`` steps at a time.
+
+        Raises:
+            DataError: for a wrong size, or values that are not finite.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        if observations.shape[:-1] != actions.shape[:-1]:
+            raise DataError(
+                f"Observations and actions must agree in all axes but the last, got "
+                f"{tuple(observations.shape)} and {tuple(actions.shape)}"
+            )
+        shape = observations.shape[:-1]
+        observations = observations.reshape(-1, observations.shape[-1])
+        actions = actions.reshape(-1, actions.shape[-1])
+        _refuse_not_finite("observations", observations)
+        _refuse_not_finite("actions", actions)
+        means, deviations = [observations.new_empty(0)], [observations.new_empty(0)]
+        for part, chosen in zip(observations.split(batch_size), actions.split(batch_size), strict=True):
+            mean, deviation = self._rows(part, chosen)
+            means.append(mean.mean(0))
+            deviations.append((deviation.square().mean(0) + mean.var(0, unbiased=False)).sqrt())
+        return torch.cat(means).reshape(shape), torch.cat(deviations).reshape(shape)
+
+    def _rows(
+        self, observations: Float[Tensor, "N O"], actions: Float[Tensor, "N A"]
+    ) -> tuple[Tensor, Tensor]:
+        if observations.shape[-1] != self.observation_size or actions.shape[-1] != self.action_size:
+            raise DataError(
+                f"This reward takes observations of {self.observation_size} and actions of "
+                f"{self.action_size} values, got {observations.shape[-1]} and {actions.shape[-1]}"
+            )
+        mean, deviation = self.estimate(self.network(torch.cat([self.normaliser(observations), actions], -1)))
+        return (mean.tanh() if self.bound == "tanh" else mean), deviation
+
+    # --- segments -----------------------------------------------------------------------------------------
+
+    def segment_return(
+        self, rewards: Float[Tensor, "*heads B L"], mask: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "*heads B"]:
+        """Reward of each segment: the masked sum (or mean) over its steps."""
+        total = (rewards * mask).sum(-1)
+        return total if self.aggregate == "sum" else total / mask.sum(-1).clamp(min=1)
+
+    def segment_variance(
+        self, deviation: Float[Tensor, "*heads B L"], mask: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "*heads B"]:
+        """Variance of :meth:`segment_return` when steps err independently."""
+        total = (deviation.square() * mask).sum(-1)
+        return total if self.aggregate == "sum" else total / mask.sum(-1).clamp(min=1).square()
+
+    def estimate_pair(self, batch: Mapping[str, Tensor]) -> tuple[RewardEstimate, RewardEstimate]:
+        """Estimates of both segments of each pair, from one pass through the network."""
+        both = self(
+            torch.cat([batch["observations_a"], batch["observations_b"]]),
+            torch.cat([batch["actions_a"], batch["actions_b"]]),
+        )
+        pairs = len(batch["observations_a"])
+        first = RewardEstimate(both.mean[:, :pairs], both.deviation[:, :pairs])
+        return first, RewardEstimate(both.mean[:, pairs:], both.deviation[:, pairs:])
+
+    @torch.no_grad()
+    def preference_probability(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
+        """Chance that ``a`` is preferred: each member's own, averaged over members."""
+        a, b = self.estimate_pair(batch)
+        mask_a, mask_b = batch["mask_a"], batch["mask_b"]
+        logits = preference_logits(self.segment_return(a.mean, mask_a), self.segment_return(b.mean, mask_b))
+        variance = self.segment_variance(a.deviation, mask_a) + self.segment_variance(b.deviation, mask_b)
+        return expected_preference(logits, variance).mean(0)
+
+    # --- what the training loop asks for ------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss of a preference batch, summed over members, and numbers worth logging (means over members)."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser shall move, and how fast."""
+        return [{"params": list(self.network.parameters()), "lr": self.learning_rate}]
+
+    def after_step(self) -> None:
+        """Nothing follows an optimiser step."""
+
+    def fit_normaliser(self, observations: Float[Tensor, "N O"]) -> None:
+        """Take mean and deviation of the observations; they are saved with the reward."""
+        self.normaliser.fit(observations)
+
+
+def sign_accuracy(logits: Float[Tensor, "M B"], labels: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Share of untied pairs whose logit has the label's sign, over all members; 0 if every pair is tied."""
+    untied = labels != 0.5
+    right = ((logits > 0) == (labels > 0.5)) & untied
+    return right.sum() / (untied.sum() * len(logits)).clamp(min=1)
+
+
+def _refuse_not_finite(name: str, rows: Float[Tensor, "N D"]) -> None:
+    finite = torch.isfinite(rows)
+    if not bool(finite.all()):
+        bad = torch.nonzero(~finite.all(dim=0)).flatten().tolist()
+        raise DataError(f"The {name} hold NaN or infinity in dimensions {bad}")
