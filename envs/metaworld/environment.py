@@ -1,0 +1,204 @@
+"""A Meta-World task as a Gymnasium environment that can be repeated, saved, labelled and drawn.
+
+Observation, (39,) float64: [hand 3, gripper opening 1, objects 14 (position 3, quaternion 4, twice)], the same
+18 numbers one step earlier, and the goal 3. Positions are metres in the world frame. The goal is always
+visible. Action, (4,) float32 in [-1, 1]: displacement of the hand along x, y, z, and the gripper's effort.
+"""
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box
+
+from ..names import unknown_name
+from ..rendering import Renderer
+from . import simulation
+from .behaviours import ACTION_SIZE, Behaviour, Option
+from .simulation import Snapshot
+
+CAMERAS = ("topview", "corner", "corner2", "corner3", "corner4", "behindGripper", "gripperPOV")
+CONTROL_HZ = 80
+_POSITIONS = {"hand": slice(0, 3), "object": slice(4, 7), "goal": slice(36, 39)}
+_INFO = {f"{name}_position_m": where for name, where in _POSITIONS.items()}
+
+
+class MetaWorldEnv(gymnasium.Env):
+    """One task.
+
+    ``reset(seed=s)`` is a function of ``s`` alone, whatever was played before; ``reset()`` draws the next
+    layout from the environment's own generator. ``info`` holds, at reset and at every step, "success" and the
+    world positions "hand_position_m", "object_position_m" and "goal_position_m", (3,) each.
+
+    Args:
+        task: Name of the task, such as "drawer-open".
+        horizon: Steps after which an episode is truncated.
+        terminate_on_success: End an episode at its first success. Leave it off for episodes that are going to
+            be compared: rewards are positive, so stopping early makes the better episode the poorer one.
+        render_mode: None or "rgb_array".
+        camera: One of :data:`CAMERAS`.
+        width: Width of a frame in pixels.
+        height: Height of a frame in pixels.
+        effects: Draw shadows and reflections, with multisampling; slower.
+
+    Raises:
+        ValueError: Unknown task, camera or render mode, or a size that is not positive.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012 (Gymnasium's own type)
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        horizon: int = 150,
+        terminate_on_success: bool = False,
+        render_mode: str | None = None,
+        camera: str = "corner2",
+        width: int = 224,
+        height: int = 224,
+        effects: bool = False,
+    ):
+        if camera not in CAMERAS:
+            raise ValueError(unknown_name("camera", camera, CAMERAS))
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(unknown_name("render mode", render_mode, ["rgb_array"]))
+        for name, value in (("horizon", horizon), ("width", width), ("height", height)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}.")
+        self.task = task
+        self.horizon = horizon
+        self.terminate_on_success = terminate_on_success
+        self.render_mode = render_mode
+        self.control_hz = CONTROL_HZ
+        self._frame_options = {"camera": camera, "width": width, "height": height, "effects": effects}
+        self._renderer: Renderer | None = None
+        self._simulator = simulation.build(task)
+        space = self._simulator.sawyer_observation_space
+        self.observation_space = Box(space.low, space.high, dtype=np.float64)
+        self.action_space = Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
+        self._observation = np.zeros(space.shape)
+        self._pristine = simulation.capture(task, self._simulator, self._observation, 0, over=True)
+        self._elapsed = 0
+        self._ready = False
+        self._over = True
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Start an episode.
+
+        Args:
+            seed: Decides object and goal. None draws from the environment's generator.
+            options: None or empty; there are none.
+        """
+        if options:
+            raise ValueError(f"reset() knows no options, got {sorted(options)}.")
+        super().reset(seed=seed)
+        self._observation = simulation.begin_episode(self._simulator, self._pristine, self.np_random)
+        self._elapsed = 0
+        self._ready = True
+        self._over = False
+        return self._observation.copy(), self._info(False)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Act once.
+
+        Args:
+            action: (4,). Rounded to float32, the precision in which actions are stored, and clipped to [-1, 1].
+
+        Raises:
+            ValueError: The action has another shape or is not finite.
+            ResetNeeded: The episode is over, or none has begun.
+            ArithmeticError: The physics became unstable.
+        """
+        if self._over:
+            state = (
+                f"The episode ended after {self._elapsed} steps" if self._ready else "No episode has begun"
+            )
+            raise ResetNeeded(f"{state}: call reset().")
+        simulator = self._simulator
+        started_s = simulator.data.time
+        observation, reward, _, _, upstream = simulator.step(_checked_action(action))
+        if simulator.data.time <= started_s:  # MuJoCo starts anew when numbers overflow
+            self._over = True
+            raise ArithmeticError(f"The physics of '{self.task}' became unstable at step {self._elapsed}.")
+        self._observation = observation
+        self._elapsed += 1
+        success = bool(upstream["success"])
+        terminated = success and self.terminate_on_success
+        truncated = self._elapsed >= self.horizon
+        self._over = terminated or truncated
+        return observation.copy(), float(reward), terminated, truncated, self._info(success)
+
+    def _info(self, success: bool) -> dict:
+        info: dict = {name: self._observation[where].copy() for name, where in _INFO.items()}
+        info["success"] = success
+        return info
+
+    def keypoints(self) -> dict[str, np.ndarray]:
+        """Return the world positions of "hand", "object" and "goal" in metres, (3,) each."""
+        self._require_episode()
+        return {name: self._observation[where].copy() for name, where in _POSITIONS.items()}
+
+    def snapshot(self) -> Snapshot:
+        """Copy the state in the middle of an episode; see :meth:`restore`."""
+        self._require_episode()
+        return simulation.capture(self.task, self._simulator, self._observation, self._elapsed, self._over)
+
+    def restore(self, snapshot: Snapshot) -> np.ndarray:
+        """Go back to a snapshot, also of another instance of the task, and return its observation, (39,).
+
+        The same actions then give the same observations and rewards to the last bit. The counter of steps
+        goes back too; the generator of later resets does not.
+
+        Raises:
+            TypeError: It is no snapshot.
+            ValueError: It belongs to another task.
+        """
+        if not self._ready:  # some attributes exist only after a reset; whatever this draws is overwritten
+            simulation.begin_episode(self._simulator, self._pristine, np.random.default_rng(0))
+            self._ready = True
+        simulation.restore(self.task, self._simulator, snapshot)
+        self._observation = snapshot.observation.copy()
+        self._elapsed = snapshot.elapsed_steps
+        self._over = snapshot.over
+        return snapshot.observation.copy()
+
+    def state_hash(self) -> str:
+        """Return a SHA-256 of the whole state: equal states go on equally under equal actions."""
+        return self.snapshot().digest()
+
+    def behaviour(self, kind: str, rng: np.random.Generator, **options: Option | None) -> Behaviour:
+        """Return a way to act for one episode; :data:`robopref.envs.metaworld.behaviours.KINDS` lists them."""
+        return Behaviour(self.task, kind, rng, **options)
+
+    def render(self) -> np.ndarray:
+        """Draw the state, upright: (height, width, 3) uint8.
+
+        Raises:
+            DependencyNotInstalled: No OpenGL back end works here; the message says what to install.
+            ValueError: The environment was made without ``render_mode="rgb_array"``.
+        """
+        if self.render_mode is None:
+            raise ValueError("To draw frames, make the environment with render_mode='rgb_array'.")
+        self._require_episode()
+        if self._renderer is None:
+            self._renderer = Renderer(self._simulator.model, **self._frame_options)
+        return self._renderer.frame(self._simulator.data)
+
+    def close(self) -> None:
+        """Release the OpenGL context, if one was made."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _require_episode(self) -> None:
+        if not self._ready:
+            raise ResetNeeded("No episode has begun: call reset().")
+
+
+def _checked_action(action: np.ndarray) -> np.ndarray:
+    checked = np.asarray(action, np.float32)
+    if checked.shape != (ACTION_SIZE,):
+        raise ValueError(f"An action has shape ({ACTION_SIZE},), got {checked.shape}.")
+    if not np.isfinite(checked).all():
+        raise ValueError(f"An action must be finite, got {checked.tolist()}.")
+    return np.minimum(np.maximum(checked, -1.0), 1.0)
