@@ -23,7 +23,7 @@ def reparametrised_samples(
     deviation: Float[Tensor, "*shape"],
     samples: int,
     generator: torch.Generator | None = None,
-) -> Float[Tensor, "samples *shape"]:
+) -> Float[Tensor, " samples *shape"]:
     """Draw ``mean + eps * deviation``, eps standard normal and independent; both receive gradients.
 
     The noise is drawn on the generator's device: one seed gives one stream, wherever ``mean`` lies.

@@ -201,14 +201,26 @@ class EnsembleReward(nn.Module, ABC):
         first = RewardEstimate(both.mean[:, :pairs], both.deviation[:, :pairs])
         return first, RewardEstimate(both.mean[:, pairs:], both.deviation[:, pairs:])
 
+    def segment_scores(
+        self,
+        observations: Float[Tensor, "B L O"],
+        actions: Float[Tensor, "B L A"],
+        mask: Bool[Tensor, "B L"],
+    ) -> tuple[Float[Tensor, "M B"], Float[Tensor, "M B"]]:
+        """Return and variance of each segment, by each member."""
+        estimate = self(observations, actions)
+        return self.segment_return(estimate.mean, mask), self.segment_variance(estimate.deviation, mask)
+
     @torch.no_grad()
     def preference_probability(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
         """Chance that ``a`` is preferred: each member's own, averaged over members."""
-        a, b = self.estimate_pair(batch)
-        mask_a, mask_b = batch["mask_a"], batch["mask_b"]
-        logits = preference_logits(self.segment_return(a.mean, mask_a), self.segment_return(b.mean, mask_b))
-        variance = self.segment_variance(a.deviation, mask_a) + self.segment_variance(b.deviation, mask_b)
-        return expected_preference(logits, variance).mean(0)
+        return_a, variance_a = self.segment_scores(
+            batch["observations_a"], batch["actions_a"], batch["mask_a"]
+        )
+        return_b, variance_b = self.segment_scores(
+            batch["observations_b"], batch["actions_b"], batch["mask_b"]
+        )
+        return expected_preference(preference_logits(return_a, return_b), variance_a + variance_b).mean(0)
 
     # --- what the training loop asks for ------------------------------------------------------------------
 

@@ -1,0 +1,200 @@
+"""Preferences and the steps that they speak of, as batches of tensors.
+
+Episodes are stored once, as rows; a pair holds row numbers, and its steps are gathered when a batch is drawn.
+Thousands of pairs of whole episodes thus take no more memory than the episodes themselves.
+
+Letters used in shapes: P pairs, B pairs in a batch, L steps of the longest segment, N rows, O observation
+size, A action size, U different segments.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robopref.data.preferences import Preferences, Segments
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, DataError
+
+RESIDENT_BYTES = 2 << 30
+Batch = dict[str, Tensor]
+
+
+class PreferencePairs:
+    """Pairs of segments with labels and weights, for the training loop; built by :func:`preference_tensors`.
+
+    A batch holds ``observations_a`` (B, L, O) with the state before each action, ``actions_a`` (B, L, A),
+    ``mask_a`` (B, L), the same for ``b``, ``labels`` (B,) and ``weights`` (B,). Where the mask is False the
+    segment is over, and its last step is repeated.
+    """
+
+    def __init__(
+        self,
+        observations: Tensor | np.ndarray,
+        actions: Tensor | np.ndarray,
+        first: np.ndarray,
+        length: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        self.labels = torch.as_tensor(labels, dtype=torch.float32, device=device)
+        self.weights = torch.as_tensor(weights, dtype=torch.float32, device=device)
+        self._observations, self._actions = observations, actions
+        spans = np.stack([first, length], axis=-1)  # (2, P, 2)
+        unique, where = np.unique(spans.reshape(-1, 2), axis=0, return_inverse=True)
+        self._index_device = observations.device if isinstance(observations, Tensor) else torch.device("cpu")
+        self._spans = torch.as_tensor(unique, device=self._index_device)  # (U, 2): first row, length
+        self.segment_of = torch.as_tensor(where.reshape(2, -1), device=self._index_device)  # (2, P)
+        self._steps = torch.arange(int(length.max()), device=self._index_device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def segments(self) -> int:
+        """Number of different segments, U."""
+        return len(self._spans)
+
+    @property
+    def resident(self) -> bool:
+        """Whether all steps lie on the device, as opposed to being read from disk for each batch."""
+        return isinstance(self._observations, Tensor)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw pairs independently and with replacement, so that the generator is all the state there is."""
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        return self.batch(torch.randint(len(self), (batch_size,), generator=generator))
+
+    def batch(self, index: Tensor) -> Batch:
+        """The pairs of these numbers, as one batch."""
+        batch = {"labels": self.labels[index.to(self.device)], "weights": self.weights[index.to(self.device)]}
+        for name, which in zip("ab", self.segment_of, strict=True):
+            observations, actions, mask = self.gather(which[index.to(self._index_device)])
+            batch |= {f"observations_{name}": observations, f"actions_{name}": actions, f"mask_{name}": mask}
+        return batch
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every pair once, in order."""
+        for index in torch.arange(len(self)).split(batch_size):
+            yield self.batch(index)
+
+    def gather(self, segments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Observations (B, L, O), actions (B, L, A) and mask (B, L) of the segments of these numbers."""
+        first, length = self._spans[segments.to(self._index_device)].unbind(-1)
+        rows = first[:, None] + torch.minimum(self._steps, length[:, None] - 1)
+        mask = self._steps < length[:, None]
+        return self._take(self._observations, rows), self._take(self._actions, rows), mask.to(self.device)
+
+    def observations(self, limit: int = 200_000) -> Float[Tensor, "N O"]:
+        """At most ``limit`` of the states that segments cover, evenly chosen, to fit a normaliser to."""
+        rows = torch.unique(torch.cat([torch.arange(f, f + n) for f, n in self._spans.tolist()]))
+        if len(rows) > limit:
+            rows = rows[torch.linspace(0, len(rows) - 1, limit, dtype=torch.float64).long()]
+        return self._take(self._observations, rows.to(self._index_device))
+
+    def _take(self, array: Tensor | np.ndarray, rows: Tensor) -> Tensor:
+        if isinstance(array, Tensor):
+            return array[rows]
+        return torch.from_numpy(np.asarray(array[rows.numpy()], dtype=np.float32)).to(self.device)
+
+
+def preference_tensors(
+    store: TrajectoryStore,
+    preferences: Preferences,
+    device: str | torch.device = "cpu",
+    *,
+    resident_bytes: int = RESIDENT_BYTES,
+    allow_only_ties: bool = False,
+) -> PreferencePairs:
+    """Join preferences with the episodes that they speak of.
+
+    Args:
+        store: Holds the episodes.
+        preferences: Pairs; their confidence becomes the weight of the pair.
+        device: Where batches shall lie.
+        resident_bytes: Episodes that are spoken of are copied to the device when they take no more than this;
+            otherwise each batch is read from the memory-mapped store.
+        allow_only_ties: Whether to accept pairs of which nothing can be learned (all equal, or all of zero
+            confidence); for evaluation.
+
+    Raises:
+        DataError: for zero pairs, labels that are not a number in [0, 1], nothing but ties, segments outside
+            their episode, or steps that hold NaN or infinity.
+    """
+    labels, weights = np.asarray(preferences.label), np.asarray(preferences.confidence)
+    _check_labels(labels, weights, allow_only_ties=allow_only_ties)
+    sides = (preferences.a, preferences.b)
+    for name, side in zip("ab", sides, strict=True):
+        _check_segments(name, side, np.asarray(store.lengths))
+
+    episode = np.stack([np.asarray(side.episode) for side in sides])  # (2, P)
+    used, position = np.unique(episode, return_inverse=True)
+    first_row = np.array([store.row_of(int(e), 0) for e in used], dtype=np.int64)
+    rows_of = [
+        np.arange(r, r + n + 1) for r, n in zip(first_row, np.asarray(store.lengths)[used], strict=True)
+    ]
+    observations, actions = store.array("observations"), store.array("actions")
+    row_bytes = 4 * (observations.shape[1] + actions.shape[1])
+    device = torch.device(device)
+    if sum(map(len, rows_of)) * row_bytes <= resident_bytes:
+        rows = np.concatenate(rows_of)
+        observations = torch.from_numpy(np.asarray(observations[rows], dtype=np.float32)).to(device)
+        actions = torch.from_numpy(np.asarray(actions[rows], dtype=np.float32)).to(device)
+        first_row = np.cumsum([0, *map(len, rows_of[:-1])])
+        _refuse_not_finite(
+            torch.isfinite(observations).all(1) & torch.isfinite(actions).all(1), rows_of, used
+        )
+    else:
+        finite = [
+            torch.from_numpy(np.isfinite(observations[rows]).all(1) & np.isfinite(actions[rows]).all(1))
+            for rows in rows_of
+        ]
+        _refuse_not_finite(torch.cat(finite), rows_of, used)
+    first = first_row[position.reshape(2, -1)] + np.stack([np.asarray(side.start) for side in sides])
+    length = np.stack([np.asarray(side.length) for side in sides])
+    return PreferencePairs(observations, actions, first, length, labels, weights, device)
+
+
+def _check_labels(labels: np.ndarray, weights: np.ndarray, *, allow_only_ties: bool) -> None:
+    if len(labels) == 0:
+        raise DataError("There are no preferences: at least one labelled pair is needed")
+    for name, values in (("label", labels), ("confidence", weights)):
+        bad = np.flatnonzero(~((values >= 0) & (values <= 1)))
+        if len(bad):
+            raise DataError(f"Each {name} must lie in [0, 1]; pair {bad[0]} has {values[bad[0]]}")
+    if allow_only_ties:
+        return
+    if (labels == 0.5).all():
+        raise DataError(f"All {len(labels)} preferences are ties, so nothing can be learned from them")
+    if not ((labels != 0.5) & (weights > 0)).any():
+        raise DataError("Every pair that is not a tie has confidence 0, so nothing can be learned")
+
+
+def _check_segments(name: str, segments: Segments, lengths: np.ndarray) -> None:
+    episode, start, length = (np.asarray(x) for x in (segments.episode, segments.start, segments.length))
+    unknown = np.flatnonzero((episode < 0) | (episode >= len(lengths)))
+    if len(unknown):
+        i = unknown[0]
+        raise DataError(
+            f"Segment {name} of pair {i} is in episode {episode[i]}; the store has {len(lengths)}"
+        )
+    outside = np.flatnonzero((start < 0) | (length < 1) | (start + length > lengths[episode]))
+    if len(outside):
+        i = outside[0]
+        raise DataError(
+            f"Segment {name} of pair {i} covers steps {start[i]} to {start[i] + length[i]} of episode "
+            f"{episode[i]}, which has {lengths[episode[i]]}"
+        )
+
+
+def _refuse_not_finite(finite: Tensor, rows_of: list[np.ndarray], used: np.ndarray) -> None:
+    bad = torch.nonzero(~finite).flatten()
+    if len(bad):
+        ends = np.cumsum([len(rows) for rows in rows_of])
+        episode = used[np.searchsorted(ends, bad[0].item(), side="right")]
+        raise DataError(f"Episode {episode} holds NaN or infinity in its observations or actions")
