@@ -134,7 +134,7 @@ def preference_tensors(
 
     episode = np.stack([np.asarray(side.episode) for side in sides])  # (2, P)
     used, position = np.unique(episode, return_inverse=True)
-    first_row = np.array([store.row_of(int(e), 0) for e in used], dtype=np.int64)
+    first_row = np.asarray(store.first_rows)[used]
     rows_of = [
         np.arange(r, r + n + 1) for r, n in zip(first_row, np.asarray(store.lengths)[used], strict=True)
     ]
