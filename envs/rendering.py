@@ -5,6 +5,9 @@ its own, because a broken driver can take the whole process down and because PyO
 back end, cannot change to another.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled names carry no type information)
+
 import atexit
 import functools
 import importlib
@@ -123,7 +126,7 @@ class Renderer:
         camera: Name of a camera in the model.
         width: Pixels.
         height: Pixels.
-        effects: Draw shadows and reflections, with multisampling: about four times slower in software.
+        effects: Draw shadows and reflections, with multisampling: some ten times slower in software.
 
     Raises:
         DependencyNotInstalled: No OpenGL back end works here; the message says what to install.

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 
 import numpy as np
-from metaworld import policies
-from metaworld.policies.policy import Policy
+from metaworld.policies import ENV_POLICY_MAP
 
 from ..names import unknown_name
 
@@ -38,20 +37,13 @@ def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
     It is the upstream policy's own code. Only its ``move`` is replaced by one that computes the same and
     leaves out the warning that the response will be clipped, which upstream gives at nearly every step.
     """
-    upstream = policies.ENV_POLICY_MAP[f"{task}-v3"]
-    source = upstream.get_action
+    upstream = ENV_POLICY_MAP[f"{task}-v3"]
     module = importlib.import_module(upstream.__module__)
-    quiet = FunctionType(
-        source.__code__,
-        {**vars(module), "move": _move},
-        source.__name__,
-        source.__defaults__,
-        source.__closure__,
-    )
-    policy: Policy = type(upstream.__name__, (upstream,), {"get_action": quiet})()
+    get_action = FunctionType(upstream.get_action.__code__, {**vars(module), "move": _move})
+    policy = upstream()
 
     def act(observation: np.ndarray) -> np.ndarray:
-        return np.clip(policy.get_action(observation), -1, 1).astype(np.float32, copy=False)
+        return np.clip(get_action(policy, observation), -1, 1).astype(np.float32, copy=False)
 
     return act
 

@@ -1,7 +1,7 @@
 """A Meta-World task as a Gymnasium environment that can be repeated, saved, labelled and drawn.
 
-Observation, (39,) float64: [hand 3, gripper opening 1, objects 14 (position 3, quaternion 4, twice)], the same
-18 numbers one step earlier, and the goal 3. Positions are metres in the world frame. The goal is always
+Observation, (39,) float64: [hand 3, gripper opening 1, objects 14 (position 3, quaternion 4, twice)], the
+same 18 numbers one step earlier, and the goal 3. Positions are metres in the world frame. The goal is always
 visible. Action, (4,) float32 in [-1, 1]: displacement of the hand along x, y, z, and the gripper's effort.
 """
 
@@ -102,7 +102,7 @@ class MetaWorldEnv(gymnasium.Env):
         """Act once.
 
         Args:
-            action: (4,). Rounded to float32, the precision in which actions are stored, and clipped to [-1, 1].
+            action: (4,). Rounded to float32, as actions are stored, and clipped to [-1, 1].
 
         Raises:
             ValueError: The action has another shape or is not finite.
@@ -167,7 +167,7 @@ class MetaWorldEnv(gymnasium.Env):
         return self.snapshot().digest()
 
     def behaviour(self, kind: str, rng: np.random.Generator, **options: Option | None) -> Behaviour:
-        """Return a way to act for one episode; :data:`robopref.envs.metaworld.behaviours.KINDS` lists them."""
+        """Return a way to act for one episode, one of :data:`~.behaviours.KINDS`."""
         return Behaviour(self.task, kind, rng, **options)
 
     def render(self) -> np.ndarray:

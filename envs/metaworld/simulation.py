@@ -6,6 +6,9 @@ A :class:`Snapshot` holds what varies in all three. Attributes that are views in
 the data by themselves and must not be copied: a copy would stay behind when the data moves on.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled names carry no type information)
+
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
