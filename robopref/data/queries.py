@@ -1,0 +1,55 @@
+"""Which pairs of segments to ask about.
+
+Letters used in shapes: n pairs.
+"""
+
+import numpy as np
+
+from robopref.data.preferences import Segments
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, DataError
+
+
+def random_pairs(
+    store: TrajectoryStore, n: int, length: int | None, rng: np.random.Generator
+) -> tuple[Segments, Segments]:
+    """Draw pairs of segments: two different episodes at random, and in each a random start.
+
+    Every start is possible, the last included (B-Pref's sampler never draws it). With a single episode long
+    enough, the two segments start at different steps of it. The same pair may be drawn twice.
+
+    Args:
+        store: Where the episodes are.
+        n: Number of pairs.
+        length: Actions in each segment, or None for whole episodes.
+        rng: Source of randomness.
+
+    Raises:
+        ConfigError: ``n`` or ``length`` is not positive.
+        DataError: Fewer than two different segments of that length exist.
+    """
+    if n < 1 or (length is not None and length < 1):
+        raise ConfigError(f"Pairs and segment length must be positive, got {n} pairs of length {length}.")
+    lengths = store.lengths
+    eligible = np.flatnonzero(lengths >= (1 if length is None else length))
+    room = np.zeros(len(lengths), np.int64) if length is None else lengths - length
+    if len(eligible) == 0 or (len(eligible) == 1 and room[eligible[0]] == 0):
+        longest = int(lengths.max(initial=0))
+        wanted = "whole episodes" if length is None else f"segments of {length} actions"
+        raise DataError(
+            f"A pair needs two different {wanted}; {store.path} has {len(store)} episodes, the longest of "
+            f"{longest} actions."
+        )
+    first = rng.integers(len(eligible), size=n)
+    other = rng.integers(max(len(eligible) - 1, 1), size=n)
+    second = other + (other >= first) if len(eligible) > 1 else first
+    a, b = eligible[first], eligible[second]
+    start_a = rng.integers(room[a] + 1)
+    if len(eligible) > 1:
+        start_b = rng.integers(room[b] + 1)
+    else:
+        start_b = (start_a + rng.integers(1, room[b] + 1)) % (room[b] + 1)
+    return (
+        Segments(a, start_a, lengths[a] if length is None else np.full(n, length)),
+        Segments(b, start_b, lengths[b] if length is None else np.full(n, length)),
+    )
