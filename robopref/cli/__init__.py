@@ -1,0 +1,69 @@
+"""The command line: ``robopref <verb> key=value ...``. Light on purpose; a verb imports what it needs."""
+
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from robopref.errors import RoboprefError, unknown_name
+
+VERBS = {
+    "run": "one experiment from data to report, e.g. experiment=pearl env.task=door-close",
+    "collect": "simulated episodes of graded quality -> a trajectory store",
+    "label-scripted": "a scripted teacher compares episodes -> labels",
+    "align": "labels of source tasks -> labels of a target task",
+    "train-reward": "labels -> a reward model",
+    "train-policy": "episodes and rewards -> a policy",
+    "evaluate": "a policy -> success rate on paired seeds, and videos",
+    "report": "run folders -> a table and an HTML page",
+    "doctor": "versions, GPU, rendering, and what is missing with its cure",
+}
+PLAIN_VERBS = ("report", "doctor")  # the others are configured with Hydra
+
+HELP = """robopref: robot preference learning
+
+usage: robopref <verb> [key=value ...]
+
+{verbs}
+
+Every verb that computes is configured with Hydra:
+  robopref run env.task=door-close reward=bradley_terry seed=3    overrides
+  robopref run -m seed=0,1,2                                      a sweep
+  robopref run --cfg job                                          the whole configuration
+  robopref run --help                                             the choices of every group
+python scripts/<verb>.py is the same as robopref <verb>."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
+    verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if verb in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {name:<16}{text}" for name, text in VERBS.items())))
+        return 0
+    if verb in ("-V", "--version", "version"):
+        print(f"robopref {metadata.version('robopref')}")
+        return 0
+    if verb not in VERBS:
+        print(unknown_name("verb", verb, VERBS), file=sys.stderr)
+        return 2
+    try:
+        return _start(verb, rest)
+    except RoboprefError as error:
+        print(f"\nrobopref {verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nrobopref {verb}: interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _start(verb: str, rest: list[str]) -> int:
+    if verb == "report":
+        from robopref.cli.report import report
+
+        return report(rest)
+    if verb == "doctor":
+        from robopref.cli.doctor import doctor
+
+        return doctor(rest)
+    from robopref.cli.launch import launch
+
+    return launch(verb, rest)

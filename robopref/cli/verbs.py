@@ -1,0 +1,203 @@
+"""The verbs that Hydra configures: each turns a configuration into parts and hands them to a phase."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from robopref.cli import build
+from robopref.cli.launch import register_resolvers
+from robopref.cli.show import say, show_result
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, DataError, RoboprefError, unknown_name
+from robopref.methods.components import Collection, Evaluation
+from robopref.methods.phases.lab import Lab
+from robopref.training.run import Run
+
+register_resolvers()  # here, because a cluster's worker process imports this module and nothing before it
+
+
+def verb(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """End the process with one sentence where robopref itself refuses, and with a traceback elsewhere."""
+
+    @functools.wraps(function)
+    def guarded(config: DictConfig) -> Any:
+        try:
+            return function(config)
+        except RoboprefError as error:
+            print(f"\nrobopref {function.__name__.replace('_', '-')}: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
+
+    return guarded
+
+
+@verb
+def run(config: DictConfig) -> float:
+    """Run an experiment; returns its success rate, which a sweeper may maximise."""
+    if config.method not in METHODS:
+        raise ConfigError(unknown_name("method", config.method, METHODS))
+    result = METHODS[config.method](config)
+    return result["rate"]
+
+
+def _pearl(config: DictConfig) -> dict[str, Any]:
+    from robopref.methods import pearl
+
+    parts = build.pearl(config)
+    record = open_run(config, method=config.method, task=config.env.task)
+    result = pearl.run(parts, record)
+    record.finish()
+    show_result(record.directory)
+    return result
+
+
+METHODS = {"pearl": _pearl}
+
+
+@verb
+def collect(config: DictConfig) -> None:
+    """Collect episodes of one task."""
+    from robopref.methods.phases.collect import collect_into
+
+    collection = Collection(build.plain(config.behaviours), config.episodes, config.seed)
+    collect_into(open_lab(config, config.env.task), Path(config.data), build.scene(config), collection)
+
+
+@verb
+def label_scripted(config: DictConfig) -> None:
+    """Let a scripted teacher compare episodes of a store."""
+    from robopref.methods.phases.label import label
+
+    store = open_store(config, "data")
+    label(
+        open_lab(config, task_of(store)),
+        store,
+        task_of(store),
+        build.component(config.teacher),
+        config.labels,
+        annotator=config.annotator,
+        pairs=config.pairs,
+        segment_length=config.segment_length,
+    )
+    say(f"Labels: {config.labels}")
+
+
+@verb
+def align(config: DictConfig) -> None:
+    """Carry the labels of source stores to a target store."""
+    from robopref.methods.phases.align import align
+
+    target = open_store(config, "target")
+    paths = build.required(config, "sources", "folders of labelled stores, as [a,b]")
+    stores = [TrajectoryStore.open(path) for path in ([paths] if isinstance(paths, str) else paths)]
+    sources = {task_of(s): (s, f"sqlite:///{s.path}/labels.sqlite") for s in stores}
+    if len(sources) < len(stores):
+        raise ConfigError(f"Each source must be of another task, got {[task_of(s) for s in stores]}")
+    align(
+        open_lab(config, task_of(target)),
+        build.component(config.alignment),
+        sources,
+        target,
+        task_of(target),
+        config.labels,
+    )
+    say(f"Labels: {config.labels}")
+
+
+@verb
+def train_reward(config: DictConfig) -> None:
+    """Learn a reward from the labels of a store."""
+    from robopref.methods.phases.reward import train_reward
+
+    store = open_store(config, "data")
+    folder = train_reward(
+        open_lab(config, task_of(store)),
+        build.component(config.reward),
+        store,
+        config.labels,
+        build.fit(config, "reward"),
+        source=config.source,
+        annotator=config.annotator,
+        held_out=config.training.held_out,
+        max_pairs=config.training.max_pairs,
+    )
+    say(f"Reward: {folder}")
+
+
+@verb
+def train_policy(config: DictConfig) -> None:
+    """Learn a policy from the episodes of a store."""
+    from robopref.methods.phases.policy import train_policy
+
+    store = open_store(config, "data")
+    words = str(config.rewards).lower()
+    folder = train_policy(
+        open_lab(config, task_of(store)),
+        "policy",
+        build.component(config.policy),
+        store,
+        words if words in ("true", "none") else Path(config.rewards),
+        build.fit(config, "policy"),
+    )
+    say(f"Policy: {folder}")
+
+
+@verb
+def evaluate(config: DictConfig) -> float:
+    """Try a policy on paired seeds; returns its success rate."""
+    from robopref.methods.phases.evaluate import evaluate
+
+    policy = Path(build.required(config, "policy", "the folder of a policy, from robopref train-policy"))
+    result = evaluate(
+        open_lab(config, config.env.task),
+        config.name,
+        policy,
+        build.scene(config),
+        Evaluation(**config.training.evaluation),
+        reward=None if config.reward is None else Path(config.reward),
+    )
+    return result["rate"]
+
+
+VERB_FUNCTIONS = {
+    "run": run,
+    "collect": collect,
+    "label-scripted": label_scripted,
+    "align": align,
+    "train-reward": train_reward,
+    "train-policy": train_policy,
+    "evaluate": evaluate,
+}
+
+
+def open_store(config: DictConfig, key: str) -> TrajectoryStore:
+    """Open the trajectory store that an option names."""
+    return TrajectoryStore.open(build.required(config, key, "a trajectory store, from robopref collect"))
+
+
+def task_of(store: TrajectoryStore) -> str:
+    """Return the task whose episodes a store holds."""
+    if not len(store):
+        raise DataError(f"{store.path} holds no episodes. Collect some with robopref collect.")
+    return store.provenance(0).task
+
+
+def open_lab(config: DictConfig, task: str) -> Lab:
+    """Open the directory ``out`` for single phases, which may fill it one by one."""
+    return Lab(open_run(config, method="by hand", task=task), build.hardware(config), config.seed)
+
+
+def open_run(config: DictConfig, *, method: str, task: str) -> Run:
+    """Open the run directory ``out`` with the resolved configuration in it."""
+    return Run(
+        config.out,
+        name=f"{method}/{task}/seed{config.seed}",
+        method=method,
+        task=task,
+        seed=config.seed,
+        config=OmegaConf.to_yaml(config, resolve=True),
+        say=say,
+    )

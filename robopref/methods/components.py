@@ -1,0 +1,109 @@
+"""What a method is given: parts that are described by their settings and built when they are needed."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from robopref.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """A part as the configuration names it.
+
+    Attributes:
+        settings: Its options, JSON-like; a finished phase is recognised by them.
+        build: Makes it; takes the arguments that only the data know, such as ``observation_size``.
+    """
+
+    settings: dict[str, Any]
+    build: Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A simulated task: its name, its Gymnasium id, and the options that ``gymnasium.make`` gets."""
+
+    task: str
+    id: str
+    options: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """How episodes are collected: which behaviours in which shares, how many, from which seed."""
+
+    behaviours: list[dict[str, Any]]
+    episodes: int
+    seed: int
+
+    def __post_init__(self):
+        if self.episodes < 2:
+            raise ConfigError(f"episodes must be at least 2 (a preference compares two), got {self.episodes}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How long a model is trained, on batches of what size, and how often it is saved and logged (steps)."""
+
+    steps: int
+    batch_size: int
+    checkpoint_every: int = 500
+    log_every: int = 50
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ConfigError(f"{field.name} must be at least 1, got {getattr(self, field.name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hardware:
+    """Where things run; nothing here changes what is computed, up to rounding."""
+
+    device: str = "auto"
+    precision: str = "32-true"
+    threads: int | None = None
+    workers: int | None = None
+    wandb_mode: str = "auto"
+    wandb_project: str = "robopref"
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedFrom:
+    """A baseline: a policy, and the rewards it learns from.
+
+    Attributes:
+        rewards: ``learned`` (the same reward model), ``true`` (the environment's own) or ``none``.
+    """
+
+    policy: Component
+    rewards: str
+
+    def __post_init__(self):
+        if self.rewards not in REWARD_CHOICES:
+            raise ConfigError(f"rewards must be one of {', '.join(REWARD_CHOICES)}, got {self.rewards!r}")
+
+
+REWARD_CHOICES = ("learned", "true", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How many episodes a policy is tried on, and how many of them are filmed."""
+
+    episodes: int
+    record: int = 2
+
+    def __post_init__(self):
+        if self.episodes < 1 or not 0 <= self.record <= self.episodes:
+            raise ConfigError(
+                "evaluation needs at least one episode and films at most all of them, "
+                f"got episodes={self.episodes}, record={self.record}"
+            )
+
+
+def collection_folder(data_dir: Path, scene: Scene, key: str) -> Path:
+    """Return the folder that holds the episodes of one task, collected in one way (``key``)."""
+    return data_dir / f"{scene.task}-{key}"

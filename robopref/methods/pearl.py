@@ -1,0 +1,86 @@
+"""PEARL: preferences of one task are carried to another, and a robust reward learns from them.
+
+Liu et al. 2024, "PEARL: Zero-shot Cross-task Preference Alignment and Robust Reward Learning for Robotic
+Manipulation", ICML (arXiv 2306.03615). The page follows the algorithm:
+
+    for each source task:  collect episodes D_s and label pairs of them
+    collect episodes D_t of the target task, unlabelled
+    CPA:  T_s = Gromov-Wasserstein coupling of D_s and D_t;   Z_t = mean over s of P_s' Z_s P_s
+    RRL:  r(s, a) ~ N(mu, sigma^2) fitted to Z_t
+    relabel D_t with mu, learn a policy offline (IQL), evaluate it
+
+Each part can be another one: any alignment, reward, policy.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from robopref.methods.components import Collection, Component, Evaluation, Fit, Hardware, LearnedFrom, Scene
+from robopref.methods.phases.align import align
+from robopref.methods.phases.collect import collect
+from robopref.methods.phases.evaluate import evaluate
+from robopref.methods.phases.lab import Lab
+from robopref.methods.phases.label import label
+from robopref.methods.phases.policy import train_policy
+from robopref.methods.phases.reward import train_reward
+from robopref.training.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Pearl:
+    """The parts of one experiment; what each does is written at its own class."""
+
+    target: Scene
+    sources: list[Scene]
+    collection: Collection
+    data_dir: Path
+    teacher: Component
+    alignment: Component
+    reward: Component
+    policy: Component
+    reward_fit: Fit
+    policy_fit: Fit
+    evaluation: Evaluation
+    baselines: dict[str, LearnedFrom]
+    held_out: float
+    max_pairs: int | None
+    seed: int
+    hardware: Hardware
+
+
+def run(parts: Pearl, record: Run) -> dict[str, Any]:
+    """Carry labels of the source tasks to a policy of the target task.
+
+    Returns:
+        The evaluation of the policy: ``n``, ``successes``, ``rate``, ``low``, ``high``, ``mean_return``.
+
+    Raises:
+        RoboprefError: Something was wrong with the configuration, the data or the machine.
+    """
+    lab = Lab(record, parts.hardware, parts.seed)
+    sources = {}
+    for source in parts.sources:
+        store = collect(lab, source, parts.collection, parts.data_dir)
+        sources[source.task] = (store, label(lab, store, source.task, parts.teacher))
+    target = collect(lab, parts.target, parts.collection, parts.data_dir)
+
+    labels = align(lab, parts.alignment, sources, target, parts.target.task)
+    reward = train_reward(
+        lab,
+        parts.reward,
+        target,
+        labels,
+        parts.reward_fit,
+        source="transfer",
+        held_out=parts.held_out,
+        max_pairs=parts.max_pairs,
+    )
+    policy = train_policy(lab, "policy", parts.policy, target, reward, parts.policy_fit)
+    result = evaluate(lab, "PEARL", policy, parts.target, parts.evaluation, reward=reward)
+
+    for name, baseline in parts.baselines.items():
+        rewards = reward if baseline.rewards == "learned" else baseline.rewards
+        policy = train_policy(lab, f"baselines/{name}", baseline.policy, target, rewards, parts.policy_fit)
+        evaluate(lab, name, policy, parts.target, parts.evaluation)
+    return result

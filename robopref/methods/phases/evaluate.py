@@ -1,0 +1,61 @@
+"""Success of a policy on seeds that no collected episode has."""
+
+from pathlib import Path
+from typing import Any
+
+from robopref.methods.components import Evaluation, Scene
+from robopref.methods.phases.lab import Lab, file_content
+
+
+def evaluate(
+    lab: Lab,
+    name: str,
+    policy: Path,
+    scene: Scene,
+    evaluation: Evaluation,
+    *,
+    reward: Path | None = None,
+) -> dict[str, Any]:
+    """Try a policy on the evaluation seeds; returns the summary with its Wilson 95 % interval.
+
+    Args:
+        name: What tables and bars call the policy.
+        policy: Its folder.
+        scene: Where it is tried.
+        evaluation: How many episodes, and how many of them are filmed.
+        reward: A reward model whose trace is recorded under the films.
+    """
+    from robopref.policies.saved import load_policy
+    from robopref.rewards.saved import load_reward
+    from robopref.training.evaluation import evaluate, evaluation_seeds
+
+    folder = lab.run.directory / "evaluation"
+    settings = {
+        "policy": file_content(policy / "model.safetensors"),
+        "reward": None if reward is None else file_content(reward / "model.safetensors"),
+        "scene": vars(scene),
+        "evaluation": vars(evaluation),
+        "seed": lab.seed,
+    }
+
+    def work() -> dict[str, Any]:
+        result = evaluate(
+            load_policy(policy),
+            name=name,
+            env_id=scene.id,
+            env_options=scene.options,
+            seeds=evaluation_seeds(evaluation.episodes, lab.seed * evaluation.episodes),
+            workers=lab.hardware.workers,
+            record=evaluation.record,
+            directory=folder,
+            reward=None if reward is None else load_reward(reward).predict,
+        )
+        result.save(folder / f"{name}.json")
+        return result.summary()
+
+    summary = lab.run.phase(f"evaluate/{name}", settings, work)
+    lab.run.say(
+        f"  {name}: {summary['rate']:.0%} of {summary['n']} episodes successful "
+        f"(95 % interval {summary['low']:.0%} to {summary['high']:.0%})"
+    )
+    return summary

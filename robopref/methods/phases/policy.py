@@ -1,0 +1,70 @@
+"""A policy from collected episodes and the rewards that they are given."""
+
+from pathlib import Path
+from typing import Any
+
+from robopref.data.store import TrajectoryStore
+from robopref.methods.components import Component, Fit
+from robopref.methods.phases.lab import Lab, file_content
+
+
+def train_policy(
+    lab: Lab, name: str, policy: Component, store: TrajectoryStore, rewards: Path | str, fit_settings: Fit
+) -> Path:
+    """Learn a policy offline; returns its folder.
+
+    Args:
+        name: Its folder in the run directory, e.g. ``policy``.
+        policy: Such as :class:`robopref.policies.iql.ImplicitQLearning`.
+        store: The episodes that it learns from.
+        rewards: The folder of a reward model, ``true`` for the environment's own rewards, or ``none``.
+        fit_settings: How long to train.
+    """
+    from robopref.policies.dataset import transition_tensors
+    from robopref.policies.saved import save_policy
+    from robopref.rewards.relabel import relabel
+    from robopref.rewards.saved import load_reward
+    from robopref.training.loop import fit
+
+    folder = lab.run.directory / name
+    phase = "train-policy" if name == "policy" else f"train-policy/{Path(name).name}"
+    settings = {
+        "policy": policy.settings,
+        "data": store.fingerprint(),
+        "rewards": rewards if isinstance(rewards, str) else file_content(rewards / "model.safetensors"),
+        "fit": {"steps": fit_settings.steps, "batch_size": fit_settings.batch_size},
+        "seed": lab.seed,
+    }
+
+    def work() -> dict[str, Any]:
+        fabric = lab.fabric()
+        predicted = None
+        if isinstance(rewards, Path):
+            predicted = relabel(store, load_reward(rewards, device=fabric.device))
+        learner = policy.build(
+            observation_size=store.layout.observation_size,
+            action_size=store.layout.action_size,
+            seed=lab.seed,
+        )
+        transitions = transition_tensors(store, predicted, device=fabric.device)
+        learner.fit_normaliser(transitions.observations)
+        with lab.log() as log:
+            metrics = fit(
+                learner,
+                transitions,
+                steps=fit_settings.steps,
+                batch_size=fit_settings.batch_size,
+                seed=lab.seed,
+                fabric=fabric,
+                log=log,
+                phase=phase,
+                directory=folder,
+                settings=settings,
+                checkpoint_every=fit_settings.checkpoint_every,
+                log_every=fit_settings.log_every,
+            )
+        save_policy(folder, learner)
+        return metrics
+
+    lab.run.phase(phase, settings, work)
+    return folder

@@ -1,0 +1,121 @@
+"""A reward model from labels, measured on episodes that it has not seen."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopref.data.preferences import Preferences
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError
+from robopref.methods.components import Component, Fit
+from robopref.methods.phases.lab import Lab, stream
+from robopref.methods.phases.label import content, read_labels, true_labels
+from robopref.training.run import write_json
+
+
+def train_reward(
+    lab: Lab,
+    reward: Component,
+    store: TrajectoryStore,
+    url: str,
+    fit_settings: Fit,
+    *,
+    source: str | None = None,
+    annotator: str | None = None,
+    held_out: float = 0.2,
+    max_pairs: int | None = None,
+) -> Path:
+    """Learn a reward from labels; returns its folder.
+
+    Pairs of held-out episodes measure it: against the true order where the environment gives rewards, and
+    against their labels otherwise.
+
+    Args:
+        reward: Such as :class:`robopref.rewards.gaussian.GaussianReward`.
+        store: The episodes that the labels speak of.
+        url: The label store.
+        fit_settings: How long to train.
+        source: Use the labels of this source only (human, teacher, transfer, ...).
+        annotator: Use the labels of this annotator only.
+        held_out: Share of episodes that the reward never sees.
+        max_pairs: Learn from so many pairs, drawn at random; None takes all.
+    """
+    from robopref.rewards.dataset import preference_tensors
+    from robopref.rewards.metrics import pair_accuracy, preference_metrics
+    from robopref.rewards.saved import save_reward
+    from robopref.training.loop import fit
+
+    folder = lab.run.directory / "reward"
+    preferences = read_labels(store, url, source=source, annotator=annotator)
+    settings = {
+        "reward": reward.settings,
+        "data": store.fingerprint(),
+        "labels": content(preferences),
+        "held_out": held_out,
+        "max_pairs": max_pairs,
+        "fit": {"steps": fit_settings.steps, "batch_size": fit_settings.batch_size},
+        "seed": lab.seed,
+    }
+
+    def work() -> dict[str, Any]:
+        rng = stream(lab.seed, "train-reward")
+        train, kept = split_by_episode(preferences, len(store), held_out, rng)
+        if max_pairs is not None and max_pairs < len(train):
+            train = train.select(np.sort(rng.choice(len(train), max_pairs, replace=False)))
+        judged = true_labels(kept, store)
+        fabric = lab.fabric()
+        pairs = preference_tensors(store, train, fabric.device)
+        test = preference_tensors(store, judged, fabric.device, allow_only_ties=True) if measurable else None
+        learner = reward.build(
+            observation_size=store.layout.observation_size,
+            action_size=store.layout.action_size,
+            seed=lab.seed,
+        )
+        learner.fit_normaliser(pairs.observations().cpu())
+        with lab.log() as log:
+            fit(
+                learner,
+                pairs,
+                steps=fit_settings.steps,
+                batch_size=fit_settings.batch_size,
+                seed=lab.seed,
+                fabric=fabric,
+                log=log,
+                phase="train-reward",
+                directory=folder,
+                settings=settings,
+                checkpoint_every=fit_settings.checkpoint_every,
+                log_every=fit_settings.log_every,
+                held_out=None if test is None else lambda: brief(preference_metrics(learner, test)),
+            )
+        metrics = {"pairs": len(train), "held_out_pairs": len(kept)}
+        if test is not None:
+            metrics |= preference_metrics(learner, test)
+            metrics["label_accuracy"] = pair_accuracy(kept.label, judged.label).accuracy
+        save_reward(folder, learner)
+        write_json(folder / "metrics.json", metrics)
+        return {name: value for name, value in metrics.items() if name != "reliability"}
+
+    result = lab.run.phase("train-reward", settings, work)
+    if "pair_accuracy" in result:
+        lab.run.say(f"  {result['pair_accuracy']:.1%} of held-out pairs ordered right")
+    return folder
+
+
+def split_by_episode(
+    preferences: Preferences, episodes: int, share: float, rng: np.random.Generator
+) -> tuple[Preferences, Preferences]:
+    """Keep a share of the episodes aside: pairs without any of them, and pairs of two of them."""
+    if not 0 <= share < 1:
+        raise ConfigError(f"held_out must lie in [0, 1), got {share}")
+    aside = np.zeros(episodes, bool)
+    aside[rng.choice(episodes, round(share * episodes), replace=False)] = True
+    a, b = aside[preferences.a.episode], aside[preferences.b.episode]
+    return preferences.select(np.flatnonzero(~a & ~b)), preferences.select(np.flatnonzero(a & b))
+
+
+def brief(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a report that a learning curve shows."""
+    return {"accuracy": metrics["pair_accuracy"], "ece": metrics["ece"]}

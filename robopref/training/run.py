@@ -1,0 +1,226 @@
+"""A run directory: what was asked for, which phases are finished, how long and how much memory they took.
+
+A finished phase leaves ``phases/<name>.json``; the same command given again reads it instead of repeating
+the work. The settings of a phase and the content of its inputs are part of that file, so a phase is never
+taken for another one.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from robopref.errors import ConfigError, DataError
+
+PACKAGES = ("robopref", "torch", "numpy", "mujoco", "metaworld", "gymnasium", "POT")
+
+
+def fingerprint(value: Any) -> str:
+    """Return 12 hex digits that change when a JSON-like value changes."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, or say which file is not one."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} is not a whole JSON file ({error}). Delete it to redo that phase."
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What the run ran on: system, processor, cores, memory in GiB, GPU."""
+    import torch
+
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+class PeakMemory:
+    """Largest memory of this process, in MiB, since :meth:`restart` (Linux) or since it began (elsewhere)."""
+
+    def restart(self) -> None:
+        """Begin a new measurement."""
+        if sys.platform == "linux":
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:  # a container may forbid it; the peak is then that of the whole process
+                return
+
+    def mebibytes(self) -> float:
+        """Return the peak so far."""
+        status = Path("/proc/self/status")
+        if status.exists():
+            for line in status.read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseRecord:
+    """One line of the table of phases: wall seconds, peak memory in MiB, and if it was found finished."""
+
+    name: str
+    seconds: float
+    peak_memory_mib: float
+    skipped: bool
+
+
+class Run:
+    """The directory of one run, and the bookkeeping of its phases.
+
+    Args:
+        directory: Where everything that the run makes goes; created if it is not there.
+        name, method, task, seed: What the tables call it.
+        config: The resolved configuration as YAML text, kept as ``config.yaml``.
+        say: Receives one line of text per event (the command line prints it).
+
+    Raises:
+        DataError: The directory cannot be written to, or its ``run.json`` is damaged.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        name: str,
+        method: str,
+        task: str,
+        seed: int,
+        config: str,
+        say: Callable[[str], None] = print,
+    ):
+        self.directory = Path(directory)
+        self.say = say
+        self.phases: list[PhaseRecord] = []
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"Cannot make the run directory {self.directory}: {error.strerror}.") from error
+        self._header = {
+            "name": name,
+            "method": method,
+            "task": task,
+            "seed": seed,
+            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": machine(),
+            "versions": versions(),
+        }
+        (self.directory / "config.yaml").write_text(config)
+        self._save("running")
+
+    def phase(
+        self, name: str, settings: dict[str, Any], work: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Do ``work`` unless this run has finished the same phase before; return its result either way.
+
+        Args:
+            name: What the phase is called, e.g. ``train-reward``.
+            settings: All that the result depends on, JSON-like: options, seeds, fingerprints of inputs.
+            work: Does the phase and returns a JSON-like result.
+
+        Raises:
+            ConfigError: The directory holds this phase, made with other settings.
+        """
+        path = self.directory / "phases" / f"{name.replace('/', '-')}.json"
+        settings = json.loads(json.dumps(settings))
+        earlier = read_json(path) if path.exists() else None
+        if earlier is not None and earlier["settings"] != settings:
+            changed = ", ".join(differences(earlier["settings"], settings))
+            raise ConfigError(
+                f"{self.directory} holds the phase {name} made with other settings ({changed}). "
+                "Choose another out=<folder>, or delete this one."
+            )
+        if earlier is not None and earlier["status"] == "done":
+            self.say(f"{name}: finished before, in {earlier['seconds']:.0f} s")
+            self._note(PhaseRecord(name, earlier["seconds"], earlier["peak_memory_mib"], skipped=True))
+            return earlier["result"]
+        spent = earlier["seconds"] if earlier is not None else 0.0
+        memory = PeakMemory()
+        record = {"status": "started", "settings": settings, "seconds": spent}
+        write_json(path, record)
+        self.say(f"{name} ...")
+        memory.restart()
+        start = time.perf_counter()
+        try:
+            record |= {"result": work(), "status": "done"}
+        except BaseException as error:
+            self._save(f"{'interrupted' if isinstance(error, KeyboardInterrupt) else 'failed'} in {name}")
+            raise
+        finally:
+            record |= {"seconds": spent + time.perf_counter() - start, "peak_memory_mib": memory.mebibytes()}
+            write_json(path, record)
+        self._note(PhaseRecord(name, record["seconds"], record["peak_memory_mib"], skipped=False))
+        return record["result"]
+
+    def finish(self) -> None:
+        """Mark the run as complete."""
+        self._save("complete")
+
+    def _note(self, record: PhaseRecord) -> None:
+        self.phases = [p for p in self.phases if p.name != record.name] + [record]
+        self._save("running")
+
+    def _save(self, status: str) -> None:
+        phases = [dataclasses.asdict(p) for p in self.phases]
+        write_json(self.directory / "run.json", {**self._header, "status": status, "phases": phases})
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Name the leaves in which two JSON-like values differ: ``a.b: 1, now 2``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            found += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
+        return found
+    return [] if old == new else [f"{prefix}: {old}, now {new}"]
