@@ -123,8 +123,8 @@ def preference_tensors(
             confidence); for evaluation.
 
     Raises:
-        DataError: for zero pairs, labels that are not a number in [0, 1], nothing but ties, segments outside
-            their episode, or steps that hold NaN or infinity.
+        DataError: for zero pairs, nothing but ties, segments outside their episode, or copied
+            steps that hold NaN or infinity.
     """
     labels, weights = np.asarray(preferences.label), np.asarray(preferences.confidence)
     _check_labels(labels, weights, allow_only_ties=allow_only_ties)
@@ -149,12 +149,6 @@ def preference_tensors(
         _refuse_not_finite(
             torch.isfinite(observations).all(1) & torch.isfinite(actions).all(1), rows_of, used
         )
-    else:
-        finite = [
-            torch.from_numpy(np.isfinite(observations[rows]).all(1) & np.isfinite(actions[rows]).all(1))
-            for rows in rows_of
-        ]
-        _refuse_not_finite(torch.cat(finite), rows_of, used)
     first = first_row[position.reshape(2, -1)] + np.stack([np.asarray(side.start) for side in sides])
     length = np.stack([np.asarray(side.length) for side in sides])
     return PreferencePairs(observations, actions, first, length, labels, weights, device)
@@ -163,10 +157,6 @@ def preference_tensors(
 def _check_labels(labels: np.ndarray, weights: np.ndarray, *, allow_only_ties: bool) -> None:
     if len(labels) == 0:
         raise DataError("There are no preferences: at least one labelled pair is needed")
-    for name, values in (("label", labels), ("confidence", weights)):
-        bad = np.flatnonzero(~((values >= 0) & (values <= 1)))
-        if len(bad):
-            raise DataError(f"Each {name} must lie in [0, 1]; pair {bad[0]} has {values[bad[0]]}")
     if allow_only_ties:
         return
     if (labels == 0.5).all():
