@@ -1,0 +1,80 @@
+"""Alignment by optimal transport: winners above losers as distributions (AOT, Melnyk et al. 2024).
+
+In one dimension the best transport plan is the sort, so the k-th lowest of one side meets the k-th lowest of
+the other. An entry of the result belongs to a rank and not to a pair, hence no weights per pair.
+
+Letters used in shapes: B pairs.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from robopref.errors import DataError
+from robopref.objectives.checks import (
+    check_flip_prob,
+    check_same_shape,
+    prepare_pair,
+    values_can_be_read,
+    working,
+)
+from robopref.objectives.stable import cross_entropy
+
+
+def _winners(a: Tensor, b: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    if labels is None:
+        return a, b
+    if values_can_be_read() and bool(((labels != 0) & (labels != 1)).any()):
+        raise DataError(
+            "aot sorts winners apart from losers: labels must be 0 or 1, without ties or soft labels."
+        )
+    return torch.where(labels == 1, a, b), torch.where(labels == 1, b, a)
+
+
+def aot(
+    score_a: Float[Tensor, " B"],
+    score_b: Float[Tensor, " B"],
+    labels: Float[Tensor, " B"] | None,
+    reference_margin: Float[Tensor, " B"],
+    *,
+    flip_prob: float = 0.0,
+) -> Float[Tensor, " B"]:
+    """-ls of sorted policy margins minus sorted reference margins: the paired form.
+
+    Margins are compared by rank over the batch, so an entry belongs to a rank and not to a pair.
+
+    Args:
+        score_a: beta times the policy's log-probability of the first, without a reference.
+        score_b: The same of the second.
+        labels: 1 or 0.
+        reference_margin: beta times (reference log-probability of the first - that of the second).
+        flip_prob: As in :func:`conservative`.
+
+    Raises:
+        DataError: A label is neither 0 nor 1.
+    """
+    check_flip_prob(flip_prob)
+    a, b, y = prepare_pair(score_a, score_b, labels)
+    check_same_shape(score_a=a, reference_margin=reference_margin)
+    winner, loser = _winners(a, b, y)
+    reference = working(reference_margin) if y is None else working(reference_margin) * (2.0 * y - 1.0)
+    h = torch.sort(winner - loser).values - torch.sort(reference).values
+    return cross_entropy(h, torch.full_like(h, 1.0 - flip_prob))
+
+
+def aot_unpaired(
+    score_a: Float[Tensor, " B"],
+    score_b: Float[Tensor, " B"],
+    labels: Float[Tensor, " B"] | None,
+    *,
+    flip_prob: float = 0.0,
+) -> Float[Tensor, " B"]:
+    """-ls of sorted winner scores minus sorted loser scores: the unpaired form.
+
+    Raises:
+        DataError: A label is neither 0 nor 1.
+    """
+    check_flip_prob(flip_prob)
+    winner, loser = _winners(*prepare_pair(score_a, score_b, labels))
+    h = torch.sort(winner).values - torch.sort(loser).values
+    return cross_entropy(h, torch.full_like(h, 1.0 - flip_prob))
