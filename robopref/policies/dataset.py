@@ -1,0 +1,227 @@
+"""Transitions of a trajectory store as batches of tensors, with the rewards that a policy shall learn from.
+
+An observation is kept once: that of row t + 1 is what followed the action of row t. An episode that ends at
+its time limit goes on, as far as values are concerned; only one that its task ended is terminal.
+
+Letters used in shapes: R rows of the store, N transitions, B in a batch, O entries of an observation, A of an
+action, E episodes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, DataError, unknown_name
+
+Batch = dict[str, Tensor]
+STANDARDISE = ("full", "scale", "none")
+
+
+@dataclass(frozen=True)
+class RewardScaling:
+    """A reward r enters a batch as (r - mean) / deviation."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+
+class TransitionSampler:
+    """Draws transitions uniformly, with replacement; the training loop's sampler.
+
+    A batch holds ``observations`` (B, O), ``actions`` (B, A), ``rewards`` (B,), ``next_observations`` (B, O)
+    and ``terminals`` (B,), 1 where the task ended and 0 elsewhere. Built by :func:`transition_tensors`.
+
+    Args:
+        observations, actions, rewards, terminals: One line for each row of the store.
+        rows: Numbers of the rows that may be drawn; row + 1 holds the observation that follows.
+        scaling: How ``rewards`` were scaled.
+    """
+
+    def __init__(
+        self,
+        observations: Float[Tensor, "R O"],
+        actions: Float[Tensor, "R A"],
+        rewards: Float[Tensor, " R"],
+        terminals: Float[Tensor, " R"],
+        rows: Int[Tensor, " N"],
+        scaling: RewardScaling,
+    ) -> None:
+        self._observations, self._rows, self.scaling = observations, rows, scaling
+        # One gather instead of three.
+        self._rest = torch.cat([actions, rewards[:, None], terminals[:, None]], dim=1)
+        self._action_size = actions.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches lie."""
+        return self._observations.device
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw a batch with a CPU generator."""
+        return self.batch(torch.randint(len(self), (batch_size,), generator=generator))
+
+    def batch(self, index: Int[Tensor, " B"]) -> Batch:
+        """The transitions of these numbers, 0 to N - 1."""
+        rows = self._rows[index.to(self.device)]
+        rest = self._rest.index_select(0, rows)
+        size = self._action_size
+        return {
+            "observations": self._observations.index_select(0, rows),
+            "actions": rest[:, :size],
+            "rewards": rest[:, size],
+            "next_observations": self._observations.index_select(0, rows + 1),
+            "terminals": rest[:, size + 1],
+        }
+
+    def seen_observations(self) -> Float[Tensor, "K O"]:
+        """Every observation that can occur in a batch, once: what a normaliser is fitted to."""
+        return self._observations[torch.unique(torch.cat([self._rows, self._rows + 1]))]
+
+
+def transition_tensors(
+    store: TrajectoryStore,
+    rewards: Float[np.ndarray, " R"] | Literal["true"] | None = "true",
+    *,
+    device: str | torch.device = "cpu",
+    standardise: str = "none",
+    top_fraction: float = 1.0,
+    scores: Float[np.ndarray, " E"] | None = None,
+) -> TransitionSampler:
+    """Load the transitions of a store onto ``device``.
+
+    Args:
+        store: The episodes.
+        rewards: One for each row, as a reward model predicts them; ``"true"`` for the recorded ones; None for
+            none (zero everywhere).
+        device: Where batches shall lie.
+        standardise: ``full`` subtracts the mean over transitions and divides by the deviation; ``scale`` only
+            divides, which is right for tasks that end (a shift would pay for ending sooner or later);
+            ``none`` leaves rewards alone.
+        top_fraction: Share of the episodes to keep, the best by ``scores``; at least one.
+        scores: One for each episode; the sum of its rewards when not given.
+
+    Raises:
+        ConfigError: An option makes no sense, or does not go with these data.
+        DataError: No transitions, a wrong shape, NaN or infinity, actions outside [-1, 1], or (where rewards
+            are standardised) rewards that are all the same, from which nothing can be learned.
+    """
+    if standardise not in STANDARDISE:
+        raise ConfigError(unknown_name("way to standardise", standardise, STANDARDISE))
+    if not 0 < top_fraction <= 1:
+        raise ConfigError(f"top_fraction must lie in (0, 1], got {top_fraction}")
+    if len(store) == 0:
+        raise DataError("The store holds no episodes, so there is nothing to learn from")
+    episode_of, rows = _episodes_of_rows(store), np.asarray(store.transition_rows())
+    values = _values(store, rewards, rows, episode_of)
+    if top_fraction < 1:
+        if scores is None:
+            if rewards is None:
+                raise ConfigError("top_fraction keeps the best episodes: it needs scores or rewards")
+            scores = np.bincount(episode_of[rows], weights=values[rows], minlength=len(store))
+        rows = rows[_best(np.asarray(scores), len(store), top_fraction)[episode_of[rows]]]
+    observations = np.array(store.array("observations"), dtype=np.float32)
+    actions = np.array(store.array("actions"), dtype=np.float32)
+    terminals = np.zeros(len(observations), dtype=np.float32)
+    ends = np.asarray(store.first_rows) + np.asarray(store.lengths) - 1
+    terminals[ends] = np.asarray(store.terminated)
+    _check_steps(observations, actions, rows, episode_of)
+    scaling = _scaling(values[rows], standardise, any_terminal=bool(terminals[rows].any()))
+    values = (values - scaling.mean) / scaling.deviation
+    device = torch.device(device)
+    return TransitionSampler(
+        torch.from_numpy(observations).to(device),
+        torch.from_numpy(actions).to(device),
+        torch.from_numpy(values.astype(np.float32)).to(device),
+        torch.from_numpy(terminals).to(device),
+        torch.from_numpy(rows.astype(np.int64)).to(device),
+        scaling,
+    )
+
+
+def _episodes_of_rows(store: TrajectoryStore) -> Int[np.ndarray, " R"]:
+    return np.repeat(np.arange(len(store)), np.asarray(store.lengths) + 1)
+
+
+def _values(
+    store: TrajectoryStore,
+    rewards: np.ndarray | Literal["true"] | None,
+    rows: np.ndarray,
+    episode_of: np.ndarray,
+) -> Float[np.ndarray, " R"]:
+    """Rewards of all rows in double precision; checked where they mean something."""
+    if rewards is None:
+        return np.zeros(len(episode_of))
+    if isinstance(rewards, str):
+        if rewards != "true":
+            raise ConfigError(f"rewards must be an array, 'true' or None, got {rewards!r}")
+        rewards = np.asarray(store.array("rewards"))
+    if rewards.shape != episode_of.shape:
+        raise DataError(
+            f"There must be one reward for each of the store's {len(episode_of)} rows, "
+            f"got shape {rewards.shape}"
+        )
+    values = rewards.astype(np.float64)
+    bad = rows[~np.isfinite(values[rows])]
+    if len(bad):
+        raise DataError(
+            f"{len(bad)} of {len(rows)} rewards are NaN or infinite, "
+            f"the first in episode {episode_of[bad[0]]}"
+        )
+    return values
+
+
+def _best(scores: np.ndarray, episodes: int, fraction: float) -> Bool[np.ndarray, " E"]:
+    if scores.shape != (episodes,) or not np.isfinite(scores).all():
+        raise DataError(
+            f"scores must be {episodes} finite numbers, one for each episode; got shape {scores.shape} with "
+            f"{int((~np.isfinite(scores)).sum())} that are not finite"
+        )
+    keep = np.zeros(episodes, dtype=bool)
+    keep[np.argsort(-scores, kind="stable")[: math.ceil(fraction * episodes)]] = True
+    return keep
+
+
+def _check_steps(
+    observations: np.ndarray, actions: np.ndarray, rows: np.ndarray, episode_of: np.ndarray
+) -> None:
+    for name, array, where in (
+        ("observations", observations, np.concatenate([rows, rows + 1])),
+        ("actions", actions, rows),
+    ):
+        bad = where[~np.isfinite(array[where]).all(1)]
+        if len(bad):
+            raise DataError(f"Episode {episode_of[bad[0]]} holds NaN or infinity in its {name}")
+    largest = np.abs(actions[rows]).max(0)
+    outside = np.flatnonzero(largest > 1 + 1e-5)
+    if len(outside):
+        raise DataError(
+            f"Actions must lie in [-1, 1]; entries {outside.tolist()} reach {largest[outside].tolist()}. "
+            "Scale the actions of these data to the range"
+        )
+
+
+def _scaling(rewards: np.ndarray, standardise: str, *, any_terminal: bool) -> RewardScaling:
+    if standardise == "none":
+        return RewardScaling()
+    if standardise == "full" and any_terminal:
+        raise ConfigError(
+            "standardise=full subtracts the mean reward, which changes what is best where episodes end by "
+            "their task, as some of these do. Use standardise=scale"
+        )
+    mean, deviation = float(rewards.mean()), float(rewards.std())
+    # Rounding alone spreads single-precision values by about 1e-7 of their size.
+    if deviation <= 1e-6 * float(np.abs(rewards).max()):
+        raise DataError(
+            f"All {len(rewards)} rewards are {mean:g}: no action is better than another, so nothing can be "
+            "learned from them. Look at the labels and the reward model"
+        )
+    return RewardScaling(mean if standardise == "full" else 0.0, deviation)

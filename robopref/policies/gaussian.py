@@ -1,0 +1,131 @@
+"""A Gaussian over actions whose mean depends on the state.
+
+Letters used in shapes: B observations, O their entries, A entries of an action.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robopref.errors import ConfigError, DataError
+from robopref.nets.mlp import EnsembleMLP
+from robopref.nets.normalise import Normaliser
+
+LOG_DEVIATION_MIN, LOG_DEVIATION_MAX = -5.0, 2.0  # as in Kostrikov et al. 2021
+
+
+class GaussianPolicy(nn.Module):
+    """pi(a | s) = N(tanh(f(s)), diag(sigma^2)), with one sigma for all states; the normaliser is inside.
+
+    The mean lies in (-1, 1), the range of actions. The Gaussian itself is not squashed: recorded actions
+    often lie exactly at -1 or 1, where a squashed density is not defined. A drawn action is clipped.
+
+    Args:
+        observation_size: Entries of an observation, O.
+        action_size: Entries of an action, A.
+        hidden: Widths of the hidden layers.
+        activation: Between layers; a key of :data:`robopref.nets.mlp.ACTIVATIONS`.
+        deviation: Sigma, if it is to stay as it is; None to learn it (it starts from 1).
+        floor, clip: Of the :class:`~robopref.nets.normalise.Normaliser`.
+        generator: Draws the starting weights; torch's global one when not given.
+
+    Raises:
+        ConfigError: for a value that makes no sense.
+    """
+
+    log_deviation: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        *,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        deviation: float | None = None,
+        floor: float = 1e-2,
+        clip: float = 10.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if observation_size < 1 or action_size < 1:
+            raise ConfigError(f"Sizes must be at least 1, got {observation_size=} and {action_size=}")
+        if deviation is not None and not 0 < deviation < math.inf:
+            raise ConfigError(f"deviation must be positive (or null, to learn it), got {deviation}")
+        self.observation_size, self.action_size = observation_size, action_size
+        self.normaliser = Normaliser(observation_size, floor=floor, clip=clip)
+        self.network = EnsembleMLP(
+            1, observation_size, action_size, tuple(hidden), activation, generator=generator
+        )
+        self.learned_deviation = deviation is None
+        start = torch.full((action_size,), 0.0 if deviation is None else math.log(deviation))
+        if self.learned_deviation:
+            self.log_deviation = nn.Parameter(start)
+        else:
+            self.register_buffer("log_deviation", start)
+
+    def mean_of(self, states: Float[Tensor, "B O"]) -> Float[Tensor, "B A"]:
+        """The mean action in states that are normalised already."""
+        return self.network(states)[0].tanh()
+
+    def log_density(self, mean: Float[Tensor, "B A"], actions: Float[Tensor, "B A"]) -> Float[Tensor, " B"]:
+        """Logarithm of N(actions; mean, sigma^2), in nats."""
+        log_deviation = self.bounded_log_deviation()
+        standardised = (actions - mean) * torch.exp(-log_deviation)
+        constant = 0.5 * math.log(2 * math.pi) * self.action_size
+        return -0.5 * standardised.square().sum(-1) - log_deviation.sum() - constant
+
+    def bounded_log_deviation(self) -> Float[Tensor, " A"]:
+        """Log sigma; a learned one is kept in [-5, 2]."""
+        if not self.learned_deviation:
+            return self.log_deviation
+        return self.log_deviation.clamp(LOG_DEVIATION_MIN, LOG_DEVIATION_MAX)
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: Float[Tensor, "B O"],
+        *,
+        generator: torch.Generator | None = None,
+        deterministic: bool = True,
+    ) -> Float[Tensor, "B 1 A"]:
+        """The mean action, or one drawn from the Gaussian and clipped to [-1, 1]; a chunk of one action.
+
+        Raises:
+            DataError: The observations have another width, or hold NaN or infinity.
+        """
+        mean = self.mean_of(self._states(observations))
+        if not deterministic:
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            mean = (mean + noise * self.bounded_log_deviation().exp()).clamp(-1, 1)
+        return mean.unsqueeze(1)
+
+    def log_prob(
+        self, observations: Float[Tensor, "B O"], actions: Float[Tensor, "B 1 A"]
+    ) -> Float[Tensor, " B"]:
+        """Log-density, in nats, of chunks of one action, before clipping; differentiable.
+
+        Raises:
+            DataError: The shapes do not fit, or the observations hold NaN or infinity.
+        """
+        if actions.shape[1:] != (1, self.action_size) or len(actions) != len(observations):
+            raise DataError(
+                f"Actions must be ({len(observations)}, 1, {self.action_size}), got {tuple(actions.shape)}"
+            )
+        mean = self.mean_of(self._states(observations))
+        return self.log_density(mean, actions[:, 0].to(mean.dtype))
+
+    def _states(self, observations: Tensor) -> Tensor:
+        if observations.dim() != 2 or observations.shape[1] != self.observation_size:
+            raise DataError(
+                f"This policy takes observations (B, {self.observation_size}), "
+                f"got {tuple(observations.shape)}"
+            )
+        finite = torch.isfinite(observations).all(0)
+        if not bool(finite.all()):
+            bad = torch.nonzero(~finite).flatten().tolist()
+            raise DataError(f"The observations hold NaN or infinity in dimensions {bad}")
+        return self.normaliser(observations.to(self.normaliser.mean.dtype))

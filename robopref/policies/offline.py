@@ -1,0 +1,125 @@
+"""What policies share that are learned from stored transitions: the actor, the data, and the training step.
+
+Letters used in shapes: B observations or transitions, O entries of an observation, A of an action, H actions
+in a chunk (1 here), R rows of a store.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError
+from robopref.policies.dataset import TransitionSampler
+from robopref.policies.gaussian import GaussianPolicy
+
+
+def constructor_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a constructor's ``locals()`` into JSON values that make the same object again."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in arguments.items()
+        if name not in ("self", "__class__")
+    }
+
+
+class OfflinePolicy(nn.Module, ABC):
+    """A policy with a Gaussian actor that the training loop can fit.
+
+    Subclasses say which data they learn from (:meth:`select`) and what their loss is (:meth:`loss`).
+
+    Attributes:
+        kind: Name under which it is saved.
+        config: The constructor's arguments, JSON values; with the weights they make the policy again.
+        actor: What acts; holds the normaliser of observations.
+    """
+
+    kind: ClassVar[str]
+    config: dict[str, Any]
+    actor: GaussianPolicy
+
+    @property
+    def observation_size(self) -> int:
+        """Entries of an observation, O."""
+        return self.actor.observation_size
+
+    @property
+    def action_size(self) -> int:
+        """Entries of an action, A."""
+        return self.actor.action_size
+
+    @property
+    @abstractmethod
+    def uses_rewards(self) -> bool:
+        """Whether it matters which rewards the data hold."""
+
+    def act(
+        self,
+        observations: Float[Tensor, "B O"],
+        *,
+        generator: torch.Generator | None = None,
+        deterministic: bool = True,
+    ) -> Float[Tensor, "B H A"]:
+        """A chunk of actions in [-1, 1] for each observation: the mean, or drawn from the policy."""
+        return self.actor.act(observations, generator=generator, deterministic=deterministic)
+
+    def log_prob(
+        self, observations: Float[Tensor, "B O"], actions: Float[Tensor, "B H A"]
+    ) -> Float[Tensor, " B"]:
+        """Log-density of given chunks, in nats; differentiable."""
+        return self.actor.log_prob(observations, actions)
+
+    def prepare_data(
+        self,
+        store: TrajectoryStore,
+        rewards: Float[np.ndarray, " R"] | Literal["true"] | None = "true",
+        *,
+        device: str | torch.device = "cpu",
+    ) -> TransitionSampler:
+        """Turn episodes into the batches that this policy learns from, and fit its normaliser to them.
+
+        Args:
+            store: The episodes.
+            rewards: A reward for every row of the store (a reward model's), ``"true"`` for the environment's
+                own, or None for no rewards at all.
+            device: Where batches shall lie.
+
+        Raises:
+            ConfigError: The policy learns from rewards, and gets none.
+            DataError: There are no transitions, or they cannot be learned from; the message says why.
+        """
+        if rewards is None and self.uses_rewards:
+            raise ConfigError(
+                f"This {type(self).__name__} learns from rewards and got none: give it a reward model's, or "
+                "the environment's own (rewards=true)"
+            )
+        sampler = self.select(store, rewards, torch.device(device))
+        self.actor.normaliser.fit(sampler.seen_observations().to(self.actor.normaliser.mean.device))
+        return sampler
+
+    @abstractmethod
+    def select(
+        self,
+        store: TrajectoryStore,
+        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
+        device: torch.device,
+    ) -> TransitionSampler:
+        """Choose transitions and scale rewards as this policy needs them."""
+
+    @abstractmethod
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss of a batch of transitions, and numbers worth logging."""
+
+    @abstractmethod
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser shall move, and how fast."""
+
+    def after_step(self) -> None:
+        """What follows an optimiser step: nothing, unless a subclass says so."""

@@ -1,0 +1,35 @@
+"""Policies on disk; the normaliser travels with the weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robopref.nets.checkpoint import load_module, save_module
+from robopref.policies.bc import BehaviourCloning
+from robopref.policies.iql import ImplicitQLearning
+from robopref.policies.offline import OfflinePolicy
+
+KINDS: dict[str, type[OfflinePolicy]] = {
+    BehaviourCloning.kind: BehaviourCloning,
+    ImplicitQLearning.kind: ImplicitQLearning,
+}
+
+
+def save_policy(
+    directory: str | Path, policy: OfflinePolicy, *, extra: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``config.json`` and ``model.safetensors``; ``extra`` is kept beside the config (JSON values)."""
+    save_module(directory, policy, kind=policy.kind, config=policy.config, extra=extra)
+
+
+def load_policy(directory: str | Path, *, device: str | torch.device = "cpu") -> OfflinePolicy:
+    """Read what :func:`save_policy` wrote, ready to act.
+
+    Raises:
+        DataError: for a missing, truncated or foreign file, or another kind of module.
+    """
+    policy = load_module(directory, KINDS, device=device)
+    assert isinstance(policy, OfflinePolicy)
+    return policy
