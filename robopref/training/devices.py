@@ -68,7 +68,7 @@ def make_fabric(device: str = "auto", precision: str = "32-true", threads: int |
         torch.set_num_threads(threads)
 
     from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     return Fabric(
         accelerator=found.type,

@@ -39,7 +39,7 @@ class Interruption:
         self.requested, self.signal = True, number
 
     def leave(self, sentence: str) -> None:
-        """Raise what the signal asks for: ``KeyboardInterrupt(sentence)``; ``SystemExit(143)`` for SIGTERM."""
+        """Raise ``KeyboardInterrupt(sentence)``; or, for SIGTERM, print it and raise ``SystemExit(143)``."""
         if self.signal == signal.SIGTERM:
             print(sentence, flush=True)
             raise SystemExit(128 + signal.SIGTERM)

@@ -157,6 +157,7 @@ def _start_wandb(directory: Path, mode: str, project: str, name: str | None, con
         return None
     try:
         import wandb
+        import wandb.errors
     except ImportError as error:
         raise ConfigError(
             f"wandb.mode={mode} needs the package wandb, which cannot be imported ({error}). "
