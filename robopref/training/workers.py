@@ -1,0 +1,275 @@
+"""A pool of processes that maps one function over tasks and yields the results in order.
+
+Processes are spawned, not forked, so that no OpenGL context, lock or CUDA handle of the parent lives on in
+them. Each runs on one thread. The pool is built for long tasks (an episode) whose failure must be explained:
+
+- an exception in a worker arrives as an error that names the task;
+- a worker that is killed ends the map with an error at once, it never hangs the parent;
+- ctrl-C stops the parent alone (workers do not see it), which then stops its workers;
+- a parent that is killed takes its workers with it.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from robopref.errors import ConfigError, RoboprefError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+MAX_DEFAULT_WORKERS = 16
+TASKS_AT_A_WORKER = 2  # one running and one waiting, so that no worker idles while the parent writes
+TASKS_AHEAD = 4  # per worker: how far results may run ahead of the one that is awaited
+PATIENCE_S = 5.0
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class WorkerDiedError(RoboprefError):
+    """A worker process ended in the middle of a task."""
+
+
+def default_workers() -> int:
+    """Return how many workers to use: the CPUs this process may run on, at most 16; 0 where there is one."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return 0 if cpus == 1 else min(cpus, MAX_DEFAULT_WORKERS)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An exception as it travels through a pipe: exceptions themselves do not always survive pickling."""
+
+    kind: type[RoboprefError]
+    sentence: str
+    trace: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "_Failure":
+        trace = "".join(traceback.format_exception(error))
+        if isinstance(error, RoboprefError):
+            return cls(type(error), str(error), trace)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(where.filename).name}, line {where.lineno}"
+        return cls(RoboprefError, f"{type(error).__name__}: {error} ({place})", trace)
+
+    def error(self, task: object) -> RoboprefError:
+        error = self.kind(f"In {task}: {self.sentence}")
+        error.add_note(f"The traceback where it happened:\n{self.trace}")
+        return error
+
+
+@dataclass
+class _Worker:
+    process: SpawnProcess
+    connection: Connection
+    tasks: deque[int] = field(
+        default_factory=deque
+    )  # indices of the tasks it was sent, the running one first
+
+
+class WorkerPool(Generic[Task, Result]):
+    """Maps ``function`` over tasks, on ``workers`` processes or in this one.
+
+    Every worker keeps its own copy of ``function`` for the pool's life, so a function that is an object may
+    keep an expensive thing (a simulator) between tasks; its ``close`` method, where there is one, is called
+    at the end.
+
+    Args:
+        function: Called with one task. With ``workers > 0`` it must be picklable: defined at module level.
+        workers: Processes to use; 0 runs every task in this process; ``None`` means :func:`default_workers`.
+
+    Raises:
+        ConfigError: ``workers`` is negative, or ``function`` cannot be sent to another process.
+    """
+
+    def __init__(self, function: Callable[[Task], Result], workers: int | None = None) -> None:
+        if workers is not None and workers < 0:
+            raise ConfigError(f"workers must be 0 (this process) or more, got {workers}")
+        self.workers = default_workers() if workers is None else workers
+        self._function = function
+        self._crew: list[_Worker] = []
+        self._payload = b""
+        if self.workers:
+            try:
+                self._payload = pickle.dumps(function)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise ConfigError(
+                    f"This cannot be sent to a worker process: {error}. "
+                    "Define it at the top level of a module, or use workers=0."
+                ) from error
+
+    def __enter__(self) -> "WorkerPool[Task, Result]":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close(gently=kind is None)
+
+    def map(self, tasks: Sequence[Task]) -> Generator[Result, None, None]:
+        """Yield ``function(task)`` for each task, in the order of the tasks.
+
+        Raises:
+            RoboprefError: A task failed or its worker died. The message names the task; an error of robopref
+                keeps its class; the worker's traceback is attached as a note.
+        """
+        if not self.workers:
+            for task in tasks:
+                try:
+                    result = self._function(task)
+                except Exception as error:
+                    raise _Failure.of(error).error(task) from error
+                yield result
+            return
+        finished = False
+        try:
+            yield from self._map_on_workers(tasks)
+            finished = True
+        finally:
+            if not finished:  # an error, ctrl-C, or a caller who stopped listening: what runs is of no use
+                self.close(gently=False)
+
+    def _map_on_workers(self, tasks: Sequence[Task]) -> Iterator[Result]:
+        while len(self._crew) < min(self.workers, len(tasks)):
+            self._crew.append(_start_worker(self._payload))
+        results: dict[int, Result] = {}
+        sent = 0
+        for awaited in range(len(tasks)):
+            while awaited not in results:
+                sent = self._send(tasks, sent, limit=awaited + TASKS_AHEAD * self.workers)
+                self._receive(tasks, results)
+            yield results.pop(awaited)
+
+    def _send(self, tasks: Sequence[Task], sent: int, limit: int) -> int:
+        """Give tasks to the workers that have fewest, up to the index ``limit``; return the next index."""
+        while sent < min(limit, len(tasks)):
+            worker = min(self._crew, key=lambda worker: len(worker.tasks))
+            if len(worker.tasks) >= TASKS_AT_A_WORKER:
+                break
+            worker.tasks.append(sent)
+            try:
+                worker.connection.send((sent, tasks[sent]))
+            except OSError:
+                raise _death(worker, tasks) from None
+            sent += 1
+        return sent
+
+    def _receive(self, tasks: Sequence[Task], results: dict[int, Result]) -> None:
+        busy = {worker.connection: worker for worker in self._crew if worker.tasks}
+        for connection in wait(list(busy)):
+            worker = busy[connection]  # type: ignore[index]  # wait returns what it was given
+            try:
+                index, result = worker.connection.recv()
+            except (EOFError, OSError):
+                raise _death(worker, tasks) from None
+            if isinstance(result, _Failure):
+                raise result.error(tasks[index] if index is not None else "the start of a worker")
+            worker.tasks.remove(index)
+            results[index] = result
+
+    def close(self, *, gently: bool = True) -> None:
+        """Stop the workers: gently by letting them leave, or else at once; none outlives this call."""
+        for worker in self._crew:
+            worker.connection.close()  # an idle worker sees the end of its tasks and leaves
+            if not gently:
+                worker.process.terminate()
+        for worker in self._crew:
+            worker.process.join(PATIENCE_S)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.process.close()
+        self._crew.clear()
+        if not self.workers:
+            _close(self._function)
+
+
+def _start_worker(payload: bytes) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, payload), daemon=True, name="robopref-worker")
+    with _inherited_by_workers():
+        process.start()
+    there.close()  # so that the worker's death is seen as the end of the pipe
+    return _Worker(process, here)
+
+
+@contextlib.contextmanager
+def _inherited_by_workers() -> Iterator[None]:
+    """Set what a child takes over when it starts: one thread per library, and no ctrl-C of its own."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    can_block = hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if can_block else set()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if can_block:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a ctrl-C that came meanwhile is delivered here
+
+
+def _serve(connection: Connection, payload: bytes) -> None:
+    """Run in a worker: answer each (index, task) with (index, result) until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    function = None
+    with contextlib.suppress(EOFError, OSError):  # the parent has gone or stopped listening
+        try:
+            function = pickle.loads(payload)  # made by our parent a moment ago, in memory; never from a file
+        except Exception as error:
+            connection.send((None, _Failure.of(error)))
+            return
+        while True:
+            index, task = connection.recv()
+            try:
+                result: Any = function(task)
+            except Exception as error:
+                result = _Failure.of(error)
+            connection.send((index, result))
+    _close(function)
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # at once: a task may take minutes, and nobody is left to receive its result
+
+
+def _close(function: object) -> None:
+    close = getattr(function, "close", None)
+    if close is not None:
+        close()
+
+
+def _death(worker: _Worker, tasks: Sequence[Any]) -> WorkerDiedError:
+    """Return the error for a worker that ended without an answer."""
+    worker.process.join(PATIENCE_S)
+    code = worker.process.exitcode
+    if code is None:
+        how, cure = "closed its pipe", ""
+    elif code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
+        cure = " Often it is memory that ran out: ask for fewer workers."
+    else:
+        how = f"ended with exit code {code}"
+        cure = (
+            " Its own message stands above. A script that starts workers needs the line "
+            "`if __name__ == '__main__':` before what it runs."
+        )
+    return WorkerDiedError(f"In {tasks[worker.tasks[0]]}: its worker process {how}.{cure}")

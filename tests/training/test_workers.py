@@ -1,0 +1,193 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from robopref.errors import ConfigError, DataError, RoboprefError
+from robopref.training.workers import WorkerDiedError, WorkerPool, default_workers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Function:
+    """Does what the task says; counts its calls, so that a test sees which worker kept it."""
+
+    calls: list = field(default_factory=list)
+
+    def __call__(self, task):
+        self.calls.append(task)
+        match task:
+            case ("sleep", seconds):
+                time.sleep(seconds)
+            case "bad data":
+                raise DataError("The action holds NaN.")
+            case "bug":
+                return {}["missing"]
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(7)
+            case "threads":
+                return os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]
+        return task, len(self.calls), os.getpid()
+
+
+def test_results_come_in_the_order_of_the_tasks_although_later_ones_finish_first():
+    tasks = [("sleep", 0.3), *range(20)]
+    with WorkerPool(Function(), 2) as pool:
+        results = list(pool.map(tasks))
+    assert [task for task, _, _ in results] == tasks
+    assert len({pid for _, _, pid in results} - {os.getpid()}) == 2
+
+
+def test_a_worker_keeps_its_function_between_maps_and_none_is_started_anew():
+    with WorkerPool(Function(), 1) as pool:
+        first = list(pool.map([1, 2]))
+        second = list(pool.map([3]))
+    assert [calls for _, calls, _ in first + second] == [1, 2, 3]
+
+
+def test_no_workers_means_this_process():
+    with WorkerPool(Function(), 0) as pool:
+        assert [pid for _, _, pid in pool.map([1, 2])] == [os.getpid()] * 2
+
+
+def test_default_workers_are_none_or_between_two_and_sixteen():
+    assert default_workers() in {0, *range(2, 17)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_names_its_task_and_keeps_its_class_and_traceback(workers):
+    with WorkerPool(Function(), workers) as pool:
+        with pytest.raises(DataError, match=r"In bad data: The action holds NaN\.") as caught:
+            list(pool.map([1, "bad data", 2]))
+    assert "raise DataError" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bug_names_its_type_and_its_line(workers):
+    with WorkerPool(Function(), workers) as pool:
+        with pytest.raises(RoboprefError, match=r"In bug: KeyError: 'missing' \(test_workers.py, line \d+\)"):
+            list(pool.map(["bug"]))
+
+
+def test_results_before_an_error_are_delivered():
+    got = []
+    with WorkerPool(Function(), 2) as pool, pytest.raises(DataError):
+        for task, *_ in pool.map([1, 2, 3, "bad data", *range(50)]):
+            got.append(task)
+    assert got == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("task", "how"), [("kill", "killed by SIGKILL"), ("exit", "exit code 7")])
+def test_a_worker_that_dies_ends_the_map_with_the_task_it_had(task, how):
+    start = time.monotonic()
+    with WorkerPool(Function(), 2) as pool, pytest.raises(WorkerDiedError, match=f"In {task}: .*{how}"):
+        list(pool.map([1, 2, 3, task, *range(20)]))
+    assert time.monotonic() - start < 20
+
+
+def test_the_pool_can_be_used_again_after_a_worker_died():
+    with WorkerPool(Function(), 1) as pool:
+        with pytest.raises(WorkerDiedError):
+            list(pool.map(["kill"]))
+        assert [task for task, *_ in pool.map([1, 2])] == [1, 2]
+
+
+def test_workers_are_limited_to_one_thread_and_the_parent_is_not(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with WorkerPool(Function(), 1) as pool:
+        assert list(pool.map(["threads"])) == [("1", "1")]
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_a_caller_who_stops_listening_leaves_no_process():
+    pool = WorkerPool(Function(), 2)
+    results = pool.map([1, ("sleep", 60), ("sleep", 60), 2])
+    _, _, pid = next(results)
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 5
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_function_that_cannot_travel_is_refused_with_the_cure():
+    with pytest.raises(ConfigError, match="workers=0"):
+        WorkerPool(lambda task: task, 1)
+
+
+def test_negative_workers_are_refused():
+    with pytest.raises(ConfigError, match="got -1"):
+        WorkerPool(Function(), -1)
+
+
+def _script(tmp_path, guard):
+    body = """
+    import os, sys, time
+    from robopref.training.workers import WorkerPool
+    from tests.training.test_workers import Function
+
+    def main():
+        with WorkerPool(Function(), 2) as pool:
+            for task, _, pid in pool.map([1, 2, ("sleep", 60), ("sleep", 60)]):
+                print(pid, flush=True)
+    """
+    path = tmp_path / "script.py"
+    path.write_text(
+        textwrap.dedent(body) + ("\nif __name__ == '__main__':\n    main()\n" if guard else "\nmain()\n")
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _gone(pid):
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def _wait_until_gone(pids, patience_s=10):
+    end = time.monotonic() + patience_s
+    while not all(_gone(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    return all(_gone(pid) for pid in pids)
+
+
+def test_ctrl_c_stops_parent_and_workers_with_one_traceback(tmp_path):
+    child = _script(tmp_path, guard=True)
+    pids = [int(child.stdout.readline()) for _ in range(2)]
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert _wait_until_gone(pids, 1)
+
+
+def test_workers_leave_when_their_parent_is_killed(tmp_path):
+    child = _script(tmp_path, guard=True)
+    pids = [int(child.stdout.readline()) for _ in range(2)]
+    child.kill()
+    child.wait()
+    assert _wait_until_gone(pids, 5)  # although both are asleep in a task of a minute
+
+
+def test_a_script_without_a_guard_is_told_about_it(tmp_path):
+    child = _script(tmp_path, guard=False)
+    _, errors = child.communicate(timeout=30)
+    assert "needs the line `if __name__ == '__main__':`" in errors
