@@ -34,7 +34,7 @@ python scripts/<verb>.py is the same as robopref <verb>."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0 done, 1 failed, 2 not understood, 130 interrupted."""
+    """Run one verb and return the exit code: 0 done, 1 refused or failed, 2 no such verb, 130 interrupted."""
     verb, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {name:<16}{text}" for name, text in VERBS.items())))

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import hydra
+import hydra.utils
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -65,7 +66,7 @@ def component(settings: DictConfig | dict[str, Any]) -> Component:
     def build(**arguments: Any) -> Any:
         try:
             return hydra.utils.instantiate({**values, "_convert_": "all"}, **arguments)
-        except hydra.errors.InstantiationException as error:
+        except InstantiationException as error:
             cause = error.__cause__ or error
             raise ConfigError(f"{values.get('_target_', values)}: {cause}") from error
 

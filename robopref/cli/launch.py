@@ -65,19 +65,11 @@ def check(verb: str, overrides: list[str]) -> None:
 
 def _explain(verb: str, error: Exception) -> str:
     text = str(error)
-    group = re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
-        r"load '([^']+)/([^'/]+)'", text
-    )
-    if group:
+    if group := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         return unknown_name(group[1], group[2], choices(group[1]))
-    key = re.search(r"Could not override '([^']+)'", text) or re.search(
-        r"Key '([^']+)' is not in struct", text
-    )
-    missing = re.search(r"Could not override '([^']+)'.*No match in the defaults list", text, re.DOTALL)
-    if missing:
-        return unknown_name("option or group", missing[1], _names(verb))
-    if key:
-        return unknown_name("option", key[1], _names(verb))
+    if option := re.search(r"Could not override '([^']+)'", text):
+        parent = option[1].rpartition(".")[0]
+        return unknown_name("option", option[1], _options(verb, parent) or _options(verb, ""))
     return text.strip().splitlines()[0]
 
 
@@ -87,20 +79,13 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def _names(verb: str) -> list[str]:
-    """Every dotted option of a verb, as its defaults compose."""
+def _options(verb: str, parent: str) -> list[str]:
+    """Name a verb's options directly below ``parent``; none if there is no such parent."""
     from hydra import compose, initialize_config_module
 
     GlobalHydra.instance().clear()
     with initialize_config_module("robopref.conf", version_base="1.3"):
-        config = compose(verb)
-    return list(_dotted(OmegaConf.to_container(config, resolve=False)))
-
-
-def _dotted(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return [prefix]
-    names = [prefix] if prefix else []
-    for key, value in node.items():
-        names += _dotted(value, f"{prefix}.{key}" if prefix else str(key))
-    return names
+        node = OmegaConf.to_container(compose(verb), resolve=False)
+    for key in filter(None, parent.split(".")):
+        node = node.get(key) if isinstance(node, dict) else None
+    return [f"{parent}.{key}".lstrip(".") for key in node] if isinstance(node, dict) else []

@@ -82,5 +82,5 @@ def run(parts: Pearl, record: Run) -> dict[str, Any]:
     for name, baseline in parts.baselines.items():
         rewards = reward if baseline.rewards == "learned" else baseline.rewards
         policy = train_policy(lab, f"baselines/{name}", baseline.policy, target, rewards, parts.policy_fit)
-        evaluate(lab, name, policy, parts.target, parts.evaluation)
+        evaluate(lab, name, policy, parts.target, dataclasses.replace(parts.evaluation, record=0))
     return result

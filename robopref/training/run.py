@@ -140,12 +140,14 @@ class Run:
         say: Callable[[str], None] = print,
     ):
         self.directory = Path(directory)
-        self.say = say
-        self.phases: list[PhaseRecord] = []
+        self.name, self.say = name, say
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"Cannot make the run directory {self.directory}: {error.strerror}.") from error
+        record = self.directory / "run.json"
+        earlier = read_json(record)["phases"] if record.exists() else []
+        self.phases = [PhaseRecord(**{**phase, "skipped": True}) for phase in earlier]
         self._header = {
             "name": name,
             "method": method,

@@ -5,6 +5,10 @@ from typing import Any
 
 from robopref.methods.components import Evaluation, Scene
 from robopref.methods.phases.lab import Lab, file_content
+from robopref.policies.saved import load_policy
+from robopref.rewards.saved import load_reward
+from robopref.training.evaluation import evaluate as try_policy
+from robopref.training.evaluation import evaluation_seeds
 
 
 def evaluate(
@@ -25,10 +29,6 @@ def evaluate(
         evaluation: How many episodes, and how many of them are filmed.
         reward: A reward model whose trace is recorded under the films.
     """
-    from robopref.policies.saved import load_policy
-    from robopref.rewards.saved import load_reward
-    from robopref.training.evaluation import evaluate, evaluation_seeds
-
     folder = lab.run.directory / "evaluation"
     settings = {
         "policy": file_content(policy / "model.safetensors"),
@@ -39,7 +39,7 @@ def evaluate(
     }
 
     def work() -> dict[str, Any]:
-        result = evaluate(
+        result = try_policy(
             load_policy(policy),
             name=name,
             env_id=scene.id,
@@ -50,7 +50,6 @@ def evaluate(
             directory=folder,
             reward=None if reward is None else load_reward(reward).predict,
         )
-        result.save(folder / f"{name}.json")
         return result.summary()
 
     summary = lab.run.phase(f"evaluate/{name}", settings, work)

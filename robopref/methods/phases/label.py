@@ -5,7 +5,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from robopref.data.label_store import LabelStore
 from robopref.data.preferences import Preferences, Segments, all_episode_pairs
@@ -101,9 +101,18 @@ def answers(
     store: TrajectoryStore, a: Segments, b: Segments, teacher: ScriptedTeacher, rng: np.random.Generator
 ) -> Float[np.ndarray, " B"]:
     """Ask a teacher about pairs of segments; NaN where it skips. Reads rewards only, not observations."""
-    rewards_a, mask_a = store.rewards(a.episode, a.start, a.length)
-    rewards_b, mask_b = store.rewards(b.episode, b.start, b.length)
+    rewards_a, mask_a = _rewards(store, a)
+    rewards_b, mask_b = _rewards(store, b)
     return teacher.label(rewards_a, rewards_b, mask_a=mask_a, mask_b=mask_b, rng=rng)
+
+
+def _rewards(
+    store: TrajectoryStore, segments: Segments
+) -> tuple[Float[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
+    steps = np.arange(segments.length.max())
+    mask = steps < segments.length[:, None]
+    first = (store.first_rows[segments.episode] + segments.start)[:, None]
+    return store.array("rewards")[first + np.minimum(steps, segments.length[:, None] - 1)] * mask, mask
 
 
 def read_labels(

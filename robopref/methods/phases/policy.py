@@ -6,6 +6,10 @@ from typing import Any
 from robopref.data.store import TrajectoryStore
 from robopref.methods.components import Component, Fit
 from robopref.methods.phases.lab import Lab, file_content
+from robopref.policies.saved import save_policy
+from robopref.rewards.relabel import relabel
+from robopref.rewards.saved import load_reward
+from robopref.training.loop import fit
 
 
 def train_policy(
@@ -20,12 +24,6 @@ def train_policy(
         rewards: The folder of a reward model, ``true`` for the environment's own rewards, or ``none``.
         fit_settings: How long to train.
     """
-    from robopref.policies.dataset import transition_tensors
-    from robopref.policies.saved import save_policy
-    from robopref.rewards.relabel import relabel
-    from robopref.rewards.saved import load_reward
-    from robopref.training.loop import fit
-
     folder = lab.run.directory / name
     phase = "train-policy" if name == "policy" else f"train-policy/{Path(name).name}"
     settings = {
@@ -38,16 +36,16 @@ def train_policy(
 
     def work() -> dict[str, Any]:
         fabric = lab.fabric()
-        predicted = None
         if isinstance(rewards, Path):
-            predicted = relabel(store, load_reward(rewards, device=fabric.device))
+            given = relabel(store, load_reward(rewards, device=fabric.device))
+        else:
+            given = "true" if rewards == "true" else None
         learner = policy.build(
             observation_size=store.layout.observation_size,
             action_size=store.layout.action_size,
             seed=lab.seed,
         )
-        transitions = transition_tensors(store, predicted, device=fabric.device)
-        learner.fit_normaliser(transitions.observations)
+        transitions = learner.prepare_data(store, given, device=fabric.device)
         with lab.log() as log:
             metrics = fit(
                 learner,

@@ -12,6 +12,10 @@ from robopref.errors import ConfigError
 from robopref.methods.components import Component, Fit
 from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import content, read_labels, true_labels
+from robopref.rewards.dataset import preference_tensors
+from robopref.rewards.metrics import pair_accuracy, preference_metrics
+from robopref.rewards.saved import save_reward
+from robopref.training.loop import fit
 from robopref.training.run import write_json
 
 
@@ -42,11 +46,6 @@ def train_reward(
         held_out: Share of episodes that the reward never sees.
         max_pairs: Learn from so many pairs, drawn at random; None takes all.
     """
-    from robopref.rewards.dataset import preference_tensors
-    from robopref.rewards.metrics import pair_accuracy, preference_metrics
-    from robopref.rewards.saved import save_reward
-    from robopref.training.loop import fit
-
     folder = lab.run.directory / "reward"
     preferences = read_labels(store, url, source=source, annotator=annotator)
     settings = {
@@ -65,6 +64,7 @@ def train_reward(
         if max_pairs is not None and max_pairs < len(train):
             train = train.select(np.sort(rng.choice(len(train), max_pairs, replace=False)))
         judged = true_labels(kept, store)
+        measurable = bool((judged.label != 0.5).any())
         fabric = lab.fabric()
         pairs = preference_tensors(store, train, fabric.device)
         test = preference_tensors(store, judged, fabric.device, allow_only_ties=True) if measurable else None
@@ -90,7 +90,7 @@ def train_reward(
                 log_every=fit_settings.log_every,
                 held_out=None if test is None else lambda: brief(preference_metrics(learner, test)),
             )
-        metrics = {"pairs": len(train), "held_out_pairs": len(kept)}
+        metrics: dict[str, Any] = {"pairs": len(train), "held_out_pairs": len(kept)}
         if test is not None:
             metrics |= preference_metrics(learner, test)
             metrics["label_accuracy"] = pair_accuracy(kept.label, judged.label).accuracy

@@ -1,0 +1,116 @@
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from robopref.errors import ConfigError, DataError
+from robopref.training.run import Run, differences, fingerprint, read_json, write_json
+
+
+def open_run(directory, said=None):
+    return Run(
+        directory,
+        name="n",
+        method="m",
+        task="t",
+        seed=0,
+        config="a: 1\n",
+        say=(said if said is not None else []).append,
+    )
+
+
+def test_a_finished_phase_is_not_repeated(tmp_path):
+    calls = []
+    for _ in range(2):
+        result = open_run(tmp_path).phase("p", {"x": 1}, lambda: calls.append(1) or {"answer": 42})
+        assert result == {"answer": 42}
+    assert calls == [1]
+
+
+def test_a_repeated_command_says_which_phases_it_found_finished(tmp_path):
+    open_run(tmp_path).phase("p", {}, dict)
+    again = open_run(tmp_path)
+    again.phase("p", {}, dict)
+    phases = json.loads((tmp_path / "run.json").read_text())["phases"]
+    assert [(p["name"], p["skipped"]) for p in phases] == [("p", True)]
+
+
+def test_an_unfinished_phase_is_done_again(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        open_run(tmp_path).phase("p", {}, lambda: 1 / 0)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed in p"
+    assert open_run(tmp_path).phase("p", {}, lambda: {"done": True}) == {"done": True}
+
+
+def test_a_phase_with_other_settings_is_refused_and_the_difference_is_named(tmp_path):
+    open_run(tmp_path).phase("train", {"reward": {"members": 3}}, dict)
+    with pytest.raises(ConfigError, match=r"reward\.members: 3, now 5"):
+        open_run(tmp_path).phase("train", {"reward": {"members": 5}}, dict)
+
+
+def test_an_interrupted_phase_is_called_so(tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_run(tmp_path).phase("p", {}, interrupt)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted in p"
+
+
+def test_seconds_of_an_interrupted_phase_are_added_to_those_of_its_end(tmp_path):
+    write_json(tmp_path / "phases" / "p.json", {"status": "started", "settings": {}, "seconds": 100.0})
+    open_run(tmp_path).phase("p", {}, dict)
+    assert json.loads((tmp_path / "phases" / "p.json").read_text())["seconds"] == pytest.approx(100, abs=1)
+
+
+def test_phases_of_earlier_commands_stay_in_the_table(tmp_path):
+    open_run(tmp_path).phase("a", {}, dict)
+    open_run(tmp_path).phase("b", {}, dict)
+    phases = json.loads((tmp_path / "run.json").read_text())["phases"]
+    assert [p["name"] for p in phases] == ["a", "b"]
+
+
+def test_a_truncated_phase_file_is_named(tmp_path):
+    open_run(tmp_path).phase("p", {}, dict)
+    path = tmp_path / "phases" / "p.json"
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(DataError, match=r"p\.json is not a whole JSON file"):
+        open_run(tmp_path).phase("p", {}, dict)
+
+
+def test_a_file_where_the_run_directory_should_be_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(DataError, match="Cannot make the run directory"):
+        open_run(tmp_path / "run")
+
+
+def test_equal_values_have_equal_fingerprints_whatever_their_order():
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_differences_name_the_leaves():
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
+        "a.c: 2, now 3",
+        "d: None, now 4",
+    ]
+
+
+def test_a_writer_killed_between_two_writes_leaves_a_whole_file(tmp_path):
+    code = (
+        "import itertools, pathlib, sys\n"
+        "from robopref.training.run import write_json\n"
+        "for i in itertools.count():\n"
+        "    write_json(pathlib.Path(sys.argv[1]), {'i': i, 'fill': 'x' * 100_000})\n"
+        "    print(i, flush=True)\n"
+    )
+    path = tmp_path / "value.json"
+    child = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for _ in range(20):
+        child.stdout.readline()
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert len(read_json(path)["fill"]) == 100_000
