@@ -6,6 +6,7 @@ episode i is preferred to episode j.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int64, Shaped
@@ -14,6 +15,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 
 
+@no_type_check  # __post_init__ converts and checks, always
 @dataclass(frozen=True, eq=False)
 class Segments:
     """Pieces of episodes, as three columns: which episode, first step, number of actions."""
@@ -43,6 +45,7 @@ class Segments:
         return Segments(self.episode[index], self.start[index], self.length[index])
 
 
+@no_type_check  # __post_init__ converts and checks, always
 @dataclass(frozen=True, eq=False)
 class Preferences:
     """Judgements about pairs of segments.

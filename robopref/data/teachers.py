@@ -13,6 +13,7 @@ Letters used in shapes: B pairs, L actions in a segment.
 
 import math
 from dataclasses import dataclass, fields
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -20,6 +21,7 @@ from jaxtyping import Bool, Float, Float32
 from robopref.errors import ConfigError, DataError
 
 
+@no_type_check  # __post_init__ checks, always
 @dataclass(frozen=True)
 class ScriptedTeacher:
     """B-Pref's stochastic preference model.

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32
 from robopref.errors import DataError
 
 
+@no_type_check  # __post_init__ checks, always
 @dataclass(frozen=True)
 class Provenance:
     """Where an episode came from: with its actions, enough to replay it exactly and to draw it again.
@@ -71,6 +72,7 @@ class Provenance:
         return cls(**data)
 
 
+@no_type_check  # __post_init__ converts and checks, always
 @dataclass(frozen=True, eq=False)
 class Trajectory:
     """One episode of T actions and the T + 1 states around them.
@@ -138,6 +140,7 @@ class Trajectory:
         return bool(self.successes.any())
 
 
+@no_type_check  # __post_init__ converts and checks, always
 @dataclass(frozen=True, eq=False)
 class SegmentBatch:
     """Pieces of episodes, padded to the longest.
@@ -154,17 +157,24 @@ class SegmentBatch:
     keypoints: dict[str, Float32[np.ndarray, "B S 3"]]
 
     def __post_init__(self):
+        for name in ("observations", "actions", "rewards"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
+        for name in ("successes", "mask"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.bool_))
+        points = {name: np.asarray(value, np.float32) for name, value in self.keypoints.items()}
+        object.__setattr__(self, "keypoints", points)
         size, steps = self.actions.shape[:2]
-        expected = {"observations": (size, steps + 1)}
-        expected |= dict.fromkeys(("actions", "rewards", "successes", "mask"), (size, steps))
+        expected: dict[str, tuple[int, ...]] = {
+            "observations": (size, steps + 1, self.observations.shape[-1]),
+            "actions": (size, steps, self.actions.shape[-1]),
+        }
+        expected |= dict.fromkeys(("rewards", "successes", "mask"), (size, steps))
+        got = {name: getattr(self, name).shape for name in expected}
+        expected |= dict.fromkeys((f"keypoints[{name!r}]" for name in points), (size, steps + 1, 3))
+        got |= {f"keypoints[{name!r}]": value.shape for name, value in points.items()}
         for name, shape in expected.items():
-            got = getattr(self, name).shape[:2]
-            if got != shape:
-                raise DataError(f"Segment batch: {name} must start with shape {shape}, got {got}.")
-        for name, points in self.keypoints.items():
-            if points.shape != (size, steps + 1, 3):
-                wanted = (size, steps + 1, 3)
-                raise DataError(f"Segment batch: keypoints[{name!r}] must be {wanted}, got {points.shape}.")
+            if got[name] != shape:
+                raise DataError(f"Segment batch: {name} must have shape {shape}, got {got[name]}.")
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -192,18 +202,14 @@ def _finite(name: str, value: np.ndarray, axes: int) -> Float32[np.ndarray, "...
     bad = ~np.isfinite(array)
     if bad.any():
         at = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise DataError(
-            f"{name} holds {array[at]} at index {at} ({int(bad.sum())} of {array.size} not finite)."
-        )
+        raise DataError(f"{name} holds {array[at]} at {at} ({int(bad.sum())} of {array.size} not finite).")
     return array
 
 
 def _flags(value: np.ndarray) -> Bool[np.ndarray, "..."]:
     array = np.asarray(value)
     if array.ndim != 1 or not (array.dtype.kind in "bfiu" and np.isin(array, (0, 1)).all()):
-        raise DataError(
-            f"successes must be one row of True and False, got {array.dtype} of shape {array.shape}."
-        )
+        raise DataError(f"successes must be a row of True and False, got {array.dtype}, shape {array.shape}.")
     return array.astype(bool)
 
 
