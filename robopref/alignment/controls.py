@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from robopref.alignment.distances import cross_distances
-from robopref.alignment.features import compute_features, hand_object_distance
+from robopref.alignment.features import hand_object_distance
 from robopref.alignment.gromov import wasserstein
 from robopref.alignment.transfer import labels_from_scores, transfer_labels, vote
 from robopref.data.trajectory import SegmentBatch
@@ -35,16 +35,13 @@ def shuffled_labels(
 
 
 def wasserstein_plan(
-    source: SegmentBatch,
-    target: SegmentBatch,
-    *,
-    feature: str = "statistics",
+    source: Float[np.ndarray, "M D"],
+    target: Float[np.ndarray, "N D"],
     source_weights: Float[np.ndarray, " M"] | None = None,
     target_weights: Float[np.ndarray, " N"] | None = None,
 ) -> Float[np.ndarray, "M N"]:
     """Match episodes by a feature that means the same in both tasks, each set standardised by itself."""
-    first, second = compute_features(feature, source), compute_features(feature, target)
-    return wasserstein(cross_distances(first, second), source_weights, target_weights)
+    return wasserstein(cross_distances(source, target), source_weights, target_weights)
 
 
 def medoid_labels(distances: Float[np.ndarray, "N N"]) -> Float[np.ndarray, "N N"]:

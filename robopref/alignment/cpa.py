@@ -146,14 +146,17 @@ class CrossTaskAlignment:
                         weights[columns] / weights[columns].sum(),
                         rng,
                     )
+                    votes.chosen.append((source, rows, columns))
                     for number, end in enumerate(ends):
                         key = self._key(source.name, feature, subset, number, len(ends))
-                        votes.add(key, source, rows, columns, end, len(target))
-        labels = vote(votes.labels)
-        if np.isnan(labels[~np.eye(len(labels), dtype=bool)]).all():
+                        plan = _over_all(end.plan, rows, columns, (len(source.segments), len(target)))
+                        votes.add(key, source, plan, end.cost)
+        if all((confidence(matrix) == 0).all() for matrix in votes.labels):
             raise DataError(
-                "No labelled source pair was matched with a target pair; label more source pairs."
+                "No target pair was matched with a source pair of which one is preferred; "
+                "label more source pairs."
             )
+        labels = vote(votes.labels)
         controls, left_out = self._controls(votes, sources, target, target_features, weights, rng)
         return TransferRecord(
             labels=labels,
@@ -246,11 +249,13 @@ class CrossTaskAlignment:
         """Return the controls' labels, and why a control is missing where the data do not allow it."""
 
         def by_statistics() -> np.ndarray:
+            second = compute_features("statistics", target)
+            first = {source.name: compute_features("statistics", source.segments) for source in sources}
             matrices = []
-            for source in sources:
-                plan = wasserstein_plan(
-                    source.segments, target, source_weights=source.weights, target_weights=weights
-                )
+            for source, rows, columns in votes.chosen:
+                p = None if source.weights is None else source.weights[rows]
+                plan = wasserstein_plan(first[source.name][rows], second[columns], p, weights[columns])
+                plan = _over_all(plan, rows, columns, (len(source.segments), len(target)))
                 matrices.append(transfer_labels(plan, source.labels))
             return vote(matrices)
 
@@ -291,25 +296,28 @@ class CrossTaskAlignment:
 
 @dataclass
 class _Votes:
-    """What each solve contributes, with plans grown to all episodes of both sets."""
+    """What each solve contributes, with plans over all episodes of both sets."""
 
     plans: dict[str, np.ndarray] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     sources: list[LabelledSet] = field(default_factory=list)
     labels: list[np.ndarray] = field(default_factory=list)
+    chosen: list[tuple[LabelledSet, np.ndarray, np.ndarray]] = field(default_factory=list)
 
-    def add(
-        self,
-        key: str,
-        source: LabelledSet,
-        rows: Int[np.ndarray, " I"],
-        columns: Int[np.ndarray, " J"],
-        end: Coupling,
-        target_count: int,
-    ) -> None:
-        plan = np.zeros((len(source.segments), target_count))
-        plan[np.ix_(rows, columns)] = end.plan
+    def add(self, key: str, source: LabelledSet, plan: np.ndarray, cost: float) -> None:
         self.plans[key] = plan
-        self.costs[key] = end.cost
+        self.costs[key] = cost
         self.sources.append(source)
         self.labels.append(transfer_labels(plan, source.labels))
+
+
+def _over_all(
+    plan: Float[np.ndarray, "I J"],
+    rows: Int[np.ndarray, " I"],
+    columns: Int[np.ndarray, " J"],
+    shape: tuple[int, int],
+) -> Float[np.ndarray, "M N"]:
+    """Return the plan with a row and a column for every episode, zero for those that were left out."""
+    whole = np.zeros(shape)
+    whole[np.ix_(rows, columns)] = plan
+    return whole

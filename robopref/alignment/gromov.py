@@ -219,7 +219,7 @@ def profile_cost(
         ordered = np.take_along_axis(distances, order, axis=1)
         reached = np.cumsum(weights[order], axis=1)
         index = (reached[:, None, :] < shares[None, :, None] - 1e-12).sum(axis=2).clip(max=len(weights) - 1)
-        return np.take_along_axis(ordered, index, axis=1) / max(float(distances.mean()), np.finfo(float).tiny)
+        return np.take_along_axis(ordered, index, axis=1) / (float(weights @ distances @ weights) or 1.0)
 
     a, b = profiles(source_distances, source_weights), profiles(target_distances, target_weights)
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T

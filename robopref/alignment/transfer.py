@@ -48,8 +48,9 @@ def transfer_labels(
 
     Liu et al. (2023, PEARL) weigh each source label by T[i,j] T[i',j'], which leaves the label of a certain
     pair at 1 / N^2; dividing by the masses of the two columns makes it a mean, so that identical sets give
-    back the source's labels. Only known source pairs enter the mean (a pair of an episode with itself is
-    known: a tie). NaN remains where no known pair has mass, and in columns without mass.
+    back the source's labels. Only known source pairs enter the mean; a pair of an episode with itself is
+    known to be a tie, so target episodes that share one source episode tie. NaN remains where no known pair
+    has mass, and in columns without mass.
 
     Raises:
         DataError: Shapes that do not fit, a plan that is negative or not finite, or an invalid label matrix.
