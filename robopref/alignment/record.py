@@ -109,7 +109,9 @@ class TransferRecord:
             raise DataError(
                 f"All {len(returns)} true returns are {returns[0]:g}, so no pair has a right order."
             )
-        truth = labels_from_scores(returns)
+        return self._accuracy_against(labels_from_scores(returns))
+
+    def _accuracy_against(self, truth: Float[np.ndarray, "N N"]) -> dict[str, float]:
         matrices = {TRANSFER: self.labels, **self.controls}
         return {name: pair_accuracy(matrix, truth) for name, matrix in matrices.items()}
 
@@ -143,12 +145,14 @@ class TransferRecord:
             "costs": record.costs,
             "settings": record.settings,
         }
+        accuracy = None
         if true_returns is not None:
-            summary["accuracy"] = record.accuracy(true_returns)
+            accuracy = record.accuracy(true_returns)
         elif record.true_labels is not None:
-            matrices = {TRANSFER: record.labels, **record.controls}
-            summary["accuracy"] = {name: pair_accuracy(m, record.true_labels) for name, m in matrices.items()}
-        text = json.dumps(summary, indent=2)
+            accuracy = record._accuracy_against(record.true_labels)
+        if accuracy is not None:  # JSON has no NaN
+            summary["accuracy"] = {name: None if np.isnan(v) else v for name, v in accuracy.items()}
+        text = json.dumps(summary, indent=2, allow_nan=False)
         part = folder / "arrays.npz.part"
         with part.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -142,7 +142,7 @@ def test_entropic_wasserstein_at_tiny_epsilon_that_does_not_converge_is_reported
         pytest.warns(UserWarning, match="did not converge"),
         pytest.raises(DivergedError, match="misses its marginals"),
     ):
-        wasserstein(cross_distances(cloud(30), cloud(30, seed=1)), epsilon=1e-6)
+        wasserstein(cross_distances(cloud(12), cloud(12, seed=1)), epsilon=1e-6)
 
 
 def test_profile_cost_of_a_set_with_itself_is_zero_only_for_the_same_point():

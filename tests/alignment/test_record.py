@@ -85,6 +85,13 @@ def test_without_true_returns_there_is_no_accuracy(tmp_path):
     assert TransferRecord.load(tmp_path).true_labels is None
 
 
+def test_an_accuracy_that_does_not_exist_is_null_in_the_summary(tmp_path):
+    unknown = np.where(np.eye(4) == 1, 0.5, np.nan)
+    build(controls={"nothing": unknown}).save(tmp_path, true_returns=RETURNS)
+    summary = json.loads((tmp_path / "record.json").read_text())
+    assert summary["accuracy"]["nothing"] is None
+
+
 @pytest.mark.parametrize("name", ["record.json", "arrays.npz"])
 @pytest.mark.parametrize("kept", [0, 1, 10, 200, 0.5, 0.9])
 def test_a_truncated_file_is_refused_by_name(tmp_path, name, kept):

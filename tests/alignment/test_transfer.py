@@ -156,7 +156,7 @@ def test_what_is_not_a_label_matrix_is_refused(labels, sentence):
     "plan", [np.ones((4, 3)), np.zeros((3, 3)), np.full((3, 2), np.nan), np.array([[1.0], [1.0], [-0.5]])]
 )
 def test_impossible_plans_are_refused(plan):
-    with pytest.raises(REFUSALS, match="plan must|Type-check"):
+    with pytest.raises(REFUSALS, match=r"plan must|Type-check"):
         transfer_labels(plan, RANKING)
 
 
