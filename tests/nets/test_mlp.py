@@ -54,6 +54,20 @@ def test_gradients_equal_those_of_the_linear_layers():
         torch.testing.assert_close(ensemble.weights[1].grad[k], gradients[2])
 
 
+def test_rows_in_blocks_equal_rows_at_once(monkeypatch):
+    ensemble = EnsembleMLP(3, 5, 2, (7,), generator=seeded())
+    x = torch.randn(10, 5, generator=seeded(1))
+    results = []
+    for rows in (1000, 4):
+        monkeypatch.setattr("robopref.nets.mlp.CPU_ROWS", rows)
+        ensemble.zero_grad()
+        out = ensemble(x)
+        out.square().sum().backward()
+        results.append([out.detach(), *(p.grad.clone() for p in ensemble.parameters())])
+    for whole, blocks in zip(*results, strict=True):
+        torch.testing.assert_close(whole, blocks)
+
+
 def test_without_hidden_layers_it_is_a_linear_map():
     ensemble = EnsembleMLP(1, 3, 2, (), generator=seeded())
     x = torch.randn(6, 3, generator=seeded(1)).double()
