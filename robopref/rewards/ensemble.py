@@ -161,7 +161,8 @@ class EnsembleReward(nn.Module, ABC):
         for part, chosen in zip(observations.split(batch_size), actions.split(batch_size), strict=True):
             mean, deviation = self._rows(part, chosen)
             means.append(mean.mean(0))
-            deviations.append((deviation.square().mean(0) + mean.var(0, unbiased=False)).sqrt())
+            between = (mean - means[-1]).square().mean(0)
+            deviations.append((between + deviation.square().mean(0)).sqrt())
         return torch.cat(means).reshape(shape), torch.cat(deviations).reshape(shape)
 
     def _rows(

@@ -40,27 +40,29 @@ def store(tmp_path_factory):
         yield reading
 
 
-def pairs_of(store, count, rng, *, length=None):
-    """Random pairs with their true labels."""
+@pytest.fixture
+def draw_pairs(store):
+    """Draws random pairs with their true labels: of whole episodes, or of windows of one length."""
 
-    def segments():
+    def segments(count, length, rng):
         chosen = rng.integers(len(store), size=count)
         if length is None:
             return Segments(chosen, np.zeros(count, np.int64), store.lengths[chosen])
-        return Segments(
-            chosen, rng.integers(store.lengths[chosen] - length + 1), np.full(count, length, np.int64)
-        )
+        start = rng.integers(store.lengths[chosen] - length + 1)
+        return Segments(chosen, start, np.full(count, length, np.int64))
 
     def returns(side):
         return store.segments(side.episode, side.start, side.length).rewards.sum(axis=1)
 
-    a, b = segments(), segments()
-    difference = returns(a) - returns(b)
-    label = np.where(difference == 0, 0.5, difference > 0).astype(np.float32)
-    return Preferences(a, b, label, np.ones(count, np.float32))
+    def draw(count, rng, *, length=None):
+        a, b = segments(count, length, rng), segments(count, length, rng)
+        label = np.where(returns(a) == returns(b), 0.5, returns(a) > returns(b)).astype(np.float32)
+        return Preferences(a, b, label, np.ones(count, np.float32))
+
+    return draw
 
 
 @pytest.fixture
-def preferences(store):
+def preferences(draw_pairs):
     """Forty pairs of whole episodes."""
-    return pairs_of(store, 40, np.random.default_rng(1))
+    return draw_pairs(40, np.random.default_rng(1))
