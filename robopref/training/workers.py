@@ -74,9 +74,8 @@ class _Failure:
 class _Worker:
     process: SpawnProcess
     connection: Connection
-    tasks: deque[int] = field(
-        default_factory=deque
-    )  # indices of the tasks it was sent, the running one first
+    tasks: deque[int] = field(default_factory=deque)  # indices of what it was sent, the running one first
+    dead: bool = False
 
 
 class WorkerPool(Generic[Task, Result]):
@@ -142,40 +141,45 @@ class WorkerPool(Generic[Task, Result]):
     def _map_on_workers(self, tasks: Sequence[Task]) -> Iterator[Result]:
         while len(self._crew) < min(self.workers, len(tasks)):
             self._crew.append(_start_worker(self._payload))
-        results: dict[int, Result] = {}
+        results: dict[int, Result | RoboprefError] = {}
         sent = 0
         for awaited in range(len(tasks)):
             while awaited not in results:
                 sent = self._send(tasks, sent, limit=awaited + TASKS_AHEAD * self.workers)
                 self._receive(tasks, results)
-            yield results.pop(awaited)
+            result = results.pop(awaited)
+            if isinstance(result, RoboprefError):  # only now, so that what came before it is not lost
+                raise result
+            yield result
 
     def _send(self, tasks: Sequence[Task], sent: int, limit: int) -> int:
         """Give tasks to the workers that have fewest, up to the index ``limit``; return the next index."""
         while sent < min(limit, len(tasks)):
-            worker = min(self._crew, key=lambda worker: len(worker.tasks))
-            if len(worker.tasks) >= TASKS_AT_A_WORKER:
+            free = [w for w in self._crew if not w.dead and len(w.tasks) < TASKS_AT_A_WORKER]
+            if not free:
                 break
+            worker = min(free, key=lambda worker: len(worker.tasks))
             worker.tasks.append(sent)
-            try:
+            with contextlib.suppress(OSError):  # it has died: _receive finds out
                 worker.connection.send((sent, tasks[sent]))
-            except OSError:
-                raise _death(worker, tasks) from None
             sent += 1
         return sent
 
-    def _receive(self, tasks: Sequence[Task], results: dict[int, Result]) -> None:
-        busy = {worker.connection: worker for worker in self._crew if worker.tasks}
+    def _receive(self, tasks: Sequence[Task], results: dict[int, Result | RoboprefError]) -> None:
+        """Wait for one worker or more, and take in its result, its error, or its death."""
+        busy = {worker.connection: worker for worker in self._crew if worker.tasks and not worker.dead}
         for connection in wait(list(busy)):
             worker = busy[connection]  # type: ignore[index]  # wait returns what it was given
             try:
                 index, result = worker.connection.recv()
             except (EOFError, OSError):
-                raise _death(worker, tasks) from None
-            if isinstance(result, _Failure):
-                raise result.error(tasks[index] if index is not None else "the start of a worker")
+                worker.dead = True
+                results[worker.tasks[0]] = _death(worker, tasks)
+                continue
+            if index is None:
+                raise result.error("the start of a worker")
             worker.tasks.remove(index)
-            results[index] = result
+            results[index] = result.error(tasks[index]) if isinstance(result, _Failure) else result
 
     def close(self, *, gently: bool = True) -> None:
         """Stop the workers: gently by letting them leave, or else at once; none outlives this call."""

@@ -1,12 +1,13 @@
 import pickle
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-from tests.training.toy_env import TOY
 
 from robopref.errors import ConfigError, DataError
 from robopref.training.rollout import KeptEnvironment, make_environment, run_episode, scripted_actor
+from tests.training.toy_env import TOY
 
 DRAWER = "robopref.envs:robopref/mw-drawer-open-v0"
 
@@ -45,7 +46,7 @@ def test_success_is_told_step_by_step():
 
 
 def test_provenance_names_everything_that_replays_the_episode():
-    env = make_environment(TOY)
+    env: Any = make_environment(TOY)
     env.reset(seed=5)
     provenance = run({"kind": "random"}, horizon=3).provenance
     assert (provenance.task, provenance.env_id, provenance.seed) == ("toy", TOY, 5)
@@ -93,7 +94,7 @@ def test_an_episode_without_end_is_stopped():
 
 
 def test_a_misspelt_environment_gets_the_nearest_one():
-    with pytest.raises(ConfigError, match="Did you mean 'robopref.envs:robopref/mw-drawer-open-v0'"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'robopref.envs:robopref/mw-drawer-open-v0'"):
         make_environment("robopref.envs:robopref/mw-drawer_open-v0")
 
 

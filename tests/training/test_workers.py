@@ -6,6 +6,7 @@ import textwrap
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any, cast
 
 import pytest
 
@@ -21,7 +22,7 @@ class Function:
 
     calls: list = field(default_factory=list)
 
-    def __call__(self, task):
+    def __call__(self, task: Any) -> Any:
         self.calls.append(task)
         match task:
             case ("sleep", seconds):
@@ -65,25 +66,28 @@ def test_default_workers_are_none_or_between_two_and_sixteen():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_names_its_task_and_keeps_its_class_and_traceback(workers):
-    with WorkerPool(Function(), workers) as pool:
-        with pytest.raises(DataError, match=r"In bad data: The action holds NaN\.") as caught:
-            list(pool.map([1, "bad data", 2]))
+    pool = WorkerPool(Function(), workers)
+    with pool, pytest.raises(DataError, match=r"In bad data: The action holds NaN\.") as caught:
+        list(pool.map([1, "bad data", 2]))
     assert "raise DataError" in "".join(caught.value.__notes__)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bug_names_its_type_and_its_line(workers):
-    with WorkerPool(Function(), workers) as pool:
-        with pytest.raises(RoboprefError, match=r"In bug: KeyError: 'missing' \(test_workers.py, line \d+\)"):
-            list(pool.map(["bug"]))
+    pool = WorkerPool(Function(), workers)
+    sentence = r"In bug: KeyError: 'missing' \(test_workers.py, line \d+\)"
+    with pool, pytest.raises(RoboprefError, match=sentence):
+        list(pool.map(["bug"]))
 
 
-def test_results_before_an_error_are_delivered():
-    got = []
-    with WorkerPool(Function(), 2) as pool, pytest.raises(DataError):
-        for task, *_ in pool.map([1, 2, 3, "bad data", *range(50)]):
-            got.append(task)
-    assert got == [1, 2, 3]
+@pytest.mark.parametrize("fault", ["bad data", "kill"])
+def test_results_before_a_failure_are_delivered_although_they_are_slower(fault):
+    tasks = [1, ("sleep", 0.5), ("sleep", 0.1), fault, *range(50)]
+    with WorkerPool(Function(), 2) as pool:
+        results = pool.map(tasks)
+        assert [next(results)[0] for _ in range(3)] == tasks[:3]
+        with pytest.raises(RoboprefError, match=f"In {fault}"):
+            list(results)
 
 
 @pytest.mark.parametrize(("task", "how"), [("kill", "killed by SIGKILL"), ("exit", "exit code 7")])
@@ -170,7 +174,7 @@ def _wait_until_gone(pids, patience_s=10):
 
 def test_ctrl_c_stops_parent_and_workers_with_one_traceback(tmp_path):
     child = _script(tmp_path, guard=True)
-    pids = [int(child.stdout.readline()) for _ in range(2)]
+    pids = [int(cast(IO[str], child.stdout).readline()) for _ in range(2)]
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     _, errors = child.communicate(timeout=20)
     assert child.returncode == -signal.SIGINT
@@ -181,7 +185,7 @@ def test_ctrl_c_stops_parent_and_workers_with_one_traceback(tmp_path):
 
 def test_workers_leave_when_their_parent_is_killed(tmp_path):
     child = _script(tmp_path, guard=True)
-    pids = [int(child.stdout.readline()) for _ in range(2)]
+    pids = [int(cast(IO[str], child.stdout).readline()) for _ in range(2)]
     child.kill()
     child.wait()
     assert _wait_until_gone(pids, 5)  # although both are asleep in a task of a minute

@@ -1,4 +1,4 @@
-"""A point on a plane that is pushed towards a goal: an environment of microseconds with what robopref needs."""
+"""A point on a plane that is pushed towards a goal: a fast environment with what robopref needs."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ BEHAVIOURS = {"expert": ("noise",), "random": (), "lazy": ()}
 class ToyEnv(gymnasium.Env):
     """Observation (4,): position and goal. Action (2,): displacement. Reward: minus the distance left.
 
-    ``fault`` breaks it in one way, at the third step of an episode whose seed is a multiple of ``fault_every``.
+    ``fault`` breaks it in one way, at step three of an episode whose seed is a multiple of ``fault_every``.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
@@ -47,7 +47,7 @@ class ToyEnv(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.seed = seed
+        self.seed = int(seed or 0)
         self.position, self.goal = self.np_random.uniform(-1, 1, (2, 2))
         self.steps = 0
         return self._observation(), {}
@@ -111,4 +111,4 @@ class ToyEnv(gymnasium.Env):
 
 
 if "toy-v0" not in gymnasium.registry:
-    gymnasium.register(id="toy-v0", entry_point=ToyEnv)
+    gymnasium.register(id="toy-v0", entry_point=f"{__name__}:ToyEnv")
