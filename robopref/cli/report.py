@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from robopref.cli.show import show_result
-from robopref.errors import ConfigError, DataError
+from robopref.cli.show import show_report
+from robopref.errors import ConfigError
 
 USAGE = """usage: robopref report <run folder> ... [out=report.html]
 
@@ -19,17 +19,7 @@ def report(arguments: list[str]) -> int:
     options = dict(a.split("=", 1) for a in arguments if "=" in a and not Path(a).exists())
     if unknown := sorted(options.keys() - {"out"}):
         raise ConfigError(f"report knows no option {', '.join(unknown)}; it takes run folders and out=<page>")
-    runs = [folder for a in arguments if "=" not in a or Path(a).exists() for folder in _runs_in(Path(a))]
-    page = Path(options["out"]) if "out" in options else None
-    show_result(*runs, page=page or (runs[0] / "report.html" if len(runs) == 1 else Path("report.html")))
+    runs = [Path(a) for a in arguments if "=" not in a or Path(a).exists()]
+    single = len(runs) == 1 and (runs[0] / "run.json").exists()
+    show_report(runs, Path(options.get("out", runs[0] / "report.html" if single else "report.html")))
     return 0
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    """The folder itself if it is a run, else all runs below it."""
-    if (folder / "run.json").exists():
-        return [folder]
-    found = sorted(path.parent for path in folder.rglob("run.json")) if folder.is_dir() else []
-    if not found:
-        raise DataError(f"{folder} is not a run folder and holds none: a run folder has a run.json")
-    return found

@@ -1,5 +1,6 @@
 """What a command prints: one line an event while it works, a table and the page's address at its end."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,14 +13,15 @@ def say(text: str) -> None:
     console.print(text, markup=False)
 
 
-def show_result(*runs: Path, page: Path | None = None) -> None:
+def show_report(runs: Sequence[Path | str], page: Path) -> None:
     """Write the HTML page of some runs and print their table."""
-    from robopref.report.gather import gather
-    from robopref.report.page import write_page
-    from robopref.report.table import table
+    from robopref.report.groups import gather
+    from robopref.report.page import write_report
+    from robopref.report.table import results_table
 
-    page = page or runs[0] / "report.html"
-    gathered = gather(runs)
-    write_page(gathered, page)
-    console.print(table(gathered))
+    report = gather(runs)
+    written = write_report(report, page)
+    console.print(results_table(report))
+    for note in written.notes:
+        say(note)
     say(f"Report: {page}")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from robopref.cli import build
 from robopref.cli.launch import register_resolvers
-from robopref.cli.show import say, show_result
+from robopref.cli.show import say, show_report
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, RoboprefError, unknown_name
 from robopref.methods.components import Collection, Evaluation
@@ -50,7 +50,7 @@ def _pearl(config: DictConfig) -> dict[str, Any]:
     record = open_run(config, method=config.method, task=config.env.task)
     result = pearl.run(parts, record)
     record.finish()
-    show_result(record.directory)
+    show_report([record.directory], record.directory / "report.html")
     return result
 
 

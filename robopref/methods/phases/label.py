@@ -68,7 +68,7 @@ def store_labels(
 ) -> None:
     """Add labels in one transaction; a phase that was killed after it finds them and is content."""
     with LabelStore(url) as labels:
-        there = len(labels.preferences(source=source, annotator=annotator))
+        there = labels.count(source=source, annotator=annotator)
         if there not in (0, len(preferences)):
             raise ConfigError(
                 f"{url} already holds {there} labels of the {source} {annotator!r}, made otherwise. "
