@@ -107,11 +107,12 @@ def couplings(alignment: Alignment, *, key: str) -> Drawing | None:
         for source, plans in alignment.plans.items()
     )
     order = "from worst to best by their labels" if all(sorted_rows) else "in the order of their store"
+    by = "true return" if by_truth else "transferred rank"
     caption = (
         f"Coupling of source and target episodes ({sizes}). A cell is the share of the target episode's mass "
-        "that comes from the source episode: clear 0, full blue 1, shaded by its square root. Target episodes "
-        f"are sorted from worst to best by {'true return' if by_truth else 'transferred rank'}, source episodes "
-        f"are {order if not all(sorted_rows) else 'sorted ' + order}. "
+        "that comes from the source episode: clear 0, full blue 1, shaded by its square root. Target "
+        f"episodes are sorted from worst to best by {by}, source "
+        f"episodes are {order if not all(sorted_rows) else 'sorted ' + order}. "
     )
     if all(sorted_rows):
         caption += (

@@ -1,6 +1,7 @@
 """The report as one HTML file: no request leaves it, and every number in it comes from the runs' files."""
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -65,7 +66,8 @@ def write_report(report: Report, path: Path | str, *, film_budget_mib: float = 1
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink()
         raise DataError(f"Cannot write {path}: {error.strerror or error}.") from error
     return Written(path, size, tuple(notes))
 

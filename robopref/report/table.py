@@ -7,6 +7,7 @@ from robopref.report.groups import Group, Report, Spread
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 UNKNOWN = "n/a"
 CLOSE = 0.02
@@ -157,45 +158,45 @@ def control_name(name: str) -> str:
 
 
 def results_table(report: Report) -> "Table":
-    """Return the headline table for a terminal of 80 columns or more."""
+    """Return the headline table for a terminal of 80 columns or more; ranges over seeds are on the page."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
-    for title in ("task", "method", "seeds"):
-        table.add_column(title)
-    for title in ("labels", "reward", "success", "return", "time"):
-        table.add_column(title, justify="right")
-    several = any(len(group.runs) > 1 for group in report.groups)
-    for row in headline(report):
-        parts = f"{row.reward} → {row.policy}" if row.main else ""
-        about = "\n".join(filter(None, (parts, row.differs)))
-        table.add_row(
-            _stacked(row.task, f"from {row.sources}" if row.main else ""),
-            _stacked(row.method, about, bold=row.main),
-            row.seeds,
-            _range_below(row.label_accuracy),
-            _range_below(row.reward_accuracy),
-            _stacked(row.success, "\n".join(filter(None, (row.interval, row.episodes))), bold=row.main),
-            _range_below(row.returns),
-            row.time,
-        )
-    caption = "labels, reward: share of pairs ordered right. success: Wilson's 95 % interval"
-    caption += " over the episodes of all seeds; other brackets: range over seeds." if several else "."
-    table.caption = Text(caption, style="dim")
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, caption_justify="left", show_edge=False
+    )
+    for title in ("task", "method"):
+        table.add_column(title, overflow="fold")
+    for title in ("labels", "reward", "success", "return"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("time", justify="right", max_width=6)
+    for group in report.groups:
+        for row in _rows(group):
+            parts = [f"{row.reward} -> {row.policy}", f"seed {row.seeds}", row.differs] if row.main else []
+            sources = [f"< {source}" for source in row.sources.split(", ")] if row.main else []
+            table.add_row(
+                _stacked(row.task, sources),
+                _stacked(row.method, parts, bold=row.main),
+                row.label_accuracy.partition(" ")[0],
+                row.reward_accuracy.partition(" ")[0],
+                _stacked(row.success, [row.interval.replace("%", ""), row.episodes], bold=row.main),
+                row.returns.partition(" ")[0],
+                row.time,
+            )
+        table.add_section()
+    caption = "task < sources of its labels; labels, reward: share of pairs ordered right; "
+    caption += "success: Wilson's 95 % interval"
+    if any(len(group.runs) > 1 for group in report.groups):
+        caption += " over the episodes of all seeds; the rest: means over seeds"
+    table.caption = Text(f"{caption}.", style="dim")
     return table
 
 
-def _stacked(first: str, below: str, *, bold: bool = False):
+def _stacked(first: str, below: list[str], *, bold: bool = False) -> "Text":
     from rich.text import Text
 
     text = Text(first, style="bold" if bold else "")
-    if below:
-        text.append(f"\n{below}", style="not bold dim")
+    for line in filter(None, below):
+        text.append(f"\n{line}", style="not bold dim")
     return text
-
-
-def _range_below(value: str):
-    first, bracket, rest = value.partition(" [")
-    return _stacked(first, f"[{rest}" if bracket else "")
