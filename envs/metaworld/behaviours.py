@@ -48,7 +48,7 @@ def expert(task: str) -> Callable[[np.ndarray], np.ndarray]:
     return act
 
 
-def _move(from_xyz: np.ndarray, to_xyz: np.ndarray, p: float) -> np.ndarray:
+def _move(from_xyz: np.ndarray, to_xyz: np.ndarray | np.floating, p: float) -> np.ndarray:
     return p * (to_xyz - from_xyz)
 
 

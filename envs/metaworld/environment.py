@@ -153,13 +153,14 @@ class MetaWorldEnv(gymnasium.Env):
             TypeError: It is no snapshot.
             ValueError: It belongs to another task.
         """
+        simulation.check(self.task, snapshot)
         if not self._ready:  # some attributes exist only after a reset; whatever this draws is overwritten
             simulation.begin_episode(self._simulator, self._pristine, np.random.default_rng(0))
             self._ready = True
-        simulation.restore(self.task, self._simulator, snapshot)
+        simulation.restore(self._simulator, snapshot)
         self._observation = snapshot.observation.copy()
         self._elapsed = snapshot.elapsed_steps
-        self._over = snapshot.over
+        self._over = snapshot.over or self._elapsed >= self.horizon
         return snapshot.observation.copy()
 
     def state_hash(self) -> str:

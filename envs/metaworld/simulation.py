@@ -113,7 +113,7 @@ def begin_episode(simulator: SawyerXYZEnv, pristine: Snapshot, rng: np.random.Ge
     earlier episodes is left. Then MuJoCo is brought up to date and the first observation is read again:
     object and goal are where the next step finds them.
     """
-    _apply(simulator, pristine)
+    restore(simulator, pristine)
     simulator._np_random = rng
     simulator._freeze_rand_vec = False
     mujoco.mj_resetData(simulator.model, simulator.data)
@@ -150,8 +150,8 @@ def capture(
     )
 
 
-def restore(task: str, simulator: SawyerXYZEnv, snapshot: Snapshot) -> None:
-    """Put a simulator that has been reset at least once into the state of a snapshot.
+def check(task: str, snapshot: Snapshot) -> None:
+    """Refuse what is no snapshot of the task.
 
     Raises:
         TypeError: It is no snapshot.
@@ -161,10 +161,10 @@ def restore(task: str, simulator: SawyerXYZEnv, snapshot: Snapshot) -> None:
         raise TypeError(f"restore() takes what snapshot() returned, got {type(snapshot).__name__}.")
     if snapshot.task != task:
         raise ValueError(f"This snapshot belongs to the task '{snapshot.task}', the environment to '{task}'.")
-    _apply(simulator, snapshot)
 
 
-def _apply(simulator: SawyerXYZEnv, snapshot: Snapshot) -> None:
+def restore(simulator: SawyerXYZEnv, snapshot: Snapshot) -> None:
+    """Put a simulator that has been reset at least once into the state of a snapshot of its task."""
     for name, value in snapshot.model.items():
         getattr(simulator.model, name)[:] = value
     attributes = vars(simulator)

@@ -75,7 +75,7 @@ def test_displaced_means_that_the_expert_sees_the_object_elsewhere():
     elsewhere[4:7] += offset
     assert np.array_equal(act(OBSERVATION), Behaviour("push", "expert", rng())(elsewhere))
     drawn = [Behaviour("push", "displaced", rng(seed), offset_std_m=0.2).options for seed in range(300)]
-    assert np.std([options["offset_x_m"] for options in drawn]) == pytest.approx(0.2, rel=0.15)
+    assert np.std([float(options["offset_x_m"]) for options in drawn]) == pytest.approx(0.2, rel=0.15)
 
 
 def test_stall_freezes_the_arm_and_keeps_the_grip():

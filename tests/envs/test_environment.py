@@ -1,3 +1,5 @@
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -9,7 +11,6 @@ from robopref.envs.metaworld.environment import MetaWorldEnv
 from robopref.envs.metaworld.tasks import TASKS, task_id
 
 STILL = np.zeros(4, np.float32)
-STALE_UPSTREAM = ("window-close", "dial-turn", "drawer-open", "lever-pull", "window-open", "faucet-open")
 
 
 def play(env, actions):
@@ -23,15 +24,15 @@ def actions(count, seed=0):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_seed_decides_the_episode_whatever_was_played_before(task, environment):
-    first, second = environment(task), environment(task, 1)
-    start, _ = first.reset(seed=7)
-    observations, rewards = play(first, actions(15))
-    second.reset(seed=1234)
-    play(second, actions(25, seed=9))
-    again, _ = second.reset(seed=7)
+    env = environment(task)
+    start, _ = env.reset(seed=7)
+    observations, rewards = play(env, actions(15))
+    env.reset(seed=1234)
+    play(env, actions(25, seed=9))
+    again, _ = env.reset(seed=7)
     assert np.array_equal(start, again)
-    assert first.observation_space.contains(start)
-    observations_again, rewards_again = play(second, actions(15))
+    assert env.observation_space.contains(start)
+    observations_again, rewards_again = play(env, actions(15))
     assert np.array_equal(observations, observations_again)
     assert np.array_equal(rewards, rewards_again)
 
@@ -46,18 +47,18 @@ def test_the_first_observation_is_where_the_next_step_finds_things(task, environ
         assert np.array_equal(after[18:36], before[:18])
 
 
-@pytest.mark.parametrize("task", [*STALE_UPSTREAM, "basketball", "sweep-into"])
+@pytest.mark.parametrize("task", TASKS)
 def test_layout_and_rewards_are_those_of_the_official_benchmark(task, environment):
     env = environment(task)
     env.reset(seed=5)
-    observations, rewards = play(env, actions(20))
+    observations, rewards = play(env, actions(10))
     upstream = ALL_V3_ENVIRONMENTS[f"{task}-v3"]()
     # What set_task() does with a task of the benchmark: the draw is fixed before the reset.
     upstream._set_task_called, upstream._partially_observable = True, False
     del upstream.sawyer_observation_space
     upstream._last_rand_vec = env._simulator._last_rand_vec
     upstream.reset()
-    upstream_steps = [upstream.step(action) for action in actions(20)]
+    upstream_steps = [upstream.step(action) for action in actions(10)]
     assert np.allclose(observations[1:], [step[0] for step in upstream_steps][1:], atol=1e-6)
     assert np.allclose(rewards, [step[1] for step in upstream_steps], atol=1e-6)
 
@@ -74,7 +75,7 @@ def test_resets_without_a_seed_draw_one_layout_after_another():
 @pytest.mark.parametrize("vectorisation", ["sync", "async"])
 def test_a_vector_honours_one_seed_per_environment(vectorisation, environment):
     seeds = [4, 9, 4]
-    envs = gymnasium.make_vec(task_id("push"), num_envs=3, vectorization_mode=vectorisation)
+    envs: Any = gymnasium.make_vec(task_id("push"), num_envs=3, vectorization_mode=vectorisation)
     observations, info = envs.reset(seed=seeds)
     expected = [environment("push").reset(seed=seed)[0] for seed in seeds]
     stepped = envs.step(np.stack([actions(1)[0]] * 3))[0]
@@ -200,7 +201,7 @@ def test_nothing_can_be_asked_before_the_first_reset(method):
     ("options", "sentence"),
     [
         ({"horizon": 0}, "horizon must be a whole number from 1 on, got 0"),
-        ({"horizon": 1.5}, "horizon must be a whole number"),
+        ({"height": True}, "height must be a whole number"),
         ({"width": -1}, "width must be"),
         ({"camera": "corner_2"}, "Did you mean 'corner2'"),
         ({"render_mode": "rgb_aray"}, "Did you mean 'rgb_array'"),

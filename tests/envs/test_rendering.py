@@ -1,3 +1,6 @@
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled names carry no type information)
+
 import subprocess
 import sys
 

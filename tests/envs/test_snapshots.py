@@ -25,21 +25,25 @@ def test_a_restored_episode_goes_on_identically_to_the_last_bit(task, environmen
     env.reset(seed=11)
     play(env, 40, seed=0)
     saved, name = env.snapshot(), env.state_hash()
-    observations, rewards = play(env, 25, seed=1)
+    observations, rewards = play(env, 20, seed=1)
     assert env.state_hash() != name
 
     def goes_on_identically(other):
         assert np.array_equal(other.restore(saved), saved.observation)
         assert other.state_hash() == name
-        again = play(other, 25, seed=1)
+        again = play(other, 20, seed=1)
         assert np.array_equal(again[0], observations)
         assert np.array_equal(again[1], rewards)
 
     goes_on_identically(env)
     env.reset(seed=99)
-    play(env, 20, seed=3)
+    play(env, 10, seed=3)
     goes_on_identically(env)
-    goes_on_identically(environment(task, "never reset before"))
+    other = environment(task, "never reset before")
+    goes_on_identically(other)
+    env.reset(seed=11)
+    other.reset(seed=11)
+    assert env.state_hash() == other.state_hash()
 
 
 def test_the_count_of_steps_and_the_end_go_back_too():
@@ -100,5 +104,5 @@ def test_a_snapshot_of_another_task_is_refused(environment):
     reach.reset(seed=0)
     with pytest.raises(ValueError, match="belongs to the task 'push', the environment to 'reach'"):
         reach.restore(push.snapshot())
-    with pytest.raises(TypeError, match="what snapshot"):
+    with pytest.raises(TypeError):
         reach.restore({"qpos": np.zeros(3)})
