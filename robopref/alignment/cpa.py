@@ -165,6 +165,7 @@ class CrossTaskAlignment:
             costs=votes.costs,
             controls=controls,
             settings=self._settings(sources, target, left_out),
+            source_labels={source.name: source.labels for source in sources},
         )
 
     def _all_features(self, segments: SegmentBatch, owner: str) -> dict[str, Float[np.ndarray, "_ _"]]:

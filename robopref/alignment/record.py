@@ -1,7 +1,7 @@
 """What a transfer leaves behind: its labels, how it came to them, and the controls it has to beat.
 
 On disk: ``record.json`` (settings, costs, names, accuracy) beside ``arrays.npz`` with ``labels``,
-``confidence``, ``true_labels`` (where known), ``coupling/<name>`` and ``control/<name>``. Nothing in either
+``confidence``, ``true_labels`` (where known), ``source_labels/<source>``, ``coupling/<name>`` and ``control/<name>``. Nothing in either
 is unpickled.
 
 Letters used in shapes: M source episodes, N target episodes.
@@ -42,6 +42,7 @@ class TransferRecord:
         settings: What the transfer was made with, and ``controls_left_out``: name -> reason. Plain JSON
             values.
         true_labels: Labels of the true returns, where known.
+        source_labels: What was transferred, by source.
 
     Raises:
         DataError: Shapes do not fit, or a matrix is not one of labels.
@@ -54,6 +55,7 @@ class TransferRecord:
     controls: dict[str, Float[np.ndarray, "N N"]]
     settings: dict[str, Any] = field(default_factory=dict)
     true_labels: Float[np.ndarray, "N N"] | None = None
+    source_labels: dict[str, Float[np.ndarray, "_ _"]] = field(default_factory=dict)
 
     def __post_init__(self):
         check_label_matrix(self.labels, "the transfer", informative=False)
@@ -71,6 +73,8 @@ class TransferRecord:
                 raise DataError(f"The labels of '{name}' must have shape {shape}, got {matrix.shape}.")
         if TRANSFER in self.controls:
             raise DataError(f"No control may be called '{TRANSFER}': that is the transfer itself.")
+        for name, matrix in self.source_labels.items():
+            check_label_matrix(matrix, f"the source '{name}'", informative=False)
         for name, plan in self.couplings.items():
             if plan.ndim != 2 or plan.shape[1] != shape[0]:
                 raise DataError(
@@ -136,12 +140,14 @@ class TransferRecord:
             arrays["true_labels"] = record.true_labels
         arrays |= {f"coupling/{name}": plan for name, plan in record.couplings.items()}
         arrays |= {f"control/{name}": matrix for name, matrix in record.controls.items()}
+        arrays |= {f"source_labels/{name}": matrix for name, matrix in record.source_labels.items()}
         summary: dict[str, Any] = {
             "format": FORMAT,
             "episodes": len(record),
             "coverage": record.coverage,
             "couplings": list(record.couplings),
             "controls": list(record.controls),
+            "source_labels": list(record.source_labels),
             "costs": record.costs,
             "settings": record.settings,
         }
@@ -176,6 +182,7 @@ class TransferRecord:
         wanted = {"labels", "confidence"}
         wanted |= {f"coupling/{name}" for name in summary["couplings"]}
         wanted |= {f"control/{name}" for name in summary["controls"]}
+        wanted |= {f"source_labels/{name}" for name in summary["source_labels"]}
         if missing := wanted - set(arrays):
             raise DataError(f"{folder / 'arrays.npz'} lacks {sorted(missing)}, which record.json names.")
         return cls(
@@ -186,6 +193,7 @@ class TransferRecord:
             controls={name: arrays[f"control/{name}"] for name in summary["controls"]},
             settings=summary["settings"],
             true_labels=arrays.get("true_labels"),
+            source_labels={name: arrays[f"source_labels/{name}"] for name in summary["source_labels"]},
         )
 
 
@@ -210,7 +218,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
     if not isinstance(summary, dict) or summary.get("format") != FORMAT:
         got = summary.get("format") if isinstance(summary, dict) else type(summary).__name__
         raise DataError(f"{path} is not a transfer record: its format is {got!r}, expected {FORMAT!r}.")
-    kinds = {"couplings": list, "controls": list, "costs": dict, "settings": dict}
+    kinds = {"couplings": list, "controls": list, "source_labels": list, "costs": dict, "settings": dict}
     for key, kind in kinds.items():
         if not isinstance(summary.get(key), kind):
             raise DataError(f"{path} lacks '{key}' or holds it in another form.")

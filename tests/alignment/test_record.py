@@ -22,6 +22,7 @@ def build(**changes) -> TransferRecord:
         "couplings": {"press": np.full((3, 4), 1 / 12), "open/mean/start-1": np.full((2, 4), 1 / 8)},
         "costs": {"press": 0.25, "open/mean/start-1": 0.5},
         "controls": {"medoid": 1 - labels},
+        "source_labels": {"press": labels_from_scores(np.arange(3.0))},
         "settings": {"alpha": 1.0, "features": ["mean"], "controls_left_out": {"hand_object": "no hand"}},
     }
     return TransferRecord(**(fields | changes))
@@ -64,6 +65,7 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path):
     for name, plan in record.couplings.items():
         np.testing.assert_array_equal(loaded.couplings[name], plan)
     assert loaded.costs == record.costs
+    np.testing.assert_array_equal(loaded.source_labels["press"], record.source_labels["press"])
     assert loaded.settings == record.settings
     assert loaded.true_labels is not None
     np.testing.assert_array_equal(loaded.true_labels, labels_from_scores(RETURNS))
@@ -75,7 +77,7 @@ def test_the_summary_holds_the_accuracy_and_the_arrays_need_no_pickle(tmp_path):
     assert summary["accuracy"]["transfer"] == pytest.approx(0.8)
     with np.load(tmp_path / "arrays.npz", allow_pickle=False) as arrays:
         names = {"labels", "confidence", "true_labels", "coupling/press", "coupling/open/mean/start-1"}
-        assert names | {"control/medoid"} == set(arrays.files)
+        assert names | {"control/medoid", "source_labels/press"} == set(arrays.files)
     assert not list(tmp_path.glob("*.part"))
 
 
