@@ -1,0 +1,98 @@
+"""Judgements as a Parquet file, for other tools and other machines."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robopref.data.judgement import Judgement
+from robopref.errors import DataError
+
+FORMAT = "robopref-labels"
+VERSION = 1
+_KEY = b"robopref"
+_INTEGERS = [f"{side}_{name}" for side in "ab" for name in ("episode", "start", "length")]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("uid", pa.string(), nullable=False),
+        *(pa.field(name, pa.int64(), nullable=False) for name in _INTEGERS),
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("label", pa.float64()),
+        pa.field("confidence", pa.float64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("annotator", pa.string(), nullable=False),
+        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("response_time_s", pa.float64()),
+        pa.field("shown_left", pa.string()),
+        pa.field("note", pa.string()),
+        pa.field("episodes", pa.int64(), nullable=False),
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("retracted", pa.bool_(), nullable=False),
+    ]
+)
+
+
+def write_labels(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows to ``path`` so that the file appears whole or not at all.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    prints = sorted({(row["episodes"], row["fingerprint"]) for row in rows})
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "data": [{"episodes": n, "fingerprint": f} for n, f in prints],
+    }
+    table = pa.Table.from_pylist(
+        [{name: row[name] for name in SCHEMA.names} for row in rows],
+        schema=SCHEMA.with_metadata({_KEY: json.dumps(about).encode()}),
+    )
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"Could not write the labels to {path}: {error}.") from error
+
+
+def read_labels(path: Path) -> list[dict[str, Any]]:
+    """Read what :func:`write_labels` wrote, and check every judgement.
+
+    Raises:
+        DataError: The file is missing, damaged, foreign, or of a schema version not known here.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is no Parquet file, or it is damaged: {error}.") from error
+    try:
+        about = json.loads((table.schema.metadata or {})[_KEY])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is a Parquet file, but not one of robopref's labels.") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("version") != VERSION:
+        got = f"{about.get('format')} {about.get('version')}" if isinstance(about, dict) else repr(about)
+        raise DataError(f"{path} holds {got}; this robopref reads {FORMAT} {VERSION}.")
+    if not table.schema.equals(SCHEMA):
+        raise DataError(f"{path} is damaged: its columns are not those of {FORMAT} {VERSION}.")
+    rows = table.to_pylist()
+    for number, row in enumerate(rows):
+        try:
+            _check(row)
+        except DataError as error:
+            raise DataError(f"{path}, row {number}: {error}") from error
+    return rows
+
+
+def _check(row: dict[str, Any]) -> None:
+    names = set(SCHEMA.names) - {"label", "answer", "episodes", "fingerprint", "retracted"}
+    answer = row["label"] if row["answer"] == "soft" else row["answer"]
+    judgement = Judgement(**{name: row[name] for name in names}, answer=answer)
+    if judgement.label != row["label"]:
+        raise DataError(f"answer {row['answer']!r} and label {row['label']} contradict each other.")

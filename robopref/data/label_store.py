@@ -1,0 +1,328 @@
+"""The label store: every judgement ever given about a trajectory store, in SQLite or any SQL database.
+
+Nothing is changed or deleted: taking a judgement back is a new row that speaks of the old one. Any number of
+processes may write at once. Each judgement remembers the fingerprint of the data that it speaks of.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import sqlalchemy as sa
+
+from robopref.data.judgement import ANSWERS, SOURCES, Judgement, Source
+from robopref.data.label_tables import data, explained, judgements, open_engine, retractions
+from robopref.data.preferences import Preferences, Segments
+from robopref.data.store import TrajectoryStore
+from robopref.errors import DataError, unknown_name
+
+_CHUNK = 500  # below SQLite's limit on the number of bound parameters
+_SEGMENT = [f"{side}_{name}" for side in "ab" for name in ("episode", "start", "length")]
+
+
+class LabelStore:
+    """Judgements in a database; made where there is none.
+
+    Args:
+        url: Any SQLAlchemy URL: ``sqlite:///outputs/drawer-open/labels.sqlite``, ``postgresql://...``.
+
+    Raises:
+        ConfigError: The URL cannot be read, or its driver is not installed.
+        DataError: The database cannot be reached, is damaged, foreign, or of another schema version.
+    """
+
+    def __init__(self, url: str):
+        self.url = url
+        self._engine = open_engine(url)
+
+    @classmethod
+    def beside(cls, store: TrajectoryStore) -> "LabelStore":
+        """Open the default label store of a trajectory store: ``labels.sqlite`` in its directory."""
+        return cls(f"sqlite:///{Path(store.path) / 'labels.sqlite'}")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> "LabelStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def add(self, given: Sequence[Judgement], *, data_fingerprint: str, episodes: int) -> list[int]:
+        """Store judgements in one transaction; return their ids, in order.
+
+        A judgement whose ``uid`` is there already is not stored again: its first id is returned.
+
+        Args:
+            given: The judgements.
+            data_fingerprint: ``store.fingerprint(episodes)`` of the data that they speak of.
+            episodes: How many episodes that fingerprint covers.
+
+        Raises:
+            DataError: A judgement names an episode outside the data, or the labels here speak of other data.
+        """
+        now = datetime.now(UTC)
+        rows = [_row(judgement, now) for judgement in given]
+        with self._writing() as connection:
+            self._insert(connection, rows, data_fingerprint, episodes)
+            known = _ids(connection, [row["uid"] for row in rows])
+        return [known[row["uid"]] for row in rows]
+
+    def add_preferences(
+        self,
+        preferences: Preferences,
+        *,
+        source: Source,
+        annotator: str,
+        data_fingerprint: str,
+        episodes: int,
+    ) -> int:
+        """Store many judgements of one origin in one transaction; return how many.
+
+        Labels of exactly 1, 0 and 0.5 are stored as ``a``, ``b`` and ``equal``, others as soft.
+
+        Raises:
+            DataError: As :meth:`add`; the source is unknown or the annotator has no name.
+        """
+        if source not in SOURCES:
+            raise DataError(unknown_name("source", str(source), SOURCES))
+        if not annotator:
+            raise DataError("The annotator needs a name.")
+        names = {value: name for name, value in ANSWERS.items()}
+        columns = [getattr(getattr(preferences, name[0]), name[2:]).tolist() for name in _SEGMENT]
+        now = datetime.now(UTC)
+        common = {"source": source, "annotator": annotator, "created_at": now, "stored_at": now}
+        rows = [
+            dict(zip(_SEGMENT, segment, strict=True))
+            | {"uid": uuid4().hex, "answer": names.get(label, "soft"), "label": label, "confidence": sure}
+            | common
+            for *segment, label, sure in zip(
+                *columns, preferences.label.tolist(), preferences.confidence.tolist(), strict=True
+            )
+        ]
+        with self._writing() as connection:
+            return self._insert(connection, rows, data_fingerprint, episodes, may_be_known=False)
+
+    def retract(self, id: int, *, annotator: str | None = None) -> None:
+        """Take a judgement back: from now on it does not count. Taking it back twice changes nothing.
+
+        Raises:
+            DataError: There is no such judgement.
+        """
+        with self._writing() as connection:
+            uid = connection.scalar(sa.select(judgements.c.uid).where(judgements.c.id == id))
+            if uid is None:
+                raise DataError(f"{self._name} has no judgement {id}.")
+            event = {"judgement_uid": uid, "annotator": annotator, "stored_at": datetime.now(UTC)}
+            connection.execute(sa.insert(retractions), event)
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def preferences(
+        self, *, source: str | Sequence[str] | None = None, annotator: str | Sequence[str] | None = None
+    ) -> Preferences:
+        """Return the judgements that count, in the order they were stored, without skipped pairs.
+
+        Args:
+            source: Only of this source, or these.
+            annotator: Only by this annotator, or these.
+        """
+        wanted = [judgements.c[name] for name in (*_SEGMENT, "label", "confidence")]
+        query = self._counting(sa.select(*wanted), source, annotator)
+        query = query.where(judgements.c.label.is_not(None)).order_by(judgements.c.id)
+        with self._reading() as connection:
+            rows = connection.execute(query).fetchall()
+        table = np.array([tuple(row) for row in rows], np.float64).reshape(-1, len(wanted))
+        integers = table[:, :6].astype(np.int64).T
+        return Preferences(Segments(*integers[:3]), Segments(*integers[3:]), table[:, 6], table[:, 7])
+
+    def judgements(
+        self, *, source: str | Sequence[str] | None = None, annotator: str | Sequence[str] | None = None
+    ) -> dict[int, Judgement]:
+        """Return the judgements that count with all that is known of them, skipped ones too, by id."""
+        query = self._counting(sa.select(judgements), source, annotator).order_by(judgements.c.id)
+        with self._reading() as connection:
+            return {row["id"]: _judgement(row) for row in connection.execute(query).mappings()}
+
+    def count(
+        self, *, source: str | Sequence[str] | None = None, annotator: str | Sequence[str] | None = None
+    ) -> int:
+        """Return the number of judgements that count, skipped ones included."""
+        query = self._counting(sa.select(sa.func.count()).select_from(judgements), source, annotator)
+        with self._reading() as connection:
+            return int(connection.scalar(query) or 0)
+
+    def check_data(self, store: TrajectoryStore) -> None:
+        """Compare what the labels speak of with a trajectory store.
+
+        Raises:
+            DataError: The labels speak of other data, or of more episodes than the store has.
+        """
+        with self._reading() as connection:
+            known = connection.execute(sa.select(data.c.episodes, data.c.fingerprint)).all()
+        for episodes, fingerprint in known:
+            if episodes > len(store):
+                raise DataError(
+                    f"The labels in {self._name} speak of {episodes} episodes, but {store.path} has only "
+                    f"{len(store)}."
+                )
+            if store.fingerprint(episodes) != fingerprint:
+                raise DataError(
+                    f"The labels in {self._name} speak of other data than {store.path}: the first {episodes} "
+                    "episodes are not the same."
+                )
+
+    # -- Parquet -------------------------------------------------------------------------------------------
+
+    def export_parquet(self, path: str | Path) -> int:
+        """Write every judgement, retracted ones marked, to a Parquet file; return how many.
+
+        The file's metadata holds the format, its schema version and the data's fingerprints.
+        """
+        from robopref.data.label_parquet import write_labels
+
+        query = (
+            sa.select(judgements, data.c.episodes, data.c.fingerprint, _retracted().label("retracted"))
+            .join(data, data.c.id == judgements.c.data_id)
+            .order_by(judgements.c.id)
+        )
+        with self._reading() as connection:
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+        write_labels(Path(path), rows)
+        return len(rows)
+
+    def import_parquet(self, path: str | Path) -> int:
+        """Add the judgements of an exported file that are not here yet; return how many were new.
+
+        Raises:
+            DataError: The file is missing, damaged, of another format, or speaks of other data.
+        """
+        from robopref.data.label_parquet import read_labels
+
+        now = datetime.now(UTC)
+        rows = read_labels(Path(path))
+        retracted = {row["uid"] for row in rows if row.pop("retracted")}
+        groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for row in rows:
+            of = groups.setdefault((row.pop("fingerprint"), row.pop("episodes")), [])
+            of.append(row | {"stored_at": now})
+        added = 0
+        with self._writing() as connection:
+            for (fingerprint, episodes), group in groups.items():
+                added += self._insert(connection, group, fingerprint, episodes)
+            already = set(connection.scalars(sa.select(retractions.c.judgement_uid)))
+            events = [{"judgement_uid": uid, "stored_at": now} for uid in sorted(retracted - already)]
+            if events:
+                connection.execute(sa.insert(retractions), events)
+        return added
+
+    # -- small parts ---------------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with explained(self._name), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with explained(self._name), self._engine.connect() as connection:
+            connection.execution_options(robopref_writes=True)
+            with connection.begin():
+                yield connection
+
+    def _insert(
+        self,
+        connection: sa.Connection,
+        rows: Sequence[dict[str, Any]],
+        fingerprint: str,
+        episodes: int,
+        *,
+        may_be_known: bool = True,
+    ) -> int:
+        """Insert the rows that are not there yet, in order; return how many."""
+        for side in ("a_episode", "b_episode"):
+            highest = max((row[side] for row in rows), default=-1)
+            if highest >= episodes:
+                raise DataError(
+                    f"A judgement names episode {highest}, but the data it speaks of has {episodes} episodes."
+                )
+        number = self._data_id(connection, fingerprint, episodes)
+        known = _ids(connection, [row["uid"] for row in rows]) if may_be_known else {}
+        fresh = {row["uid"]: row | {"data_id": number} for row in rows if row["uid"] not in known}
+        if fresh:
+            connection.execute(sa.insert(judgements), list(fresh.values()))
+        return len(fresh)
+
+    def _data_id(self, connection: sa.Connection, fingerprint: str, episodes: int) -> int:
+        """Return the row of ``data`` that says which episodes are meant; add it if it is new."""
+        known = connection.execute(sa.select(data).where(data.c.episodes == episodes)).mappings().all()
+        for row in known:
+            if row["fingerprint"] != fingerprint:
+                raise DataError(
+                    f"{self._name} holds labels of other data: its {episodes} episodes have fingerprint "
+                    f"{row['fingerprint'][:12]}, these have {fingerprint[:12]}. Use another label store."
+                )
+            return int(row["id"])
+        values = {"fingerprint": fingerprint, "episodes": episodes}
+        key = connection.execute(sa.insert(data).values(values)).inserted_primary_key
+        return int(key[0]) if key else 0
+
+    def _counting(
+        self, query: sa.Select[Any], source: str | Sequence[str] | None, annotator: str | Sequence[str] | None
+    ) -> sa.Select[Any]:
+        """Restrict a query to judgements that were not taken back, and to a source or an annotator."""
+        query = query.where(~_retracted())
+        for column, wanted in ((judgements.c.source, source), (judgements.c.annotator, annotator)):
+            if wanted is not None:
+                query = query.where(column.in_([wanted] if isinstance(wanted, str) else list(wanted)))
+        return query
+
+
+def _retracted() -> sa.ColumnElement[bool]:
+    return sa.exists().where(retractions.c.judgement_uid == judgements.c.uid)
+
+
+def _ids(connection: sa.Connection, uids: Sequence[str]) -> dict[str, int]:
+    """Return the ids of the judgements that are there already, by uid."""
+    found: dict[str, int] = {}
+    for start in range(0, len(uids), _CHUNK):
+        some = judgements.c.uid.in_(uids[start : start + _CHUNK])
+        query = sa.select(judgements.c.uid, judgements.c.id).where(some)
+        found |= {row.uid: row.id for row in connection.execute(query)}
+    return found
+
+
+_PLAIN = [
+    *_SEGMENT,
+    "source",
+    "annotator",
+    "confidence",
+    "created_at",
+    "response_time_s",
+    "shown_left",
+    "note",
+    "uid",
+]
+
+
+def _row(judgement: Judgement, now: datetime) -> dict[str, Any]:
+    row = {name: getattr(judgement, name) for name in _PLAIN}
+    answer = judgement.answer if isinstance(judgement.answer, str) else "soft"
+    return row | {"answer": answer, "label": judgement.label, "stored_at": now}
+
+
+def _judgement(row: sa.RowMapping) -> Judgement:
+    values = {name: row[name] for name in _PLAIN}
+    return Judgement(**values, answer=row["label"] if row["answer"] == "soft" else row["answer"])
