@@ -1,8 +1,8 @@
 """What a transfer leaves behind: its labels, how it came to them, and the controls it has to beat.
 
 On disk: ``record.json`` (settings, costs, names, accuracy) beside ``arrays.npz`` with ``labels``,
-``confidence``, ``true_labels`` (where known), ``source_labels/<source>``, ``coupling/<name>`` and ``control/<name>``. Nothing in either
-is unpickled.
+``confidence``, ``true_labels`` (where known), ``source_labels/<source>``, ``coupling/<name>`` and
+``control/<name>``. Nothing in either is unpickled.
 
 Letters used in shapes: M source episodes, N target episodes.
 """
