@@ -79,13 +79,12 @@ def check_flip_prob(flip_prob: float | Tensor) -> None:
         DataError: An entry of a tensor lies outside.
     """
     if isinstance(flip_prob, Tensor):
-        below_half = math.nextafter(0.5, 0.0) if flip_prob.dtype == torch.float64 else 0.5 - 2**-9
-        check_in_range("flip_prob", flip_prob, 0.0, below_half, "the chance that a label is reversed")
+        check_in_range("flip_prob", flip_prob, 0.0, 0.4995, "the chance that a label is reversed")
     elif not 0 <= flip_prob < 0.5:
         raise ConfigError(f"flip_prob must lie in [0, 0.5), got {flip_prob}.")
 
 
-def check_positive(**values: float) -> None:
+def check_positive(**values: float | int) -> None:
     """Refuse numbers that are not finite and above zero.
 
     Raises:
@@ -96,7 +95,7 @@ def check_positive(**values: float) -> None:
             raise ConfigError(f"{name} must be a finite number above 0, got {value}.")
 
 
-def check_not_negative(**values: float) -> None:
+def check_not_negative(**values: float | int) -> None:
     """Refuse numbers that are not finite and at least zero.
 
     Raises:
