@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class RoboprefError(Exception):
-    """Base of all errors that robopref raises on purpose: the command line prints them without a traceback."""
+    """Base of all errors raised on purpose; the command line prints them without a traceback."""
 
 
 class ConfigError(RoboprefError, ValueError):

@@ -26,11 +26,6 @@ def pearl(config: DictConfig) -> Pearl:
     training = config.training
     alignment = plain(config.alignment)
     sources = alignment.pop("sources")
-    if config.env.task in sources or len(set(sources)) != len(sources) or not sources:
-        raise ConfigError(
-            "alignment.sources must be one or more different tasks other than the target "
-            f"{config.env.task!r}, got {sources}"
-        )
     return Pearl(
         target=scene(config),
         sources=[scene(config, task) for task in sources],
@@ -94,8 +89,8 @@ def fit(config: DictConfig, what: str) -> Fit:
 def hardware(config: DictConfig) -> Hardware:
     """Return where things run."""
     return Hardware(
-        config.device,
-        config.precision,
+        str(config.device),
+        str(config.precision),
         config.threads,
         config.workers,
         config.wandb.mode,

@@ -150,14 +150,14 @@ def evaluate(config: DictConfig) -> float:
     """Try a policy on paired seeds; returns its success rate."""
     from robopref.methods.phases.evaluate import evaluate
 
-    policy = Path(build.required(config, "policy", "the folder of a policy, from robopref train-policy"))
+    policy = Path(build.required(config, "policy_dir", "the folder of a policy, from robopref train-policy"))
     result = evaluate(
         open_lab(config, config.env.task),
         config.name,
         policy,
         build.scene(config),
         Evaluation(**config.training.evaluation),
-        reward=None if config.reward is None else Path(config.reward),
+        reward=None if config.reward_dir is None else Path(config.reward_dir),
     )
     return result["rate"]
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from robopref.errors import ConfigError
+from robopref.errors import ConfigError, unknown_name
+from robopref.training.devices import PRECISIONS, resolve_device
+from robopref.training.metrics import WandbMode
+from robopref.training.rollout import make_environment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +22,10 @@ class Component:
     settings: dict[str, Any]
     build: Callable[..., Any]
 
+    def check(self, **arguments: Any) -> None:
+        """Build it once, so that a wrong option is refused before any work is done."""
+        self.build(**arguments)
+
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
@@ -28,6 +34,10 @@ class Scene:
     task: str
     id: str
     options: dict[str, Any]
+
+    def check(self) -> None:
+        """Make the environment once, so that a misspelt task is refused before any work is done."""
+        make_environment(self.id, self.options).close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +79,16 @@ class Hardware:
     wandb_mode: str = "auto"
     wandb_project: str = "robopref"
 
+    def __post_init__(self):
+        resolve_device(self.device)
+        if self.precision not in PRECISIONS:
+            raise ConfigError(unknown_name("precision", self.precision, PRECISIONS))
+        if self.wandb_mode not in get_args(WandbMode):
+            raise ConfigError(unknown_name("wandb mode", self.wandb_mode, get_args(WandbMode)))
+        for name, value, least in (("threads", self.threads, 1), ("workers", self.workers, 0)):
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be {least} or more, got {value}")
+
 
 @dataclasses.dataclass(frozen=True)
 class LearnedFrom:
@@ -102,8 +122,3 @@ class Evaluation:
                 "evaluation needs at least one episode and films at most all of them, "
                 f"got episodes={self.episodes}, record={self.record}"
             )
-
-
-def collection_folder(data_dir: Path, scene: Scene, key: str) -> Path:
-    """Return the folder that holds the episodes of one task, collected in one way (``key``)."""
-    return data_dir / f"{scene.task}-{key}"

@@ -16,6 +16,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from robopref.errors import ConfigError
 from robopref.methods.components import Collection, Component, Evaluation, Fit, Hardware, LearnedFrom, Scene
 from robopref.methods.phases.align import align
 from robopref.methods.phases.collect import collect
@@ -47,6 +48,22 @@ class Pearl:
     max_pairs: int | None
     seed: int
     hardware: Hardware
+
+    def __post_init__(self):
+        names = [source.task for source in self.sources]
+        if not names or len(set(names)) < len(names) or self.target.task in names:
+            raise ConfigError(
+                f"alignment.sources must be one or more different tasks other than the target "
+                f"{self.target.task!r}, got {names}"
+            )
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"held_out must lie in [0, 1), got {self.held_out}")
+        self.teacher.check()
+        self.alignment.check()
+        for part in (self.reward, self.policy, *(b.policy for b in self.baselines.values())):
+            part.check(observation_size=1, action_size=1)
+        for scene in (*self.sources, self.target):
+            scene.check()
 
 
 def run(parts: Pearl, record: Run) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""The product as its user meets it: commands in a terminal, their files, their sentences and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from robopref.cli import VERBS
+
+ROBOPREF = Path(sys.executable).with_name("robopref")
+SMALL = (
+    "episodes=8",
+    "alignment.sources=[window-open]",
+    "training.reward.steps=20",
+    "training.policy.steps=40",
+    "training.checkpoint_every=10",
+    "training.log_every=5",
+    "training.held_out=0.4",
+    "training.evaluation.episodes=2",
+    "training.evaluation.record=1",
+    "env.options.horizon=60",
+    "env.options.width=64",
+    "env.options.height=64",
+    "wandb.mode=disabled",
+    "workers=0",
+    "threads=1",
+    "device=cpu",
+)
+
+
+def start(folder, *arguments, **options):
+    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(folder)}
+    return subprocess.Popen(
+        [ROBOPREF, *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def robopref(folder, *arguments):
+    child = start(folder, *arguments)
+    said, _ = child.communicate()
+    return child.returncode, said
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A folder with a finished small run in ``first``, whose collected episodes the other tests share."""
+    folder = tmp_path_factory.mktemp("lab")
+    code, said = robopref(folder, "run", *SMALL, "out=first")
+    assert code == 0, said
+    return folder, said
+
+
+def phases(folder):
+    return {p["name"]: p["skipped"] for p in json.loads((folder / "run.json").read_text())["phases"]}
+
+
+def weights(folder):
+    return {name: tensor.tobytes() for name, tensor in load_file(folder / "model.safetensors").items()}
+
+
+def results(folder):
+    evaluation = json.loads((folder / "evaluation" / "PEARL.json").read_text())
+    return weights(folder / "reward"), weights(folder / "policy"), evaluation["returns"]
+
+
+def test_a_run_goes_from_data_to_report(lab):
+    folder, said = lab
+    first = folder / "first"
+    assert json.loads((first / "run.json").read_text())["status"] == "complete"
+    assert [name.split("/")[0] for name in phases(first)] == [
+        *("collect", "label", "collect", "align", "train-reward"),
+        *("train-policy", "evaluate", "train-policy", "evaluate"),
+    ]
+    page = (first / "report.html").read_text()
+    assert "drawer-open" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "first/report.html" in said
+    assert "95 % interval" in said
+
+
+def test_the_same_command_again_repeats_nothing(lab):
+    folder, _ = lab
+    before = results(folder / "first")
+    code, _ = robopref(folder, "run", *SMALL, "out=first")
+    assert code == 0
+    assert all(phases(folder / "first").values())
+    assert results(folder / "first") == before
+
+
+@pytest.mark.parametrize("when", ["train-reward: ", "train-policy: "])
+def test_a_run_killed_in_training_ends_with_the_numbers_of_an_uninterrupted_one(lab, when):
+    folder, _ = lab
+    name = f"killed-{when.rstrip(': ')}"
+    longer = [s for s in SMALL if "steps" not in s]
+    longer += ["training.reward.steps=60", "training.policy.steps=120"]
+    code, said = robopref(folder, "run", *longer, "out=whole")
+    assert code == 0, said
+    child = start(folder, "run", *longer, f"out={name}")
+    training = folder / name / ("reward" if "reward" in when else "policy") / "last.safetensors"
+    while not training.exists():
+        assert child.poll() is None, child.stdout.read()
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
+    phase = folder / name / "phases" / f"{when.rstrip(': ')}.json"
+    assert json.loads(phase.read_text())["status"] == "started"
+    code, said = robopref(folder, "run", *longer, f"out={name}")
+    assert code == 0, said
+    assert results(folder / name) == results(folder / "whole")
+
+
+def test_ctrl_c_ends_with_a_sentence_and_code_130(lab):
+    folder, _ = lab
+    long = [s for s in SMALL if "policy.steps" not in s]
+    child = start(folder, "run", *long, "training.policy.steps=1000000", "out=stopped")
+    while not (folder / "stopped" / "policy" / "last.safetensors").exists():
+        assert child.poll() is None, child.stdout.read()
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    said, _ = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "The same command goes on from" in said
+    assert (
+        json.loads((folder / "stopped" / "run.json").read_text())["status"] == "interrupted in train-policy"
+    )
+
+
+def test_other_settings_in_the_same_folder_are_refused_and_nothing_is_lost(lab):
+    folder, _ = lab
+    before = results(folder / "first")
+    code, said = robopref(folder, "run", *SMALL, "reward=bradley_terry", "out=first")
+    assert code == 1
+    assert "made with other settings" in said
+    assert "Traceback" not in said
+    assert results(folder / "first") == before
+
+
+def test_parts_combine_freely_and_a_sweep_makes_a_folder_for_each_seed(lab):
+    folder, _ = lab
+    code, said = robopref(
+        folder,
+        "run",
+        "-m",
+        *SMALL,
+        "reward=bradley_terry",
+        "policy=bc_top",
+        "alignment=wasserstein",
+        "seed=0,1",
+    )
+    assert code == 0, said
+    runs = sorted((folder / "outputs" / "pearl" / "drawer-open").glob("seed*"))
+    assert [run.name.split("-")[0] for run in runs] == ["seed0", "seed1"]
+    code, said = robopref(folder, "report", "outputs/pearl", "out=both.html")
+    assert code == 0, said
+    assert "bradley" in said
+    assert (folder / "both.html").exists()
+
+
+def test_each_phase_is_a_verb_that_starts_from_files(lab):
+    folder, _ = lab
+    shared = ("wandb.mode=disabled", "threads=1", "device=cpu")
+    here = ("env.options.horizon=60", "workers=0")
+    fits = [s for s in SMALL if s.startswith("training")]
+    stores = ("window-open", "drawer-open")
+    chain = [
+        *(("collect", *shared, *here, "episodes=8", f"env.task={t}", f"data=store/{t}") for t in stores),
+        ("label-scripted", *shared, "data=store/window-open", "out=hand"),
+        ("align", *shared, "sources=[store/window-open]", "target=store/drawer-open", "out=hand"),
+        ("train-reward", *shared, *fits, "data=store/drawer-open", "source=transfer", "out=hand"),
+        ("train-policy", *shared, *fits, "data=store/drawer-open", "rewards=hand/reward", "out=hand"),
+        ("evaluate", *shared, *here, *fits, "policy_dir=hand/policy", "reward_dir=hand/reward", "out=hand"),
+        ("report", "hand"),
+    ]
+    for command in chain:
+        code, said = robopref(folder, *command)
+        assert code == 0, f"{command}: {said}"
+    assert (folder / "hand" / "report.html").exists()
+
+
+def test_a_script_is_the_same_as_its_verb():
+    scripts = Path(__file__).parent.parent.parent / "scripts"
+    assert {path.stem for path in scripts.glob("*.py")} == set(VERBS)
+    for verb in ("run", "doctor", "label-scripted"):
+        answers = [
+            subprocess.run([*command, "nonsense=1"], capture_output=True, text=True, check=False)
+            for command in ([sys.executable, scripts / f"{verb}.py"], [ROBOPREF, verb])
+        ]
+        assert answers[0].returncode == answers[1].returncode == 1
+        assert answers[0].stderr == answers[1].stderr != ""

@@ -1,0 +1,53 @@
+"""What the command line says to input that it cannot use: a sentence, a code, and nothing lost."""
+
+import pytest
+
+from robopref.cli import main
+
+
+def answer(arguments, capfd):
+    try:
+        code = main(arguments)
+    except SystemExit as end:
+        code = end.code
+    out, err = capfd.readouterr()
+    return code, out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["rnu"], "Did you mean 'run'?"),
+        (["run", "env.task=drawer_open"], "Did you mean"),
+        (["run", "alignment.sources=[widow-open]"], "Did you mean"),
+        (["run", "rewrd=gaussian"], "Did you mean 'reward'?"),
+        (["run", "reward=gausian"], "Did you mean 'gaussian'?"),
+        (["run", "reward.membrs=3"], "Did you mean 'reward.members'?"),
+        (["run", "reward.members=0"], "at least one member"),
+        (["run", "policy.discount=2"], "discount"),
+        (["run", "experiment=perl"], "Did you mean 'pearl'?"),
+        (["run", "alignment.features=[man]"], "Did you mean 'mean'?"),
+        (["run", "alignment.sources=[]"], "alignment.sources must be"),
+        (["run", "alignment.sources=[drawer-open]"], "alignment.sources must be"),
+        (["run", "teacher.mistake=2"], "mistake"),
+        (["run", "episodes=1"], "episodes must be at least 2"),
+        (["run", "training.policy.steps=0"], "steps must be at least 1"),
+        (["run", "training.held_out=1.5"], "held_out"),
+        (["run", "device=cuda:99"], "CUDA"),
+        (["run", "device=tpu"], "No device is called 'tpu'"),
+        (["run", "precision=8"], "precision"),
+        (["run", "wandb.mode=onlin"], "Did you mean 'online'?"),
+        (["train-reward"], "data=<...> is missing"),
+        (["train-policy", "data=nowhere"], "nowhere"),
+        (["evaluate", "policy_dir=nowhere"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["report", "x", "colour=red"], "report knows no option colour"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_no_traceback(tmp_path, monkeypatch, capfd, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    code, said = answer(arguments, capfd)
+    assert code in (1, 2), said
+    assert sentence in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.rglob("*.bin")), "something was computed before the refusal"
