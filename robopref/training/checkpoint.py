@@ -37,6 +37,9 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], record: Map
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
+    try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()

@@ -134,7 +134,7 @@ def fit(
         return finished
     log.rewind(phase, training.step)
     held_out_every = held_out_every or checkpoint_every
-    values: dict[str, float] = {}
+    found: dict[str, float] = {}
     with (
         _own_randomness(training.device),
         Interruption() as stop,
@@ -144,28 +144,26 @@ def fit(
         while training.step < steps:
             training.advance()
             step, last = training.step, training.step == steps
-            note = None
+            found = {}
             if last or step % log_every == 0:
                 training.check_health()
-                values = training.means()
-                note = f"loss {values['loss']:.4g}"
-            due = held_out is not None and (last or step % held_out_every == 0)
-            if due:
-                values |= _measure(learner, held_out)
-            if (note or due) and training.leads:
-                log.log(phase, step, values)
+                found = training.means()
+            if held_out is not None and (last or step % held_out_every == 0):
+                found |= _measure(learner, held_out)
+            if found and training.leads:
+                log.log(phase, step, found)
             if last or stop.requested or step % checkpoint_every == 0:
                 training.check_health()
                 log.sync()
-                training.save(values if last else None)
-            bar.advance(1, note)
+                training.save(found if last else None)
+            bar.advance(1, f"loss {found['loss']:.4g}" if "loss" in found else None)
             if stop.requested and not last:
                 stop.leave(
                     f"Stopped {phase} at step {step} of {steps}; it is saved in {training.path}. "
                     "The same command goes on from there."
                 )
     learner.eval()
-    return values
+    return found
 
 
 class _Training:
@@ -186,6 +184,7 @@ class _Training:
         self.batch_size, self.seed, self.gradient_clip = batch_size, seed, gradient_clip
         self.directory, self.path, self.phase = directory, directory / LAST_NAME, phase
         self.device: torch.device = fabric.device
+        self.checks_each_step = self.device.type == "cpu"
         self.leads: bool = fabric.is_global_zero
         self.settings: dict[str, Any] = {}
         self.batches = torch.Generator()
@@ -211,7 +210,7 @@ class _Training:
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         loss = loss.detach()
         self._unchecked.append(loss + norm)
-        if self.device.type == "cpu":
+        if self.checks_each_step:
             self.check_health(batch)
         if self.gradient_clip is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.gradient_clip, norm)
@@ -379,8 +378,7 @@ class _Objective(nn.Module):
         return self.learner.loss(batch, generator)  # pyright: ignore[reportCallIssue]
 
 
-def _measure(learner: nn.Module, held_out: HeldOut | None) -> dict[str, float]:
-    assert held_out is not None
+def _measure(learner: nn.Module, held_out: HeldOut) -> dict[str, float]:
     learner.eval()
     with torch.no_grad():
         found = {f"held_out/{key}": float(value) for key, value in held_out().items()}
