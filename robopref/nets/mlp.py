@@ -26,8 +26,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-# On a CPU, rows go through all layers in blocks whose activations stay in the cache. Measured with 3 members of
-# 43-128-128-1 on 19,200 rows, forward and backward, one thread: 115 ms in blocks, 165 ms without.
+# On a CPU, rows go through all layers in blocks whose activations stay in the cache. Measured with 3 members
+# of 43-128-128-1 on 19,200 rows, forward and backward, one thread: 115 ms in blocks, 165 ms without.
 CPU_ROWS = 1024
 
 

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -255,8 +256,9 @@ def test_ties_are_left_out_of_the_logged_accuracy():
     ],
 )
 def test_bad_options_are_refused(kind, options, sentence):
+    sizes = dict[str, Any](observation_size=4, action_size=2)
     with pytest.raises(ConfigError, match=sentence):
-        kind(options.pop("observation_size", 4), 2, **options)
+        kind(**sizes | options)
 
 
 @pytest.mark.parametrize(
