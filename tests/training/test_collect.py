@@ -252,5 +252,4 @@ def test_metaworld_is_collected_alike_by_one_process_and_by_two(tmp_path):
     assert origins(here) == origins(there)
     assert len({here.provenance(i).initial_state_hash for i in range(6)}) == 6
     assert here.provenance(1).options["step"] in range(20)  # drawn by the behaviour, and told
-    )
     assert json.dumps(here.metadata["collection"]["env_id"]) == f'"{DRAWER}"'
