@@ -19,7 +19,7 @@ def success_bars(group: Group, *, key: str) -> Drawing:
     rows = group.successes
     several = len(group.runs) > 1
     row_height = 0.48
-    with canvas(4.9, row_height * len(rows) + 0.55, left=0.12, right=0.2, top=0.08, bottom=0.42) as (fig, ax):
+    with canvas(4.3, row_height * len(rows) + 0.55, left=0.12, right=0.2, top=0.08, bottom=0.42) as (fig, ax):
         for position, row in enumerate(rows):
             y = -float(position)
             color = SERIES[0] if row.main else MUTED

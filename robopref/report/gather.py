@@ -224,6 +224,9 @@ def _read_alignment(folder: Path, notes: list[str]) -> Alignment | None:
     for name in ("labels", "confidence", "true_labels"):
         if name in arrays and arrays[name].shape != square:
             raise DataError(f"{folder / 'arrays.npz'}: {name} has shape {arrays[name].shape}, not {square}.")
+    for name, plan in _under(arrays, "coupling/").items():
+        if plan.ndim != 2:
+            raise DataError(f"{folder / 'arrays.npz'}: coupling/{name} has shape {plan.shape}, not two axes.")
     truth, settings = arrays.get("true_labels"), _dict(record.get("settings"))
     for name, reason in _dict(settings.get("controls_left_out")).items():
         notes.append(f"The control '{name}' was left out: {reason}")
@@ -299,12 +302,17 @@ def _read_evaluation(path: Path) -> Evaluation:
     counts = {key: len(values) for key, values in columns.items()}
     if len(set(counts.values())) != 1 or not columns["seeds"]:
         raise DataError(f"{path}: one entry per episode is needed in each list, got {counts}.")
-    evaluation = Evaluation(
-        policy=str(content.get("policy", path.stem)),
-        seeds=tuple(int(s) for s in columns["seeds"]),
-        successes=tuple(bool(s) for s in columns["successes"]),
-        returns=tuple(float(r) for r in columns["returns"]),
-    )
+    try:
+        evaluation = Evaluation(
+            policy=str(content.get("policy", path.stem)),
+            seeds=tuple(int(s) for s in columns["seeds"]),
+            successes=tuple(bool(s) for s in columns["successes"]),
+            returns=tuple(float(r) for r in columns["returns"]),
+        )
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} holds an entry that is no number ({error}).") from error
+    if not np.isfinite(evaluation.returns).all():
+        raise DataError(f"{path} holds a return that is not finite.")
     stated = _number(_dict(content.get("summary")), "successes")
     if stated is not None and stated != evaluation.wins:
         raise DataError(
@@ -326,10 +334,12 @@ def _read_rollout(path: Path, notes: list[str]) -> Rollout:
         raise DataError(f"{path} is not a rollout: it has no 'rewards'; it holds {', '.join(arrays)}.")
     side = path.with_suffix(".json")
     about = _mapping(side) if side.exists() else {}
-    steps = len(arrays["rewards"])
-    for name in ("predicted_rewards", "predicted_deviation", "successes"):
+    steps = np.size(arrays["rewards"])
+    for name in ("rewards", "predicted_rewards", "predicted_deviation", "successes"):
         if name in arrays and arrays[name].shape != (steps,):
-            raise DataError(f"{path}: {name} has shape {arrays[name].shape}, rewards has {steps} steps.")
+            raise DataError(f"{path}: {name} has shape {arrays[name].shape}, the episode has {steps} steps.")
+        if name in arrays and not np.isfinite(arrays[name]).all():
+            raise DataError(f"{path}: {name} holds NaN or an infinite number.")
     successes = np.asarray(arrays.get("successes", np.zeros(steps)), dtype=bool)
     video = path.with_suffix(".mp4")
     if not video.exists():

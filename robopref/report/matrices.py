@@ -163,7 +163,7 @@ def confidence_bars(alignment: Alignment, *, key: str) -> Drawing | None:
     if quarters is None:
         return None
     names = ("least sure quarter", "second quarter", "third quarter", "most sure quarter")
-    with canvas(4.9, 1.95, left=1.4, right=0.5, top=0.1, bottom=0.42) as (fig, ax):
+    with canvas(4.4, 1.95, left=1.3, right=0.5, top=0.1, bottom=0.42) as (fig, ax):
         for i, (confidence, _, share) in enumerate(quarters):
             ax.barh(-i, share, height=0.55, color=SERIES[2], alpha=0.75, linewidth=0)
             ax.text(share + 0.015, -i, f"{share:.3f}", va="center", fontweight="bold")

@@ -53,7 +53,10 @@ def write_report(report: Report, path: Path | str, *, film_budget_mib: float = 1
         DataError: The file cannot be written.
     """
     path = Path(path)
-    text, notes = render(report, film_budget_mib=film_budget_mib)
+    text, left_out = render(report, film_budget_mib=film_budget_mib)
+    notes = [*report.skipped, *left_out]
+    for run in report.runs:
+        notes += [f"{run.directory}: {note}" for note in run.notes]
     data = text.encode("utf-8")
     size = len(data) / 2**20
     if size > WARN_ABOVE_MIB:

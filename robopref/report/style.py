@@ -15,7 +15,7 @@ from typing import Any
 
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 SERIES = ("#040001", "#040002", "#040003", "#040004", "#040005", "#040006")
-BLUE, ORANGE = (0.0, 0.45, 0.74), (0.87, 0.42, 0.05)
+BLUE, ORANGE = (0.07, 0.5, 0.82), (0.89, 0.45, 0.08)
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
     color: f"--series-{i}" for i, color in enumerate(SERIES, start=1)
 }

@@ -190,6 +190,10 @@ def results_table(report: Report) -> "Table":
     if any(len(group.runs) > 1 for group in report.groups):
         caption += " over the episodes of all seeds; the rest: means over seeds"
     table.caption = Text(f"{caption}.", style="dim")
+    for group in report.groups:
+        if verdict := controls_verdict(group):
+            name = f"{group.first.task}: " if len(report.groups) > 1 else ""
+            table.caption.append(f"\n{name}{verdict}", style="not dim")
     return table
 
 

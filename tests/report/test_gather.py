@@ -171,6 +171,23 @@ def test_reliability_lists_of_unlike_length_are_refused(run):
         read_run(run)
 
 
+@pytest.mark.parametrize(("column", "entry"), [("returns", float("nan")), ("returns", "x"), ("seeds", None)])
+def test_an_evaluation_with_an_entry_that_is_no_number_is_refused(run, column, entry):
+    edit_json(run / "evaluation/PEARL.json", lambda c: c[column].__setitem__(3, entry))
+    with pytest.raises(DataError, match=r"PEARL\.json holds"):
+        read_run(run)
+
+
+def test_a_rollout_with_nan_or_unlike_columns_is_refused(run):
+    path = run / "evaluation/rollout-0.npz"
+    np.savez(path, rewards=np.array([1.0, np.nan]))
+    with pytest.raises(DataError, match="rewards holds NaN"):
+        read_run(run)
+    np.savez(path, rewards=np.ones(3), predicted_rewards=np.ones(2))
+    with pytest.raises(DataError, match=r"predicted_rewards has shape \(2,\)"):
+        read_run(run)
+
+
 def test_a_number_that_is_nan_counts_as_unknown(run):
     edit_json(run / "reward/metrics.json", lambda c: c.update(pair_accuracy=float("nan")))
     reward = read_run(run).reward

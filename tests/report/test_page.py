@@ -163,13 +163,16 @@ def test_a_page_is_written_whole_and_its_size_is_told(make_run, tmp_path):
     written = write_report(gather([make_run(tmp_path / "r")]), tmp_path / "new" / "report.html")
     assert written.path.stat().st_size == pytest.approx(written.mebibytes * 2**20)
     assert [p.name for p in written.path.parent.iterdir()] == ["report.html"]
-    assert written.notes == ()
+    assert written.notes == (
+        f"{tmp_path / 'r'}: rollout-0.npz has no film (no reason was written).",
+        f"{tmp_path / 'r'}: rollout-1.npz has no film (no reason was written).",
+    )
 
 
 def test_a_heavy_page_comes_with_a_warning(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr("robopref.report.page.WARN_ABOVE_MIB", 0.01)
     written = write_report(gather([make_run(tmp_path / "r")]), tmp_path / "report.html")
-    assert "for a lighter page" in written.notes[0]
+    assert "for a lighter page" in written.notes[-1]
 
 
 def test_a_place_that_cannot_be_written_to_is_named(make_run, tmp_path):
