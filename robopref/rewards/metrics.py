@@ -128,7 +128,7 @@ def preference_metrics(
     """Accuracy and calibration of a reward on pairs that it has not seen, as JSON-like values.
 
     Returns:
-        ``pair_accuracy``, ``pairs`` (counted), ``ties`` (left out), ``ece`` and ``reliability``
+        ``pair_accuracy``, ``untied_pairs`` (counted), ``ties`` (left out), ``ece`` and ``reliability``
         (``confidence``, ``accuracy``, ``count`` of each bin).
     """
     probabilities = predicted_preferences(reward, pairs, batch_size=batch_size)
@@ -137,7 +137,7 @@ def preference_metrics(
     curve = reliability_curve(probabilities, labels, bins=bins)
     return {
         "pair_accuracy": accuracy.accuracy,
-        "pairs": accuracy.pairs,
+        "untied_pairs": accuracy.pairs,
         "ties": accuracy.ties,
         "ece": curve.expected_calibration_error(),
         "reliability": {"confidence": curve.confidence, "accuracy": curve.accuracy, "count": curve.count},

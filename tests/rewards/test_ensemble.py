@@ -255,10 +255,12 @@ def test_ties_are_left_out_of_the_logged_accuracy():
         ({"observation_size": 0}, "observation_size=0"),
     ],
 )
-def test_bad_options_are_refused(kind, options, sentence):
-    sizes = dict[str, Any](observation_size=4, action_size=2)
+def test_bad_options_are_refused(kind, options: dict[str, Any], sentence):
+    given: dict[str, Any] = {}
+    given.update(observation_size=4, action_size=2)
+    given.update(options)
     with pytest.raises(ConfigError, match=sentence):
-        kind(**sizes | options)
+        kind(**given)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_judging_each_segment_once_equals_judging_each_pair(kind, store, prefere
 def test_metrics_are_plain_values(store, preferences):
     reward = BradleyTerryReward(4, 2, members=2, hidden=(8,))
     metrics = preference_metrics(reward, preference_tensors(store, preferences))
-    assert set(metrics) == {"pair_accuracy", "pairs", "ties", "ece", "reliability"}
-    assert metrics["pairs"] + metrics["ties"] == 40
-    assert sum(metrics["reliability"]["count"]) == metrics["pairs"]
+    assert set(metrics) == {"pair_accuracy", "untied_pairs", "ties", "ece", "reliability"}
+    assert metrics["untied_pairs"] + metrics["ties"] == 40
+    assert sum(metrics["reliability"]["count"]) == metrics["untied_pairs"]
     assert all(type(value) is float for value in metrics["reliability"]["accuracy"])
