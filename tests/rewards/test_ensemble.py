@@ -1,5 +1,4 @@
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -235,9 +234,7 @@ def test_ties_are_left_out_of_the_logged_accuracy():
     reward, batch = BradleyTerryReward(4, 2, members=2, hidden=(8,)), random_batch()
     batch["labels"] = torch.full((6,), 0.5)
     assert reward.loss(batch)[1]["accuracy"].item() == 0
-    probability = reward.preference_probability(batch)
-    batch["labels"][0] = (probability[0] > 0.5).float()
-    one = BradleyTerryReward(**(reward.config | {"members": 1}))
+    one = only_member(reward, 0)
     batch["labels"][0] = (one.preference_probability(batch)[0] > 0.5).float()
     assert one.loss(batch)[1]["accuracy"].item() == 1
 
@@ -255,12 +252,9 @@ def test_ties_are_left_out_of_the_logged_accuracy():
         ({"observation_size": 0}, "observation_size=0"),
     ],
 )
-def test_bad_options_are_refused(kind, options: dict[str, Any], sentence):
-    given: dict[str, Any] = {}
-    given.update(observation_size=4, action_size=2)
-    given.update(options)
+def test_bad_options_are_refused(kind, options, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        kind(**given)
+        kind(**{"observation_size": 4, "action_size": 2} | options)
 
 
 @pytest.mark.parametrize(
