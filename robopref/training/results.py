@@ -4,7 +4,7 @@ Letters used in shapes: n episodes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from robopref.training.run import read_json, write_json
 
 EVALUATION_SEEDS = 2**30  # environment seeds of evaluations count up from here; collected ones lie below
 LEVEL = 0.95
+COLUMNS = {"seeds": np.int64, "successes": np.bool_, "returns": np.float64, "lengths": np.int64}
 RESAMPLES = 10_000
 RESAMPLED_AT_ONCE = 2_000_000  # numbers, which bounds the memory
 
@@ -49,11 +50,7 @@ class Evaluation:
     env_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sizes = {name: len(getattr(self, name)) for name in ("seeds", "successes", "returns", "lengths")}
-        if len(set(sizes.values())) != 1 or not len(self.seeds):
-            raise DataError(
-                f"An evaluation has one entry per seed in every column, and at least one, got {sizes}."
-            )
+        _check_columns({name: getattr(self, name) for name in COLUMNS})
         check_seeds(self.seeds.tolist(), DataError)
         if not np.isfinite(self.returns).all():
             bad = self.seeds[~np.isfinite(self.returns)].tolist()
@@ -80,9 +77,7 @@ class Evaluation:
 
     def save(self, path: Path | str) -> None:
         """Write the episodes and their summary as JSON, whole or not at all."""
-        columns = {
-            name: getattr(self, name).tolist() for name in ("seeds", "successes", "returns", "lengths")
-        }
+        columns = {name: getattr(self, name).tolist() for name in COLUMNS}
         names = {name: getattr(self, name) for name in ("policy", "task", "env_id", "env_options")}
         write_json(Path(path), {**names, **columns, "summary": self.summary()})
 
@@ -96,17 +91,18 @@ class Evaluation:
         if not Path(path).is_file():
             raise DataError(f"There is no evaluation at {path}.")
         values = read_json(Path(path))
-        kinds = {"seeds": np.int64, "successes": bool, "returns": np.float64, "lengths": np.int64}
         names = ("policy", "task", "env_id", "env_options")
-        missing = [name for name in (*names, *kinds) if not isinstance(values, dict) or name not in values]
+        missing = [name for name in (*names, *COLUMNS) if not isinstance(values, dict) or name not in values]
         if missing:
             raise DataError(f"{path} is not an evaluation: it lacks {', '.join(missing)}.")
         try:
             columns: dict[str, Any] = {
-                name: np.asarray(values[name], dtype=kind) for name, kind in kinds.items()
+                name: np.asarray(values[name]).astype(kind, casting="same_kind")
+                for name, kind in COLUMNS.items()
             }
         except (TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error}.") from error
+        _check_columns(columns)
         return cls(**{name: values[name] for name in names}, **columns)
 
 
@@ -203,6 +199,15 @@ def _bootstrap_interval(
     )
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def _check_columns(columns: Mapping[str, np.ndarray]) -> None:
+    shapes = {name: column.shape for name, column in columns.items()}
+    shape = shapes["seeds"]
+    if len(shape) != 1 or not shape[0] or any(other != shape for other in shapes.values()):
+        raise DataError(
+            f"An evaluation has one entry per seed in every column, and at least one, got {shapes}."
+        )
 
 
 def check_seeds(seeds: Sequence[int], error: type[ConfigError] | type[DataError]) -> None:

@@ -75,7 +75,7 @@ def test_an_evaluation_survives_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"policy": "iql", "see', "not a whole JSON file"),
+        ('{"policy": "iql", "see', "JSON"),
         ("[1, 2]", "not an evaluation: it lacks policy"),
         ('{"policy": "iql"}', "lacks task, env_id"),
     ],
