@@ -36,10 +36,10 @@ def origins(store):
 
 def test_shares_are_interleaved_as_worked_by_hand():
     assert interleave([0.5, 0.25, 0.25], 8) == [0, 1, 2, 0, 0, 1, 2, 0]
-    assert interleave([1], 3) == [0, 0, 0]
+    assert interleave([1.0], 3) == [0, 0, 0]
 
 
-@pytest.mark.parametrize("shares", [[1, 1], [0.7, 0.2, 0.1], [5, 3, 1, 1], [0.9, 0.05, 0.05]])
+@pytest.mark.parametrize("shares", [[1.0, 1.0], [0.7, 0.2, 0.1], [5.0, 3.0, 1.0, 1.0], [0.9, 0.05, 0.05]])
 def test_every_prefix_holds_each_share_to_within_an_episode(shares):
     chosen = np.array(interleave(shares, 200))
     portions = np.array(shares) / np.sum(shares)
@@ -116,7 +116,7 @@ def test_a_store_with_more_episodes_than_asked_for_is_refused(tmp_path):
 
 
 def test_a_store_from_elsewhere_is_refused(tmp_path):
-    TrajectoryStore.create(tmp_path / "store", observation_size=4, action_size=2, control_hz=20).close()
+    TrajectoryStore.create(tmp_path / "store", observation_size=4, action_size=2, control_hz=20.0).close()
     with pytest.raises(DataError, match="not one that was collected"):
         toy(tmp_path / "store", 3)
 

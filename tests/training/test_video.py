@@ -42,16 +42,16 @@ def test_a_video_keeps_its_pictures_its_rate_and_plays_in_browsers(tmp_path):
 
 
 def test_odd_sizes_are_extended_to_even_ones(tmp_path):
-    write_video(tmp_path / "a.mp4", np.full((2, 33, 17, 3), 128, np.uint8), fps=10)
+    write_video(tmp_path / "a.mp4", np.full((2, 33, 17, 3), 128, np.uint8), fps=10.0)
     assert read(tmp_path / "a.mp4")[1].shape == (2, 34, 18, 3)
 
 
 def test_what_is_no_video_is_refused(tmp_path):
     frames = np.zeros((2, 8, 8, 3), np.uint8)
     with pytest.raises(RenderingError, match=r"written as \.mp4"):
-        write_video(tmp_path / "a.gif", frames, fps=10)
+        write_video(tmp_path / "a.gif", frames, fps=10.0)
     with pytest.raises(RenderingError, match="0 frames"):
-        write_video(tmp_path / "a.mp4", frames[:0], fps=10)
+        write_video(tmp_path / "a.mp4", frames[:0], fps=10.0)
     with pytest.raises(RenderingError, match=r"at 0\.0 per second"):
         write_video(tmp_path / "a.mp4", frames, fps=0.0)
 
@@ -59,13 +59,13 @@ def test_what_is_no_video_is_refused(tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RenderingError, match="cannot be written"):
-        write_video(tmp_path / "file" / "a.mp4", np.zeros((2, 8, 8, 3), np.uint8), fps=10)
+        write_video(tmp_path / "file" / "a.mp4", np.zeros((2, 8, 8, 3), np.uint8), fps=10.0)
 
 
 def test_a_video_that_ffmpeg_cut_short_does_not_get_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(imageio_ffmpeg, "count_frames_and_secs", lambda path: (1, 0.1))
     with pytest.raises(RenderingError, match="Only 1 of 2 frames"):
-        write_video(tmp_path / "a.mp4", np.zeros((2, 8, 8, 3), np.uint8), fps=10)
+        write_video(tmp_path / "a.mp4", np.zeros((2, 8, 8, 3), np.uint8), fps=10.0)
     assert not list(tmp_path.iterdir())
 
 
@@ -94,7 +94,7 @@ def test_a_replay_that_starts_elsewhere_is_refused():
 )
 def test_without_gl_the_keypoints_are_drawn_and_the_reason_is_told(tmp_path, gl, reason):
     trajectory = episode(gl=gl, horizon=6)
-    recording = record_video(tmp_path / "a.mp4", trajectory, control_hz=20)
+    recording = record_video(tmp_path / "a.mp4", trajectory, control_hz=20.0)
     assert recording.drawn_by == "keypoints"
     assert reason in recording.reason
     assert read(tmp_path / "a.mp4")[1].shape == (7, 240, 480, 3)
@@ -102,12 +102,13 @@ def test_without_gl_the_keypoints_are_drawn_and_the_reason_is_told(tmp_path, gl,
 
 def test_a_video_that_cannot_be_written_is_told_too(tmp_path):
     (tmp_path / "file").write_text("")
-    recording = draw_video(tmp_path / "file" / "a.mp4", episode(), control_hz=20, reason="no GL")
+    recording = draw_video(tmp_path / "file" / "a.mp4", episode(), control_hz=20.0, reason="no GL")
     assert recording.drawn_by is None
+    assert recording.reason is not None
     assert "cannot be written" in recording.reason
 
 
-@pytest.mark.parametrize(("control_hz", "every", "fps"), [(20, 1, 20), (80, 2, 40), (100, 3, 100 / 3)])
+@pytest.mark.parametrize(("control_hz", "every", "fps"), [(20.0, 1, 20), (80.0, 2, 40), (100.0, 3, 100 / 3)])
 def test_videos_run_in_real_time_at_forty_frames_per_second_or_fewer(tmp_path, control_hz, every, fps):
     recording = record_video(tmp_path / "a.mp4", episode(horizon=12), control_hz=control_hz)
     assert (recording.drawn_by, recording.every, recording.fps) == ("renderer", every, fps)
@@ -145,7 +146,7 @@ def test_points_that_do_not_move_and_no_points_at_all():
 
 def test_a_metaworld_episode_is_filmed_whatever_the_machine_can_do(tmp_path):
     trajectory = episode(DRAWER, horizon=6)
-    recording = record_video(tmp_path / "a.mp4", trajectory, control_hz=80)
+    recording = record_video(tmp_path / "a.mp4", trajectory, control_hz=80.0)
     assert recording.drawn_by == "renderer" or (recording.drawn_by == "keypoints" and recording.reason)
     meta, frames = read(tmp_path / "a.mp4")
     assert len(frames) == 4
@@ -154,6 +155,6 @@ def test_a_metaworld_episode_is_filmed_whatever_the_machine_can_do(tmp_path):
 
 
 def test_ffmpeg_decodes_the_video_without_complaint(tmp_path):
-    record_video(tmp_path / "a.mp4", episode(), control_hz=20)
+    record_video(tmp_path / "a.mp4", episode(), control_hz=20.0)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", tmp_path / "a.mp4", "-f", "null", "-"]
     assert subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL).stderr == b""
