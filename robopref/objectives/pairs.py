@@ -94,7 +94,9 @@ def hinge(score_a: Scores, score_b: Scores, labels: Labels, *, margin: float = 1
     """max(0, margin - h): the calibration loss of SLiC (Zhao et al. 2023)."""
     check_positive(margin=margin)
     a, b, y = prepare_pair(score_a, score_b, labels)
-    return _both_orders(lambda first, second: F.relu(second - first + margin), a, b, y)
+    if y is None:
+        return F.relu(b - a + margin)
+    return torch.lerp((a - b).clamp(min=-margin), (b - a).clamp(min=-margin), y).add_(margin)
 
 
 def ipo(score_a: Scores, score_b: Scores, labels: Labels, *, tau: float = 0.1, beta: float = 1.0) -> Scores:

@@ -39,7 +39,7 @@ def flip_rates(logits: Float[Tensor, " U"], annotators: Int[Tensor, " B"]) -> Sc
 
 
 def flip_likelihood(
-    score_a: Scores, score_b: Scores, labels: Scores | None, *, flip_prob: float | Tensor
+    score_a: Scores, score_b: Scores, labels: Scores | None, *, flip_prob: float | Tensor = 0.1
 ) -> Scores:
     """-log[(1-e) s(h) + e s(-h)]: how likely the label is if it was reversed with chance e.
 

@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robopref.errors import ConfigError, DataError
 from robopref.objectives import pairs, sorted_pairs
@@ -112,7 +115,7 @@ def test_a_soft_label_mixes_the_losses_of_the_two_orders(name: str):
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     a=st.floats(-50, 50, width=32),
     b=st.floats(-50, 50, width=32),
@@ -296,3 +299,48 @@ def test_sorted_losses_refuse_soft_labels():
     half = torch.full((2,), 0.5)
     with pytest.raises(DataError, match="0 or 1"):
         sorted_pairs.aot_unpaired(torch.zeros(2), torch.zeros(2), half)
+
+
+COMPILE_ALL = """
+import torch
+from robopref.objectives import pairs
+a, b, y = torch.rand(3, 8)
+for name in ("bradley_terry", "conservative", "robust", "hinge", "ipo", "exo", "nca", "bco_pair", "sppo",
+             "apo_zero", "apo_down", "discopop", "sigmoid_link", "margin", "contrastive", "directed"):
+    torch.compiler.reset()
+    loss = getattr(pairs, name)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(a, b, y), loss(a, b, y))
+"""
+
+
+@pytest.mark.slow
+def test_pair_losses_compile_into_one_graph_without_a_break():
+    # In a process of its own: the shape checks of the tests cannot be traced.
+    subprocess.run([sys.executable, "-c", COMPILE_ALL], check=True)
+
+
+class CountPasses(TorchDispatchMode):
+    """Counts kernels that write a whole batch."""
+
+    passes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if (
+            isinstance(result, torch.Tensor)
+            and result.shape == (64,)
+            and func.overloadpacket != torch.ops.aten.detach
+        ):
+            self.passes += 1
+        return result
+
+
+def test_bradley_terry_adds_three_passes_over_the_batch_soft_labels_included():
+    a, b, y = torch.rand(3, 64)
+    with CountPasses() as soft:
+        pairs.bradley_terry(a, b, y)
+    with CountPasses() as hard:
+        pairs.bradley_terry(a, b, None)
+    assert soft.passes == 3
+    assert hard.passes <= 3

@@ -1,0 +1,71 @@
+import inspect
+
+import pytest
+import torch
+
+from robopref.errors import ConfigError, DataError
+from robopref.objectives import pairs, registry
+from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.objectives.reduction import reduce_losses
+
+
+def test_every_objective_is_described_and_documented():
+    assert len(registry.REGISTRY) >= 48
+    for name, entry in registry.REGISTRY.items():
+        assert entry.name == name
+        assert entry.equation
+        assert entry.source
+        assert (inspect.getdoc(entry.loss) or "").strip()
+
+
+def test_every_soft_pair_objective_of_plain_scores_runs_by_name():
+    a, b, y = torch.rand(3, 5, dtype=torch.float64)
+    for entry in registry.REGISTRY.values():
+        positional = [
+            p for p in inspect.signature(entry.loss).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
+        ]
+        if entry.labels == "soft pairs" and len(positional) == 3:
+            losses = entry(-a, -b, y, reduction="none")
+            assert losses.shape == (5,)
+            assert losses.isfinite().all()
+            torch.testing.assert_close(entry(-a, -b, y), losses.mean())
+
+
+def test_an_unknown_objective_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'lipo_lambda'"):
+        registry.find("lipo_lamda")
+
+
+def test_a_taken_name_and_an_unknown_kind_are_refused():
+    with pytest.raises(ConfigError, match="exists already"):
+        registry.register(registry.find("dpo"))
+    with pytest.raises(ConfigError, match="Did you mean 'soft pairs'"):
+        registry.Objective("new", pairs.hinge, "soft pair", True, "sum", "-", "-")
+
+
+def test_weights_scale_each_pair_and_their_mean_ignores_their_level():
+    losses, weights = torch.tensor([1.0, 3.0]), torch.tensor([1.0, 3.0])
+    assert reduce_losses(losses, weights).item() == pytest.approx(2.5)
+    assert reduce_losses(losses, 10 * weights).item() == pytest.approx(2.5)
+    assert reduce_losses(losses, weights, "sum").item() == pytest.approx(10)
+    assert reduce_losses(losses, weights, "none").tolist() == [1.0, 9.0]
+    assert reduce_losses(losses, torch.zeros(2)).item() == 0
+    for bad in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(DataError, match="weights must lie in"):
+            reduce_losses(losses, torch.tensor([1.0, bad]))
+    with pytest.raises(ConfigError, match="Did you mean 'mean'"):
+        reduce_losses(losses, reduction="meen")
+
+
+def test_sorted_objectives_refuse_weights():
+    zero = torch.zeros(2)
+    with pytest.raises(ConfigError, match="sorted"):
+        registry.find("aot_unpaired")(zero, zero, None, weights=torch.ones(2))
+
+
+def test_dpo_by_name_is_the_preference_loss_of_reward_models():
+    a, b, y, weights = torch.rand(4, 6)
+    got = registry.find("dpo")(a, b, y, weights=weights)
+    torch.testing.assert_close(got, preference_loss(preference_logits(a, b), y, weights=weights))
+    flipped = registry.find("cdpo")(a, b, y, flip_prob=0.2)
+    torch.testing.assert_close(flipped, preference_loss(preference_logits(a, b), y, flip_prob=0.2))
