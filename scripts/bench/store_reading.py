@@ -2,11 +2,11 @@
 
     python scripts/bench/store_reading.py --episodes 1000 --steps 500
 
-Random segments are read in batches, warm page cache, with all that a segment batch holds. Compared are
+Random segments are read in batches from a warm page cache, with all that a segment batch holds. Compared are
 
-- memory: the store's own gather over copies of its arrays in memory, and plain NumPy indexing of these copies;
+- memory: the gather of the store over copies of its arrays in memory, and plain NumPy indexing of these;
 - HDF5: one group per episode as robomimic writes it, the file opened once, every segment sliced from its
-  datasets (nothing cached beyond what HDF5 caches).
+  datasets.
 
 The readers take turns, and the median of the turns counts, because machines are noisy.
 """
@@ -104,9 +104,12 @@ def readers(
     def from_hdf5() -> None:
         for episode, start in zip(*draw(), strict=True):
             group = file[f"data/demo_{episode}"]
+            assert isinstance(group, h5py.Group)
             for name in copies:
                 extra = name == "observations" or "/" in name
-                group[name][start : start + length + extra]
+                values = group[name]
+                assert isinstance(values, h5py.Dataset)
+                values[start : start + length + extra]
 
     return {
         "trajectory store (memory-mapped)": (from_store, batch),
