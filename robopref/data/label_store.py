@@ -4,7 +4,7 @@ Nothing is changed or deleted: taking a judgement back is a new row that speaks 
 processes may write at once. Each judgement remembers the fingerprint of the data that it speaks of.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,7 +150,7 @@ class LabelStore:
         """Return the judgements that count with all that is known of them, skipped ones too, by id."""
         query = self._counting(sa.select(judgements), source, annotator).order_by(judgements.c.id)
         with self._reading() as connection:
-            return {row["id"]: _judgement(row) for row in connection.execute(query).mappings()}
+            return {row.id: _judgement(row._asdict()) for row in connection.execute(query)}
 
     def count(
         self, *, source: str | Sequence[str] | None = None, annotator: str | Sequence[str] | None = None
@@ -323,6 +323,6 @@ def _row(judgement: Judgement, now: datetime) -> dict[str, Any]:
     return row | {"answer": answer, "label": judgement.label, "stored_at": now}
 
 
-def _judgement(row: sa.RowMapping) -> Judgement:
+def _judgement(row: Mapping[str, Any]) -> Judgement:
     values = {name: row[name] for name in _PLAIN}
     return Judgement(**values, answer=row["label"] if row["answer"] == "soft" else row["answer"])

@@ -158,7 +158,7 @@ def test_labels_of_other_data_are_refused(url, new_store, trajectory):
             labels.check_data(new_store((3, 3, 3), "other"))
         with pytest.raises(DataError, match="holds labels of other data: its 3 episodes"):
             labels.add([judgement(0)], data_fingerprint="0" * 64, episodes=3)
-        with pytest.raises(DataError, match="names episode 9, but the data it speaks of has 3"):
+        with pytest.raises(DataError, match="names episode 8, but the data it speaks of has 3"):
             labels.add([judgement(8)], data_fingerprint=store.fingerprint(), episodes=3)
         assert labels.count() == 2
     assert (store.path / "labels.sqlite").exists()
