@@ -1,6 +1,6 @@
 """A Gaussian over actions whose mean depends on the state.
 
-Letters used in shapes: B observations, O their entries, A entries of an action.
+Letters used in shapes: B observations, O their entries, A entries of an action, H actions in a chunk (1).
 """
 
 import math
@@ -104,14 +104,14 @@ class GaussianPolicy(nn.Module):
         return mean.unsqueeze(1)
 
     def log_prob(
-        self, observations: Float[Tensor, "B O"], actions: Float[Tensor, "B 1 A"]
+        self, observations: Float[Tensor, "B O"], actions: Float[Tensor, "B H A"]
     ) -> Float[Tensor, " B"]:
         """Log-density, in nats, of chunks of one action, before clipping; differentiable.
 
         Raises:
             DataError: The shapes do not fit, or the observations hold NaN or infinity.
         """
-        if actions.shape[1:] != (1, self.action_size) or len(actions) != len(observations):
+        if actions.shape != (len(observations), 1, self.action_size):
             raise DataError(
                 f"Actions must be ({len(observations)}, 1, {self.action_size}), got {tuple(actions.shape)}"
             )

@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from robopref.errors import ConfigError
 
@@ -11,6 +11,23 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 _REDRAW_S = 0.1
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """What progress is written to."""
+
+    def write(self, text: str, /) -> object:
+        """Take some text."""
+        ...
+
+    def flush(self) -> object:
+        """Pass the text on."""
+        ...
+
+    def isatty(self) -> bool:
+        """Say whether this is a terminal."""
+        ...
 
 
 class Progress:
@@ -35,7 +52,7 @@ class Progress:
         done: int = 0,
         *,
         unit: str = "steps",
-        stream: TextIO | None = None,
+        stream: Stream | None = None,
         every_s: float = 10.0,
     ) -> None:
         if not 0 <= done <= total:
@@ -107,7 +124,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _rich_bar(stream: TextIO) -> "RichProgress":
+def _rich_bar(stream: Stream) -> "RichProgress":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
@@ -118,5 +135,5 @@ def _rich_bar(stream: TextIO) -> "RichProgress":
         MofNCompleteColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
-        console=Console(file=stream),
+        console=Console(file=cast(IO[str], stream)),
     )

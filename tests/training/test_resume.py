@@ -26,6 +26,11 @@ def start(folder, pause_s=0.0):
     return process
 
 
+def send(process, number):
+    assert process.pid is not None
+    os.kill(process.pid, number)
+
+
 def finish(process):
     """Wait for the process; return its exit code."""
     process.join(timeout=120)
@@ -89,7 +94,7 @@ def test_a_training_killed_twice_ends_with_the_bits_and_the_log_of_one_that_was_
 def test_ctrl_c_saves_the_step_in_hand_says_so_and_exits_with_130(uninterrupted, tmp_path):
     process = start(tmp_path, pause_s=0.01)
     before = wait_for_step(tmp_path, 40)
-    os.kill(process.pid, signal.SIGINT)
+    send(process, signal.SIGINT)
     assert finish(process) == 130
     step = load_checkpoint(tmp_path / "last.safetensors")[1]["step"]
     assert f"Stopped train-policy at step {step} of {STEPS}" in said(tmp_path)
@@ -100,7 +105,7 @@ def test_ctrl_c_saves_the_step_in_hand_says_so_and_exits_with_130(uninterrupted,
 def test_a_scheduler_that_asks_to_stop_gets_143_after_the_state_is_saved(tmp_path):
     process = start(tmp_path, pause_s=0.01)
     wait_for_step(tmp_path, 20)
-    os.kill(process.pid, signal.SIGTERM)
+    send(process, signal.SIGTERM)
     assert finish(process) == 143
     step = load_checkpoint(tmp_path / "last.safetensors")[1]["step"]
     assert f"at step {step} of" in said(tmp_path)

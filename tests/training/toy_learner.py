@@ -51,5 +51,5 @@ class Line(nn.Module):
 
     def after_step(self):
         self.steps += 1
-        squares = [p.grad.square().sum() for p in self.parameters()]
+        squares = [p.grad.square().sum() for p in self.parameters() if p.grad is not None]
         self.gradient_norms.append(torch.stack(squares).sum().sqrt().item())
