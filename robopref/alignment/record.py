@@ -8,8 +8,6 @@ Letters used in shapes: M source episodes, N target episodes.
 """
 
 import dataclasses
-import json
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from jaxtyping import Float
 
 from robopref.alignment.transfer import check_label_matrix, labels_from_scores
 from robopref.errors import DataError
+from robopref.files import read_json, replacing, write_json
 
 FORMAT = "robopref transfer record 1"
 TRANSFER = "transfer"
@@ -133,7 +132,6 @@ class TransferRecord:
     def save(self, directory: Path | str, *, true_returns: Float[np.ndarray, " N"] | None = None) -> None:
         """Write the record, each file whole or not at all; with ``true_returns`` also their accuracy."""
         folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
         record = self if true_returns is None else self.with_truth(true_returns)
         arrays = {"labels": record.labels, "confidence": record.confidence}
         if record.true_labels is not None:
@@ -158,16 +156,9 @@ class TransferRecord:
             accuracy = record._accuracy_against(record.true_labels)
         if accuracy is not None:  # JSON has no NaN
             summary["accuracy"] = {name: None if np.isnan(v) else v for name, v in accuracy.items()}
-        text = json.dumps(summary, indent=2, allow_nan=False)
-        part = folder / "arrays.npz.part"
-        with part.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(folder / "arrays.npz")
-        part = folder / "record.json.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(folder / "record.json")
+        with replacing(folder / "arrays.npz") as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
+        write_json(folder / "record.json", summary)
 
     @classmethod
     def load(cls, directory: Path | str) -> "TransferRecord":
@@ -209,12 +200,9 @@ def pair_accuracy(labels: Float[np.ndarray, "N N"], truth: Float[np.ndarray, "N 
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"There is no transfer record at {path}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is truncated or is not JSON: {error}") from error
+    if not path.exists():
+        raise DataError(f"There is no transfer record at {path}.")
+    summary = read_json(path)
     if not isinstance(summary, dict) or summary.get("format") != FORMAT:
         got = summary.get("format") if isinstance(summary, dict) else type(summary).__name__
         raise DataError(f"{path} is not a transfer record: its format is {got!r}, expected {FORMAT!r}.")

@@ -5,7 +5,6 @@ run leaves the old file or the new one, never half of one.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.files import replacing, write_text
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -56,9 +56,9 @@ def save_module(
         for name, tensor in module.state_dict().items()
     }
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_atomically(directory / WEIGHTS_NAME, save(tensors))
-    _write_atomically(directory / CONFIG_NAME, (text + "\n").encode())
+    with replacing(directory / WEIGHTS_NAME) as temporary:
+        temporary.write_bytes(save(tensors))
+    write_text(directory / CONFIG_NAME, text + "\n")
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
@@ -134,15 +134,3 @@ def _check_tensors(path: Path, got: Mapping[str, Tensor], wanted: Mapping[str, T
     ]
     if wrong:
         raise DataError(f"{path} does not fit the {kind} that {CONFIG_NAME} describes: {'; '.join(wrong)}")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

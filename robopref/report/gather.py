@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from robopref.errors import DataError
+from robopref.files import read_json
 from robopref.report.runs import (
     Alignment,
     Curve,
@@ -95,16 +96,6 @@ def read_run(directory: Path | str) -> Run:
 
 
 # Files -------------------------------------------------------------------------------------------------
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file, or raise a DataError that names it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is truncated or not JSON ({error}).") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _mapping(path: Path) -> dict[str, Any]:

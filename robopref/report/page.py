@@ -1,16 +1,15 @@
 """The report as one HTML file: no request leaves it, and every number in it comes from the runs' files."""
 
 import base64
-import contextlib
 import dataclasses
 import hashlib
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from robopref.errors import DataError
+from robopref.files import write_text
 from robopref.report import figures, matrices, table
 from robopref.report.groups import Group, Report
 from robopref.report.runs import Rollout, Run
@@ -57,21 +56,12 @@ def write_report(report: Report, path: Path | str, *, film_budget_mib: float = 1
     notes = [*report.skipped, *left_out]
     for run in report.runs:
         notes += [f"{run.directory}: {note}" for note in run.notes]
-    data = text.encode("utf-8")
-    size = len(data) / 2**20
+    size = len(text.encode("utf-8")) / 2**20
     if size > WARN_ABOVE_MIB:
         notes.append(
             f"{path} has {size:.0f} MiB; give fewer runs, or a smaller film budget, for a lighter page."
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            temporary.unlink()
-        raise DataError(f"Cannot write {path}: {error.strerror or error}.") from error
+    write_text(path, text)
     return Written(path, size, tuple(notes))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from robopref.errors import ConfigError, DataError
+from robopref.files import read_json, write_json, write_text
 
 PACKAGES = ("robopref", "torch", "numpy", "mujoco", "metaworld", "gymnasium", "POT")
 
@@ -26,28 +27,6 @@ PACKAGES = ("robopref", "torch", "numpy", "mujoco", "metaworld", "gymnasium", "P
 def fingerprint(value: Any) -> str:
     """Return 12 hex digits that change when a JSON-like value changes."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"Cannot write {path}: {error.strerror or error}.") from error
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file, or say which file is not one."""
-    try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} is not a whole JSON file ({error}). Delete it to redo that phase."
-        ) from error
 
 
 def versions() -> dict[str, str]:
@@ -158,7 +137,7 @@ class Run:
             "machine": machine(),
             "versions": versions(),
         }
-        (self.directory / "config.yaml").write_text(config)
+        write_text(self.directory / "config.yaml", config)
         self._save("running")
 
     def phase(

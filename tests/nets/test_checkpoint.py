@@ -43,7 +43,7 @@ def test_a_failed_write_leaves_the_old_files(saved, monkeypatch):
     monkeypatch.setattr("os.fsync", no_space)
     with torch.no_grad():
         module.weights[0].zero_()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match="No space left"):
         save_module(directory, module, kind="mlp", config=CONFIG)
     assert {p.name: p.read_bytes() for p in directory.iterdir()} == before
 

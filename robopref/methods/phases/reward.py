@@ -16,7 +16,7 @@ from robopref.rewards.dataset import preference_tensors
 from robopref.rewards.metrics import pair_accuracy, preference_metrics
 from robopref.rewards.saved import save_reward
 from robopref.training.loop import fit
-from robopref.training.run import write_json
+from robopref.files import write_json
 
 
 def train_reward(
