@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 from robopref.errors import ConfigError, DataError, DivergedError
 from robopref.training.checkpoint import load_checkpoint
 from robopref.training.devices import make_fabric
-from robopref.training.loop import _Training, fit
+from robopref.training.loop import fit
 from robopref.training.metrics import RunLog, read_log
+from robopref.training.step import Training
 from tests.training.toy_learner import Line, Points
 
 
@@ -156,8 +157,8 @@ def test_a_gradient_that_is_not_finite_stops_the_training_though_the_loss_is(tra
 
 
 def test_where_checks_are_put_off_the_batch_that_did_it_is_drawn_again(tmp_path, fabric):
-    put_off = _Training(Line(), Points(fault=40), fabric, 8, 0, None, tmp_path / "off", "fit")
-    at_once = _Training(Line(), Points(fault=40), fabric, 8, 0, None, tmp_path / "on", "fit")
+    put_off = Training(Line(), Points(fault=40), fabric, 8, 0, None, tmp_path / "off", "fit")
+    at_once = Training(Line(), Points(fault=40), fabric, 8, 0, None, tmp_path / "on", "fit")
     put_off.checks_each_step = False
     for _ in range(100):
         put_off.advance()
