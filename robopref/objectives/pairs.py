@@ -96,7 +96,9 @@ def hinge(score_a: Scores, score_b: Scores, labels: Labels, *, margin: float = 1
     a, b, y = prepare_pair(score_a, score_b, labels)
     if y is None:
         return F.relu(b - a + margin)
-    return torch.lerp((a - b).clamp(min=-margin), (b - a).clamp(min=-margin), y).add_(margin)
+    # relu(m + h) - relu(m - h) = h + clip(h, -m, m): one relu serves both orders.
+    h = a - b
+    return torch.addcmul(F.relu(h + margin), y, h + F.hardtanh(h, -margin, margin), value=-1.0)
 
 
 def ipo(score_a: Scores, score_b: Scores, labels: Labels, *, tau: float = 0.1, beta: float = 1.0) -> Scores:
