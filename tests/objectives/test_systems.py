@@ -1,0 +1,35 @@
+import importlib
+import re
+from pathlib import Path
+
+from robopref.objectives import registry
+
+HERE = Path(__file__).parent
+ROWS = [
+    [cell.strip() for cell in line.strip("|\n ").split("|")]
+    for line in (HERE.parents[1] / "docs" / "systems.md").read_text().splitlines()
+    if re.match(r"\| \d", line)
+]
+
+
+def test_the_table_has_every_system_once_and_in_order():
+    assert [int(row[0]) for row in ROWS] == list(range(1, 64))
+
+
+def test_every_form_that_the_table_names_exists():
+    for row in ROWS:
+        for code in re.findall(r"`([^`]+)`", row[2]):
+            name = code.split("(")[0]
+            if name.startswith("robopref.") or name == "weights":
+                continue
+            if "." in name:
+                module, function = name.rsplit(".", 1)
+                assert hasattr(importlib.import_module(f"robopref.objectives.{module}"), function), code
+            else:
+                assert name in registry.REGISTRY, code
+
+
+def test_every_test_that_the_table_names_exists():
+    for row in ROWS:
+        for file, test in re.findall(r"(\w+): `(\w+)`", row[3] if len(row) > 3 else ""):
+            assert f"def {test}(" in (HERE / f"test_{file}.py").read_text(), test
