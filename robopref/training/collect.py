@@ -149,7 +149,7 @@ def collect(
         behaviours: One ``{"kind": ..., "share": ..., **options}`` each.
         episodes: How many the store shall hold in the end.
         seed: Seed of the whole collection.
-        workers: Processes, 0 for this one; ``None`` for one per CPU up to 16.
+        workers: Processes, 0 for this one; ``None`` for one per CPU up to 16, once that saves time.
         progress: Show a progress bar.
 
     Returns:
@@ -221,8 +221,6 @@ def _fill(
         WorkerPool(collector, workers) as pool,
         _open_or_create(path, collector, settings) as store,
     ):
-        if pool.workers:
-            collector.close()  # it has served to create the store; the workers have their own
         chosen = interleave([behaviour.share for behaviour in collector.behaviours], episodes)
         tasks = [
             _CollectionTask(index, episode_seeds(collector.seed, index)[0], chosen[index])

@@ -32,7 +32,7 @@ from jaxtyping import Float
 from robopref.data.trajectory import Trajectory
 from robopref.errors import ConfigError, DataError
 from robopref.training.progress import Progress
-from robopref.training.recording import Film, Reward, write_rollouts
+from robopref.training.recording import Reward, write_rollouts
 from robopref.training.results import EVALUATION_SEEDS, Evaluation, check_seeds
 from robopref.training.rollout import (
     Actor,
@@ -42,8 +42,7 @@ from robopref.training.rollout import (
     run_episode,
     scripted_actor,
 )
-from robopref.training.video import Recording, draw_video, record_video
-from robopref.training.workers import WorkerDiedError, WorkerPool
+from robopref.training.workers import WorkerPool
 
 
 def evaluation_seeds(count: int, first: int = 0) -> list[int]:
@@ -106,16 +105,6 @@ class _Try(EpisodeTask):
 
 
 @dataclass(frozen=True)
-class _Film:
-    path: Path
-    trajectory: Trajectory
-    control_hz: float
-
-    def __str__(self) -> str:
-        return f"the video of seed {self.trajectory.provenance.seed}"
-
-
-@dataclass(frozen=True)
 class _Outcome:
     task: str
     success: bool
@@ -127,16 +116,14 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class _Evaluator:
-    """Tries the policy on one seed, or films an episode; each worker has one, and its own environment."""
+    """Tries the policy on one seed; each worker has one, with an environment of its own."""
 
     environment: KeptEnvironment
     policy: Policy | Mapping[str, Any]
     name: str
     deterministic: bool
 
-    def __call__(self, task: _Try | _Film) -> _Outcome | Recording:
-        if isinstance(task, _Film):
-            return record_video(task.path, task.trajectory, control_hz=task.control_hz)
+    def __call__(self, task: _Try) -> _Outcome:
         env = self.environment.get()
         with _one_thread():
             trajectory = run_episode(
@@ -229,54 +216,35 @@ def evaluate(
     options = plain_options(env_options or {})
     evaluator = _Evaluator(KeptEnvironment(env_id, options), _on_cpu(policy), name, deterministic)
     tasks = [_Try(index, seed, keep=index < record) for index, seed in enumerate(seeds)]
-    pool: WorkerPool[Any, Any] = WorkerPool(evaluator, workers)
-    with pool:
-        outcomes = _try_all(pool, tasks, name, progress)
-        evaluation = Evaluation(
-            policy=name,
-            task=outcomes[0].task,
-            env_id=env_id,
-            env_options=options,
-            seeds=np.array(seeds, dtype=np.int64),
-            successes=np.array([outcome.success for outcome in outcomes]),
-            returns=np.array([outcome.episode_return for outcome in outcomes]),
-            lengths=np.array([outcome.length for outcome in outcomes], dtype=np.int64),
-        )
-        if directory is not None:
-            evaluation.save(Path(directory) / f"{name}.json")
-            kept = [outcome.trajectory for outcome in outcomes if outcome.trajectory is not None]
-            write_rollouts(
-                directory, kept, policy=name, reward=reward, film=_filming(pool, outcomes[0].control_hz)
-            )
+    outcomes = _try_all(evaluator, tasks, workers, progress)
+    evaluation = Evaluation(
+        policy=name,
+        task=outcomes[0].task,
+        env_id=env_id,
+        env_options=options,
+        seeds=np.array(seeds, dtype=np.int64),
+        successes=np.array([outcome.success for outcome in outcomes]),
+        returns=np.array([outcome.episode_return for outcome in outcomes]),
+        lengths=np.array([outcome.length for outcome in outcomes], dtype=np.int64),
+    )
+    if directory is not None:
+        evaluation.save(Path(directory) / f"{name}.json")
+        kept = [outcome.trajectory for outcome in outcomes if outcome.trajectory is not None]
+        control_hz = outcomes[0].control_hz
+        write_rollouts(directory, kept, policy=name, reward=reward, control_hz=control_hz, workers=workers)
     return evaluation
 
 
-def _try_all(pool: WorkerPool[Any, Any], tasks: list[_Try], name: str, progress: bool) -> list[_Outcome]:
-    bar = Progress(f"evaluate {name}", len(tasks), unit="episodes") if progress else None
+def _try_all(evaluator: _Evaluator, tasks: list[_Try], workers: int | None, progress: bool) -> list[_Outcome]:
+    bar = Progress(f"evaluate {evaluator.name}", len(tasks), unit="episodes") if progress else None
     outcomes: list[_Outcome] = []
-    with bar or nullcontext(), closing(pool.map(tasks)) as results:
+    with WorkerPool(evaluator, workers) as pool, bar or nullcontext(), closing(pool.map(tasks)) as results:
         for outcome in results:
             outcomes.append(outcome)
             if bar is not None:
                 rate = sum(outcome.success for outcome in outcomes) / len(outcomes)
                 bar.advance(1, note=f"success {rate:.2f}")
     return outcomes
-
-
-def _filming(pool: WorkerPool[Any, Any], control_hz: float) -> Film:
-    """Return how the pool makes videos: in the workers, for a broken OpenGL driver may end its process."""
-
-    def film(pieces: Sequence[tuple[Path, Trajectory]]) -> list[Recording]:
-        films = [_Film(path, trajectory, control_hz) for path, trajectory in pieces]
-        try:
-            with closing(pool.map(films)) as recordings:
-                return list(recordings)
-        except WorkerDiedError as error:
-            return [
-                draw_video(f.path, f.trajectory, control_hz=f.control_hz, reason=str(error)) for f in films
-            ]
-
-    return film
 
 
 def _on_cpu(policy: Policy | Mapping[str, Any]) -> Any:

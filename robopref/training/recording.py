@@ -21,12 +21,11 @@ from jaxtyping import Float
 from robopref.data.trajectory import Trajectory
 from robopref.errors import DataError
 from robopref.training.run import read_json, write_json
-from robopref.training.video import Recording
+from robopref.training.video import Film, record_videos
 
 logger = logging.getLogger(__name__)
 
 Reward = Callable[..., tuple[Any, Any]]  # tensors (T, O) and (T, A) to mean (T,) and deviation (T,)
-Film = Callable[[Sequence[tuple[Path, Trajectory]]], list[Recording]]
 
 
 def write_rollouts(
@@ -35,7 +34,8 @@ def write_rollouts(
     *,
     policy: str,
     reward: Reward | None,
-    film: Film,
+    control_hz: float,
+    workers: int | None,
 ) -> None:
     """Write the rollouts of one policy.
 
@@ -44,7 +44,8 @@ def write_rollouts(
         trajectories: The episodes.
         policy: Name of the policy.
         reward: Predicts the reward of each step, or ``None``.
-        film: Makes the videos.
+        control_hz: Actions per second.
+        workers: Processes that make the videos, see :func:`~robopref.training.video.record_videos`.
 
     Raises:
         DataError: The reward model answers with a wrong shape or NaN, or a file cannot be written.
@@ -55,7 +56,8 @@ def write_rollouts(
     predictions = [_predicted(reward, trajectory) for trajectory in trajectories]
     for path, trajectory, prediction in zip(paths, trajectories, predictions, strict=True):
         _write_arrays(path.with_suffix(".npz"), trajectory, prediction)
-    recordings = film(list(zip(paths, trajectories, strict=True))) if paths else []
+    films = [Film(path, trajectory, control_hz) for path, trajectory in zip(paths, trajectories, strict=True)]
+    recordings = record_videos(films, workers=workers)
     for path, trajectory, recording in zip(paths, trajectories, recordings, strict=True):
         if recording.reason is not None:
             logger.warning("%s: not rendered. %s", path, recording.reason)

@@ -154,7 +154,7 @@ class Run:
             ConfigError: The directory holds this phase, made with other settings.
         """
         path = self.directory / "phases" / f"{name.replace('/', '-')}.json"
-        settings = json.loads(json.dumps(settings))
+        settings = json.loads(json.dumps(settings), parse_constant=str)  # JSON knows no infinity
         earlier = read_json(path) if path.exists() else None
         if earlier is not None and earlier["settings"] != settings:
             changed = ", ".join(differences(earlier["settings"], settings))
@@ -174,7 +174,7 @@ class Run:
         memory.restart()
         start = time.perf_counter()
         try:
-            record |= {"result": work(), "status": "done"}
+            record |= {"result": _finite(work()), "status": "done"}
         except BaseException as error:
             self._save(f"{'interrupted' if isinstance(error, KeyboardInterrupt) else 'failed'} in {name}")
             raise
@@ -195,6 +195,11 @@ class Run:
     def _save(self, status: str) -> None:
         phases = [dataclasses.asdict(p) for p in self.phases]
         write_json(self.directory / "run.json", {**self._header, "status": status, "phases": phases})
+
+
+def _finite(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result as JSON holds it: what is NaN or infinite is null."""
+    return json.loads(json.dumps(result), parse_constant=lambda _: None)
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

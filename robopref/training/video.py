@@ -8,10 +8,10 @@ Letters used in shapes: T actions of an episode, F frames, H and W height and wi
 entries.
 """
 
-import contextlib
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +23,7 @@ from jaxtyping import Float, UInt8
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError, RenderingError
 from robopref.training.rollout import ENVIRONMENT_PREFIX, make_environment
+from robopref.training.workers import WorkerDiedError, WorkerPool, default_workers
 
 Frames: TypeAlias = UInt8[np.ndarray, "F H W 3"]
 
@@ -70,6 +71,40 @@ def record_video(path: Path | str, trajectory: Trajectory, *, control_hz: float)
     except RenderingError as error:
         return draw_video(path, trajectory, control_hz=control_hz, reason=str(error))
     return _written(path, frames, Recording("renderer", None, fps, every))
+
+
+@dataclass(frozen=True)
+class Film:
+    """What :func:`record_video` is to be called with."""
+
+    path: Path
+    trajectory: Trajectory
+    control_hz: float
+
+    def __str__(self) -> str:
+        return f"the video of seed {self.trajectory.provenance.seed}"
+
+
+def record_videos(films: Sequence[Film], *, workers: int | None = None) -> list[Recording]:
+    """Call :func:`record_video` for each film, in workers: a broken OpenGL driver may end its process.
+
+    Args:
+        films: What to write.
+        workers: Processes; 0 for this one; ``None`` for as many as there are films and CPUs.
+    """
+    if not films:
+        return []
+    limit = max(1, default_workers()) if workers is None else workers
+    try:
+        with WorkerPool(_record, min(limit, len(films))) as pool, closing(pool.map(films)) as recordings:
+            return list(recordings)
+    except WorkerDiedError as error:
+        reason = str(error)
+        return [draw_video(f.path, f.trajectory, control_hz=f.control_hz, reason=reason) for f in films]
+
+
+def _record(film: Film) -> Recording:
+    return record_video(film.path, film.trajectory, control_hz=film.control_hz)
 
 
 def draw_video(path: Path | str, trajectory: Trajectory, *, control_hz: float, reason: str) -> Recording:
@@ -185,7 +220,7 @@ def write_video(path: Path | str, frames: Frames, *, fps: float) -> None:
             output_params=["-movflags", "+faststart"],  # the index first, so that a browser starts at once
         )
         writer.send(None)
-        with contextlib.closing(writer):
+        with closing(writer):
             for frame in frames:
                 writer.send(np.ascontiguousarray(frame))
         written, _ = imageio_ffmpeg.count_frames_and_secs(temporary)  # ffmpeg's own exit code is not reported
@@ -199,7 +234,7 @@ def write_video(path: Path | str, frames: Frames, *, fps: float) -> None:
             raise
         raise RenderingError(f"The video {path} cannot be written: {error}") from error
     finally:
-        with contextlib.suppress(OSError):  # it is not there, nor is perhaps its folder
+        with suppress(OSError):  # it is not there, nor is perhaps its folder
             temporary.unlink()
 
 

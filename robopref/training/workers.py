@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -33,6 +34,7 @@ MAX_DEFAULT_WORKERS = 16
 TASKS_AT_A_WORKER = 2  # one running and one waiting, so that no worker idles while the parent writes
 TASKS_AHEAD = 4  # per worker: how far results may run ahead of the one that is awaited
 PATIENCE_S = 5.0
+WORTH_WORKERS_S = 20.0  # of work left; a worker takes some 5 s of CPU to start where it needs torch
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -87,7 +89,8 @@ class WorkerPool(Generic[Task, Result]):
 
     Args:
         function: Called with one task. With ``workers > 0`` it must be picklable: defined at module level.
-        workers: Processes to use; 0 runs every task in this process; ``None`` means :func:`default_workers`.
+        workers: Processes to use; 0 runs every task in this process. ``None`` begins in this process and starts
+            :func:`default_workers` once it has seen that they would save time: starting them takes seconds.
 
     Raises:
         ConfigError: ``workers`` is negative, or ``function`` cannot be sent to another process.
@@ -97,6 +100,7 @@ class WorkerPool(Generic[Task, Result]):
         if workers is not None and workers < 0:
             raise ConfigError(f"workers must be 0 (this process) or more, got {workers}")
         self.workers = default_workers() if workers is None else workers
+        self._undecided = workers is None
         self._function = function
         self._crew: list[_Worker] = []
         self._payload = b""
@@ -122,21 +126,39 @@ class WorkerPool(Generic[Task, Result]):
             RoboprefError: A task failed or its worker died. The message names the task; an error of robopref
                 keeps its class; the worker's traceback is attached as a note.
         """
-        if not self.workers:
-            for task in tasks:
-                try:
-                    result = self._function(task)
-                except Exception as error:
-                    raise _Failure.of(error).error(task) from error
-                yield result
+        here = len(tasks) if not self.workers else 0
+        if self._undecided:
+            here = yield from self._map_until_worth_it(tasks)
+        else:
+            yield from map(self._do_here, tasks[:here])
+        if here == len(tasks):
             return
         finished = False
         try:
-            yield from self._map_on_workers(tasks)
+            yield from self._map_on_workers(tasks[here:])
             finished = True
         finally:
             if not finished:  # an error, ctrl-C, or a caller who stopped listening: what runs is of no use
                 self.close(gently=False)
+
+    def _map_until_worth_it(self, tasks: Sequence[Task]) -> Generator[Result, None, int]:
+        """Do tasks here until the rest would take long enough for workers; return how many were done."""
+        for done, task in enumerate(tasks, start=1):
+            start = time.perf_counter()
+            result = self._do_here(task)
+            spent_s = time.perf_counter() - start
+            yield result
+            # The first task is no measure: it makes the simulator.
+            if done > 1 and self.workers and spent_s * (len(tasks) - done) > WORTH_WORKERS_S:
+                self._undecided = False
+                return done
+        return len(tasks)
+
+    def _do_here(self, task: Task) -> Result:
+        try:
+            return self._function(task)
+        except Exception as error:
+            raise _Failure.of(error).error(task) from error
 
     def _map_on_workers(self, tasks: Sequence[Task]) -> Iterator[Result]:
         while len(self._crew) < min(self.workers, len(tasks)):
@@ -194,8 +216,7 @@ class WorkerPool(Generic[Task, Result]):
                 worker.process.join()
             worker.process.close()
         self._crew.clear()
-        if not self.workers:
-            _close(self._function)
+        _close(self._function)
 
 
 def _start_worker(payload: bytes) -> _Worker:

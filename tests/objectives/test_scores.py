@@ -157,3 +157,14 @@ def test_bad_scores_are_refused_with_a_sentence():
         scores.log_ratio(ones, torch.ones(2, 4))
     with pytest.raises((DataError, TypeCheckError)):
         scores.Draws(torch.zeros(3, 2), torch.zeros(3, 4, 1, 1))
+
+
+def test_desensitised_dpo_equals_the_golden_number_of_trl():
+    shared = torch.minimum(VALUES["len_chosen"], VALUES["len_rejected"]).long()
+    both = []
+    for side in ("chosen", "rejected"):
+        policy, mask = spread(VALUES[side], VALUES[f"len_{side}"])
+        reference, _ = spread(VALUES[f"ref_{side}"], VALUES[f"len_{side}"])
+        both.append(0.1 * scores.desensitised_log_ratio(policy, reference, mask, shared, tail_weight=0.5))
+    loss = pairs.bradley_terry(both[0], both[1], None).mean().item()
+    assert loss == pytest.approx(GOLDEN["dpo"]["sigmoid|ld_alpha=0.5|beta=0.1"], rel=0, abs=1e-9)

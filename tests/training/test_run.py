@@ -35,6 +35,12 @@ def test_a_repeated_command_says_which_phases_it_found_finished(tmp_path):
     assert [(p["name"], p["skipped"]) for p in phases] == [("p", True)]
 
 
+def test_settings_and_results_may_be_infinite(tmp_path):
+    for _ in range(2):
+        result = open_run(tmp_path).phase("p", {"beta": float("inf")}, lambda: {"a": float("nan"), "b": 1})
+        assert result == {"a": None, "b": 1}
+
+
 def test_an_unfinished_phase_is_done_again(tmp_path):
     with pytest.raises(ZeroDivisionError):
         open_run(tmp_path).phase("p", {}, lambda: 1 / 0)

@@ -60,6 +60,19 @@ def test_no_workers_means_this_process():
         assert [pid for _, _, pid in pool.map([1, 2])] == [os.getpid()] * 2
 
 
+def test_undecided_workers_start_only_once_the_rest_would_take_long(monkeypatch):
+    monkeypatch.setattr("robopref.training.workers.default_workers", lambda: 2)
+    quick, slow = [("sleep", 0.001)] * 6, [("sleep", 0.02)] * 6
+    monkeypatch.setattr("robopref.training.workers.WORTH_WORKERS_S", 0.05)
+    with WorkerPool(Function()) as pool:
+        assert {pid for _, _, pid in pool.map(quick)} == {os.getpid()}
+    with WorkerPool(Function()) as pool:
+        pids = [pid for _, _, pid in pool.map(slow)]
+    assert pids[:2] == [os.getpid()] * 2
+    assert os.getpid() not in pids[2:]
+    assert len(pids) == 6
+
+
 def test_default_workers_are_none_or_between_two_and_sixteen():
     assert default_workers() in {0, *range(2, 17)}
 
