@@ -90,6 +90,7 @@ def desensitised_log_ratio(
     shared_length: Int[Tensor, " *B"],
     *,
     tail_weight: float = 0.5,
+    reference_too: bool = False,
 ) -> Float[Tensor, " *B"]:
     """Log-ratio whose steps beyond the pair's shared length weigh less: LD-DPO (Liu et al. 2024).
 
@@ -99,13 +100,18 @@ def desensitised_log_ratio(
         mask: True where a step counts; counted steps come first.
         shared_length: Length in steps of the shorter member of each pair.
         tail_weight: Weight in [0, 1] of the steps beyond it; 1 is plain DPO.
+        reference_too: Weigh the reference's steps likewise, so that a policy equal to it scores 0. TRL weighs
+            those of the policy alone.
     """
     if not 0 <= tail_weight <= 1:
         raise ConfigError(f"tail_weight must lie in [0, 1], got {tail_weight}.")
     check_same_shape(log_probs=log_probs, reference=reference, mask=mask)
-    ratios = working(log_probs) - working(reference.detach())
     shared = torch.arange(mask.shape[-1], device=mask.device) < shared_length[..., None]
-    return over_steps(torch.where(shared, ratios, tail_weight * ratios), mask)
+    policy, frozen = working(log_probs), working(reference.detach())
+    weighed = torch.where(shared, policy, tail_weight * policy)
+    if reference_too:
+        frozen = torch.where(shared, frozen, tail_weight * frozen)
+    return over_steps(weighed - frozen, mask)
 
 
 def stage_log_ratio(

@@ -50,6 +50,9 @@ def test_desensitised_log_ratio_counts_the_tail_by_its_weight():
     assert got.item() == 1 + 2 + 0.5 * 4
     whole = scores.desensitised_log_ratio(ratios, zero, mask, torch.tensor([2]), tail_weight=1.0)
     assert whole.item() == 7
+    lengths = torch.tensor([2])
+    same = scores.desensitised_log_ratio(ratios, ratios, mask, lengths, reference_too=True)
+    assert same.item() == 0
 
 
 def test_the_power_of_the_reference_gives_dpo_gamma():
