@@ -89,8 +89,8 @@ class WorkerPool(Generic[Task, Result]):
 
     Args:
         function: Called with one task. With ``workers > 0`` it must be picklable: defined at module level.
-        workers: Processes to use; 0 runs every task in this process. ``None`` begins in this process and starts
-            :func:`default_workers` once it has seen that they would save time: starting them takes seconds.
+        workers: Processes to use; 0 runs every task in this process. ``None`` begins in this process and
+            starts :func:`default_workers` once it has seen that they save time: starting them takes seconds.
 
     Raises:
         ConfigError: ``workers`` is negative, or ``function`` cannot be sent to another process.
