@@ -12,7 +12,7 @@ from robopref.errors import ConfigError
 from robopref.methods.components import (
     Collection,
     Component,
-    Evaluation,
+    EvaluationPlan,
     Fit,
     Hardware,
     LearnedFrom,
@@ -37,7 +37,7 @@ def pearl(config: DictConfig) -> Pearl:
         policy=component(config.policy),
         reward_fit=fit(config, "reward"),
         policy_fit=fit(config, "policy"),
-        evaluation=Evaluation(**training.evaluation),
+        evaluation=EvaluationPlan(**training.evaluation),
         baselines={
             name: LearnedFrom(component(baseline.policy), str(baseline.rewards).lower())
             for name, baseline in config.baselines.items()

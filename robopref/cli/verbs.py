@@ -13,7 +13,7 @@ from robopref.cli.launch import register_resolvers
 from robopref.cli.show import say, show_report
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, RoboprefError, unknown_name
-from robopref.methods.components import Collection, Evaluation
+from robopref.methods.components import Collection, EvaluationPlan
 from robopref.methods.phases.lab import Lab
 from robopref.training.run import Run
 
@@ -156,7 +156,7 @@ def evaluate(config: DictConfig) -> float:
         config.name,
         policy,
         build.scene(config),
-        Evaluation(**config.training.evaluation),
+        EvaluationPlan(**config.training.evaluation),
         reward=None if config.reward_dir is None else Path(config.reward_dir),
     )
     return result["rate"]

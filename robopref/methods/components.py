@@ -110,7 +110,7 @@ REWARD_CHOICES = ("learned", "true", "none")
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
+class EvaluationPlan:
     """How many episodes a policy is tried on, and how many of them are filmed."""
 
     episodes: int

@@ -17,10 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from robopref.errors import ConfigError
-from robopref.methods.components import Collection, Component, Evaluation, Fit, Hardware, LearnedFrom, Scene
+from robopref.methods.components import (
+    Collection,
+    Component,
+    EvaluationPlan,
+    Fit,
+    Hardware,
+    LearnedFrom,
+    Scene,
+)
 from robopref.methods.phases.align import align
 from robopref.methods.phases.collect import collect
-from robopref.methods.phases.evaluate import evaluate
+from robopref.methods.phases.evaluate import evaluate, note_data
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import label
 from robopref.methods.phases.policy import train_policy
@@ -42,7 +50,7 @@ class Pearl:
     policy: Component
     reward_fit: Fit
     policy_fit: Fit
-    evaluation: Evaluation
+    evaluation: EvaluationPlan
     baselines: dict[str, LearnedFrom]
     held_out: float
     max_pairs: int | None
@@ -96,6 +104,7 @@ def run(parts: Pearl, record: Run) -> dict[str, Any]:
     policy = train_policy(lab, "policy", parts.policy, target, reward, parts.policy_fit)
     result = evaluate(lab, "PEARL", policy, parts.target, parts.evaluation, reward=reward)
 
+    note_data(lab, target, parts.target)
     for name, baseline in parts.baselines.items():
         rewards = reward if baseline.rewards == "learned" else baseline.rewards
         policy = train_policy(lab, f"baselines/{name}", baseline.policy, target, rewards, parts.policy_fit)

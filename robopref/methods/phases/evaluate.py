@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from robopref.methods.components import Evaluation, Scene
+import numpy as np
+
+from robopref.data.store import TrajectoryStore
+from robopref.methods.components import EvaluationPlan, Scene
 from robopref.methods.phases.lab import Lab, file_content
 from robopref.policies.saved import load_policy
 from robopref.rewards.saved import load_reward
 from robopref.training.evaluation import evaluate as try_policy
 from robopref.training.evaluation import evaluation_seeds
+from robopref.training.results import Evaluation
 
 
 def evaluate(
@@ -16,7 +20,7 @@ def evaluate(
     name: str,
     policy: Path,
     scene: Scene,
-    evaluation: Evaluation,
+    plan: EvaluationPlan,
     *,
     reward: Path | None = None,
 ) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def evaluate(
         name: What tables and bars call the policy.
         policy: Its folder.
         scene: Where it is tried.
-        evaluation: How many episodes, and how many of them are filmed.
+        plan: How many episodes, and how many of them are filmed.
         reward: A reward model whose trace is recorded under the films.
     """
     folder = lab.run.directory / "evaluation"
@@ -34,7 +38,7 @@ def evaluate(
         "policy": file_content(policy / "model.safetensors"),
         "reward": None if reward is None else file_content(reward / "model.safetensors"),
         "scene": vars(scene),
-        "evaluation": vars(evaluation),
+        "evaluation": vars(plan),
         "seed": lab.seed,
     }
 
@@ -44,9 +48,9 @@ def evaluate(
             name=name,
             env_id=scene.id,
             env_options=scene.options,
-            seeds=evaluation_seeds(evaluation.episodes, lab.seed * evaluation.episodes),
+            seeds=evaluation_seeds(plan.episodes, lab.seed * plan.episodes),
             workers=lab.hardware.workers,
-            record=evaluation.record,
+            record=plan.record,
             directory=folder,
             reward=None if reward is None else load_reward(reward).predict,
         )
@@ -58,3 +62,21 @@ def evaluate(
         f"(95 % interval {summary['low']:.0%} to {summary['high']:.0%})"
     )
     return summary
+
+
+def note_data(lab: Lab, store: TrajectoryStore, scene: Scene) -> None:
+    """Write down how the collected episodes fared: what a policy starts from.
+
+    Instead of a seed stands the episode's number.
+    """
+    collected = Evaluation(
+        policy="collected-data",
+        task=scene.task,
+        env_id=scene.id,
+        env_options=scene.options,
+        seeds=np.arange(len(store)),
+        successes=store.successes,
+        returns=store.returns,
+        lengths=store.lengths,
+    )
+    collected.save(lab.run.directory / "evaluation" / "collected-data.json")

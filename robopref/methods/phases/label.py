@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from robopref.data.judgement import Source
 from robopref.data.label_store import LabelStore
 from robopref.data.preferences import Preferences, Segments, all_episode_pairs
 from robopref.data.queries import random_pairs
@@ -64,7 +65,7 @@ def label(
 
 
 def store_labels(
-    url: str, preferences: Preferences, store: TrajectoryStore, source: str, annotator: str
+    url: str, preferences: Preferences, store: TrajectoryStore, source: Source, annotator: str
 ) -> None:
     """Add labels in one transaction; a phase that was killed after it finds them and is content."""
     with LabelStore(url) as labels:

@@ -9,6 +9,7 @@ import numpy as np
 from robopref.data.preferences import Preferences
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
+from robopref.files import write_json
 from robopref.methods.components import Component, Fit
 from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import content, read_labels, true_labels
@@ -16,7 +17,6 @@ from robopref.rewards.dataset import preference_tensors
 from robopref.rewards.metrics import pair_accuracy, preference_metrics
 from robopref.rewards.saved import save_reward
 from robopref.training.loop import fit
-from robopref.files import write_json
 
 
 def train_reward(
