@@ -131,13 +131,16 @@ def _written(path: Path | str, frames: Frames, recording: Recording) -> Recordin
     return recording
 
 
-def replay_frames(provenance: Provenance, actions: Float[np.ndarray, "T A"], *, every: int = 1) -> Frames:
-    """Replay a stored episode and render it: the initial state and the state after each ``every``-th action.
+def replay_frames(
+    provenance: Provenance, actions: Float[np.ndarray, "T A"], *, every: int = 1, start: int = 0
+) -> Frames:
+    """Replay a stored episode and render it: the state at ``start`` and each ``every``-th after it.
 
     Args:
         provenance: The episode's provenance.
         actions: Its actions as recorded.
         every: Steps from one frame to the next.
+        start: Step of the first frame; what comes before is replayed, but not rendered.
 
     Raises:
         DataError: The environment starts in another state than the episode did (other package versions).
@@ -152,10 +155,10 @@ def replay_frames(provenance: Provenance, actions: Float[np.ndarray, "T A"], *, 
     try:
         env.reset(seed=provenance.seed)
         _check_start(env, provenance)
-        frames = [_render(env)]
+        frames = [_render(env)] if start == 0 else []
         for step, action in enumerate(actions, start=1):
             env.step(action)
-            if step % every == 0:
+            if step >= start and (step - start) % every == 0:
                 frames.append(_render(env))
     finally:
         env.close()
@@ -238,12 +241,19 @@ def write_video(path: Path | str, frames: Frames, *, fps: float) -> None:
             temporary.unlink()
 
 
-def draw_keypoints(keypoints: Mapping[str, Float[np.ndarray, "R 3"]], *, every: int = 1) -> Frames:
+def draw_keypoints(
+    keypoints: Mapping[str, Float[np.ndarray, "R 3"]],
+    *,
+    every: int = 1,
+    bounds: Float[np.ndarray, "2 3"] | None = None,
+) -> Frames:
     """Draw the paths of the keypoints from above and from the side, one frame per ``every`` states.
 
     Args:
         keypoints: Name to positions in metres, world frame, R = T + 1 states; a hand, an object, a goal.
         every: Steps from one frame to the next.
+        bounds: Lowest and highest corner of what is drawn, in metres, so that several drawings have one
+            scale; None fits the drawing to these paths.
 
     Raises:
         RenderingError: There is no keypoint to draw.
@@ -251,8 +261,9 @@ def draw_keypoints(keypoints: Mapping[str, Float[np.ndarray, "R 3"]], *, every: 
     if not keypoints:
         raise RenderingError("This episode has neither a renderer nor keypoints to draw.")
     paths = np.stack([np.asarray(points, dtype=np.float64) for points in keypoints.values()])  # (K, R, 3)
-    centre = (paths.min(axis=(0, 1)) + paths.max(axis=(0, 1))) / 2
-    extent = max(0.1, float(np.ptp(paths, axis=(0, 1)).max())) * 1.3  # metres across a panel
+    low, high = (paths.min(axis=(0, 1)), paths.max(axis=(0, 1))) if bounds is None else bounds
+    centre = (low + high) / 2
+    extent = max(0.1, float((high - low).max())) * 1.3  # metres across a panel
     pixels = (paths - centre) / extent * PANEL
     names = list(keypoints)
     return np.stack([_draw(names, pixels, step, extent) for step in range(0, paths.shape[1], every)])
