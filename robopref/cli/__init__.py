@@ -14,10 +14,11 @@ VERBS = {
     "train-reward": "labels -> a reward model",
     "train-policy": "episodes and rewards -> a policy",
     "evaluate": "a policy -> success rate on paired seeds, and videos",
+    "objectives": "which preference losses there are, and what each of them trains",
     "report": "run folders -> a table and an HTML page",
     "doctor": "versions, GPU, rendering, and what is missing with its cure",
 }
-PLAIN_VERBS = ("report", "doctor")  # the others are configured with Hydra
+PLAIN_VERBS = ("objectives", "report", "doctor")  # the others are configured with Hydra
 
 HELP = """robopref: robot preference learning
 
@@ -60,6 +61,10 @@ def _start(verb: str, rest: list[str]) -> int:
         from robopref.cli.report import report
 
         return report(rest)
+    if verb == "objectives":
+        from robopref.cli.objectives import objectives
+
+        return objectives(rest)
     if verb == "doctor":
         from robopref.cli.doctor import doctor
 

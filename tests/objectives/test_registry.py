@@ -1,4 +1,6 @@
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,6 +8,8 @@ import torch
 from robopref.errors import ConfigError, DataError
 from robopref.objectives import pairs, registry
 from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.objectives.catalogue import ENTRIES
+from robopref.objectives.description import POLICY, REWARD
 from robopref.objectives.reduction import reduce_losses
 
 
@@ -29,6 +33,57 @@ def test_every_soft_pair_objective_of_plain_scores_runs_by_name():
             assert losses.shape == (5,)
             assert losses.isfinite().all()
             torch.testing.assert_close(entry(-a, -b, y), losses.mean())
+
+
+def test_no_two_objectives_share_a_name():
+    names = [entry.name for entry in ENTRIES]
+    assert len(names) == len(set(names)) == len(registry.REGISTRY)
+
+
+def test_the_registry_is_read_without_importing_torch():
+    code = "import sys, robopref.objectives.registry; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("learner", "name", "reason"),
+    [
+        (REWARD, "orpo", "probabilities of tokens"),
+        (REWARD, "simpo", "log-likelihoods of a policy"),
+        (REWARD, "dpo_gamma", "weighs a reference"),
+        (REWARD, "ln_dpo", "aggregate=mean"),
+        (REWARD, "kto", "learns from up/down"),
+        (REWARD, "rpro", "also takes the imitation loss"),
+        (POLICY, "orpo", "probabilities of tokens"),
+        (POLICY, "diffusion_dpo", "squared errors"),
+        (POLICY, "triple", "the demonstration"),
+        (POLICY, "lipo_lambda", "learns from lists"),
+        (POLICY, "aot", "hard pairs"),
+    ],
+)
+def test_an_objective_that_does_not_fit_is_refused_with_the_reason(learner, name, reason):
+    with pytest.raises(ConfigError, match=reason) as refused:
+        registry.choose(name, learner)
+    assert "These do: " in str(refused.value)
+    assert "dpo" in str(refused.value)
+
+
+def test_options_are_checked_when_an_objective_is_chosen():
+    assert registry.choose({"name": "ipo", "tau": 0.5}, REWARD).settings == {"tau": 0.5}
+    with pytest.raises(ConfigError, match="Did you mean 'tau'"):
+        registry.choose({"name": "ipo", "tua": 0.5}, REWARD)
+    with pytest.raises(ConfigError, match="tau must be"):
+        registry.choose({"name": "ipo", "tau": -1}, REWARD)
+    with pytest.raises(ConfigError, match="wrong type"):
+        registry.choose({"name": "ipo", "tau": "small"}, REWARD)
+    with pytest.raises(ConfigError, match="is a name, or a mapping"):
+        registry.choose({"tau": 0.1}, REWARD)
+
+
+def test_a_chosen_objective_keeps_its_options():
+    a, b, y = torch.rand(3, 4)
+    chosen = registry.choose({"name": "hinge", "margin": 3.0}, REWARD)
+    torch.testing.assert_close(chosen(a, b, y), pairs.hinge(a, b, y, margin=3.0))
 
 
 def test_an_unknown_objective_is_answered_with_the_nearest():
