@@ -9,6 +9,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from robopref.cli.launch import choices, register_resolvers
+from robopref.objectives.description import POLICY, REWARD
+from robopref.objectives.registry import REGISTRY, find
 
 CONF = Path(__file__).parent.parent / "conf"
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and any(p.glob("*.yaml")))
@@ -78,3 +80,16 @@ def test_the_run_directory_depends_on_what_changes_a_result_and_on_nothing_else(
     assert composed("run", "reward=bradley_terry").out != base
     assert composed("run", "episodes=8").out != base
     assert composed("run", "seed=1").out.startswith("outputs/pearl/drawer-open/seed1-")
+
+
+@pytest.mark.parametrize("option", choices("objective"))
+def test_every_objective_file_names_its_objective_and_options_with_their_defaults(option):
+    node = OmegaConf.to_container(OmegaConf.load(CONF / "objective" / f"{option}.yaml"))
+    objective = find(node.pop("name"))
+    assert objective.name == option
+    assert node.items() <= objective.options().items()
+
+
+def test_there_is_a_file_for_every_objective_that_trains_something_here():
+    trains = {o.name for o in REGISTRY.values() if not (o.refusal(REWARD) and o.refusal(POLICY))}
+    assert set(choices("objective")) == trains

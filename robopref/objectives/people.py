@@ -22,6 +22,7 @@ from robopref.objectives.checks import (
 from robopref.objectives.pairs import bradley_terry
 
 Scores = Float[Tensor, " B"]
+Pairs = Float[Tensor, " *B"]
 
 
 def flip_rates(logits: Float[Tensor, " U"], annotators: Int[Tensor, " B"]) -> Scores:
@@ -39,8 +40,8 @@ def flip_rates(logits: Float[Tensor, " U"], annotators: Int[Tensor, " B"]) -> Sc
 
 
 def flip_likelihood(
-    score_a: Scores, score_b: Scores, labels: Scores | None, *, flip_prob: float | Tensor = 0.1
-) -> Scores:
+    score_a: Pairs, score_b: Pairs, labels: Pairs | None, *, flip_prob: float | Tensor = 0.1
+) -> Pairs:
     """-log[(1-e) s(h) + e s(-h)]: how likely the label is if it was reversed with chance e.
 
     Unlike the losses with a fixed flip rate this is a likelihood, so the rates of annotators can be learned
@@ -97,7 +98,7 @@ def projected_scores(features: Float[Tensor, "B D"], points: Float[Tensor, "B D"
     return (working(features) * points).sum(-1)
 
 
-def smooth_hinge(score_a: Scores, score_b: Scores, labels: Scores | None, *, width: float = 5.0) -> Scores:
+def smooth_hinge(score_a: Pairs, score_b: Pairs, labels: Pairs | None, *, width: float = 5.0) -> Pairs:
     """(1-h)_+^2 / (2g) where h >= 1 - g, and its tangent 1 - g/2 - h below: the smooth hinge of PAL's code.
 
     Args:

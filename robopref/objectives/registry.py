@@ -51,6 +51,10 @@ class ChosenObjective:
         """Loss of each example."""
         return self.objective.loss(*inputs, **self.settings, **further)
 
+    def description(self) -> dict[str, Any]:
+        """What :func:`choose` makes the same objective of; JSON values."""
+        return {"name": self.objective.name, **self.settings}
+
     def check(self) -> None:
         """Call it once on two examples, so that a senseless option is refused before any work is done."""
         import torch

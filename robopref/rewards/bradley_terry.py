@@ -1,16 +1,15 @@
-"""The plain reward model: one number for each step, trained with the Bradley-Terry loss.
+"""The plain reward model: one number for each step, trained with the Bradley-Terry loss or another.
 
 Letters used in shapes: M members, N steps, B pairs.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robopref.errors import ConfigError
-from robopref.objectives.bradley_terry import preference_logits, preference_loss
 from robopref.rewards.ensemble import EnsembleReward, sign_accuracy
 
 
@@ -20,7 +19,6 @@ class BradleyTerryReward(EnsembleReward):
     Args:
         observation_size: Values in an observation.
         action_size: Values in an action.
-        flip_prob: Chance that a label is the opposite of what was meant, in [0, 0.5); softens the labels.
 
     The other arguments are described in :class:`~robopref.rewards.ensemble.EnsembleReward`.
     """
@@ -38,6 +36,7 @@ class BradleyTerryReward(EnsembleReward):
         activation: str = "leaky_relu",
         bound: str = "tanh",
         aggregate: str = "sum",
+        objective: str | Mapping[str, Any] = "dpo",
         flip_prob: float = 0.0,
         learning_rate: float = 3e-4,
         floor: float = 1e-2,
@@ -56,11 +55,9 @@ class BradleyTerryReward(EnsembleReward):
             floor=floor,
             clip=clip,
             seed=seed,
+            objective=objective,
+            flip_prob=flip_prob,
         )
-        if not 0 <= flip_prob < 0.5:
-            raise ConfigError(f"flip_prob must lie in [0, 0.5), got {flip_prob}")
-        self.flip_prob = flip_prob
-        self.config["flip_prob"] = flip_prob
 
     def estimate(self, outputs: Float[Tensor, "M N heads"]) -> tuple[Tensor, Tensor]:
         """The output is the mean; a single member claims no uncertainty."""
@@ -70,14 +67,13 @@ class BradleyTerryReward(EnsembleReward):
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Cross-entropy of the labels, summed over members; nothing is drawn."""
+        """The objective's loss, summed over members; nothing is drawn."""
         a, b = self.estimate_pair(batch)
-        logits = preference_logits(
-            self.segment_return(a.mean, batch["mask_a"]), self.segment_return(b.mean, batch["mask_b"])
-        )
-        losses = preference_loss(logits, batch["labels"], weights=batch["weights"], flip_prob=self.flip_prob)
+        return_a = self.segment_return(a.mean, batch["mask_a"])
+        return_b = self.segment_return(b.mean, batch["mask_b"])
+        losses = self.pair_losses(return_a, return_b, batch)
         logged = {
-            "cross_entropy": losses.detach().mean(),
-            "accuracy": sign_accuracy(logits.detach(), batch["labels"]),
+            self.loss_name: losses.detach().mean(),
+            "accuracy": sign_accuracy((return_a - return_b).detach(), batch["labels"]),
         }
         return losses.sum(), logged

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.nets.mlp import EnsembleMLP
 from robopref.nets.normalise import Normaliser
-from robopref.objectives.bradley_terry import preference_logits
+from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.objectives.description import REWARD
 from robopref.objectives.gaussian import expected_preference
+from robopref.objectives.registry import choose
 
 BOUNDS = ("tanh", "none")
 AGGREGATES = ("sum", "mean")
@@ -53,9 +55,12 @@ class EnsembleReward(nn.Module, ABC):
         floor: Smallest deviation that an observation is divided by.
         clip: Largest magnitude of a normalised observation.
         seed: Of the starting weights.
+        objective: Loss of a pair of returns: a name of :mod:`robopref.objectives.registry`, or a mapping with
+            ``name`` and options. The default is the Bradley-Terry cross-entropy.
+        flip_prob: Chance that a label is the opposite of what was meant, in [0, 0.5); softens the labels.
 
     Raises:
-        ConfigError: for a value that makes no sense.
+        ConfigError: for a value that makes no sense, or an objective that does not fit a reward.
     """
 
     kind: str
@@ -75,6 +80,8 @@ class EnsembleReward(nn.Module, ABC):
         floor: float,
         clip: float,
         seed: int,
+        objective: str | Mapping[str, Any] = "dpo",
+        flip_prob: float = 0.0,
     ) -> None:
         super().__init__()
         if observation_size < 1 or action_size < 0:
@@ -85,6 +92,9 @@ class EnsembleReward(nn.Module, ABC):
             raise ConfigError(unknown_name("bound", bound, BOUNDS))
         if aggregate not in AGGREGATES:
             raise ConfigError(unknown_name("aggregate", aggregate, AGGREGATES))
+        if not 0 <= flip_prob < 0.5:
+            raise ConfigError(f"flip_prob must lie in [0, 0.5), got {flip_prob}")
+        self.objective, self.flip_prob = choose(objective, REWARD), flip_prob
         self.config: dict[str, Any] = {
             "observation_size": observation_size,
             "action_size": action_size,
@@ -97,6 +107,8 @@ class EnsembleReward(nn.Module, ABC):
             "floor": floor,
             "clip": clip,
             "seed": seed,
+            "objective": self.objective.description(),
+            "flip_prob": flip_prob,
         }
         self.observation_size, self.action_size = observation_size, action_size
         self.bound, self.aggregate, self.learning_rate = bound, aggregate, learning_rate
@@ -114,6 +126,12 @@ class EnsembleReward(nn.Module, ABC):
     def members(self) -> int:
         """Networks in the ensemble, M."""
         return self.network.members
+
+    @property
+    def loss_name(self) -> str:
+        """What the log calls the loss of preferences."""
+        name = self.objective.objective.name
+        return "cross_entropy" if name == "dpo" else name
 
     # --- prediction ---------------------------------------------------------------------------------------
 
@@ -222,6 +240,21 @@ class EnsembleReward(nn.Module, ABC):
             batch["observations_b"], batch["actions_b"], batch["mask_b"]
         )
         return expected_preference(preference_logits(return_a, return_b), variance_a + variance_b).mean(0)
+
+    def pair_losses(
+        self,
+        return_a: Float[Tensor, "*heads B"],
+        return_b: Float[Tensor, "*heads B"],
+        batch: Mapping[str, Tensor],
+    ) -> Float[Tensor, "*heads"]:
+        """The objective's loss, averaged over pairs by their weights, for every member (and sample)."""
+        labels, weights = batch["labels"], batch["weights"]
+        if self.objective.objective.name == "dpo":  # one pass
+            logits = preference_logits(return_a, return_b)
+            return preference_loss(logits, labels, weights=weights, flip_prob=self.flip_prob)
+        targets = labels * (1 - self.flip_prob) + (1 - labels) * self.flip_prob
+        losses = self.objective(return_a, return_b, targets.expand_as(return_a))
+        return (losses * weights).sum(-1) / weights.sum().clamp(min=1e-12)
 
     # --- what the training loop asks for ------------------------------------------------------------------
 

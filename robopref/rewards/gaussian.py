@@ -4,6 +4,7 @@ Letters used in shapes: S samples, M members, N steps, B pairs, L steps of a seg
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robopref.errors import ConfigError
-from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.objectives.bradley_terry import preference_logits
 from robopref.objectives.gaussian import entropy_margin, reparametrised_samples
 from robopref.rewards.ensemble import EnsembleReward, sign_accuracy
 
@@ -19,8 +20,8 @@ from robopref.rewards.ensemble import EnsembleReward, sign_accuracy
 class GaussianReward(EnsembleReward):
     """Robust reward learning (RRL) of PEARL, arXiv 2306.03615, on an MLP instead of a transformer.
 
-    r(s, a) ~ N(mu, sigma^2). The loss is the Bradley-Terry cross-entropy of reparametrised rewards
-    mu + eps sigma, independent at each step and averaged over ``samples`` draws, plus
+    r(s, a) ~ N(mu, sigma^2). The loss is the Bradley-Terry cross-entropy (or another ``objective``) of
+    reparametrised rewards mu + eps sigma, independent at each step and averaged over ``samples`` draws, plus
     ``entropy_weight`` * max(0, ``entropy_margin`` - H(N(mu, sigma^2))), averaged over the steps of the batch.
     The published values of the two last constants are not known to us; the defaults are our own.
 
@@ -31,7 +32,6 @@ class GaussianReward(EnsembleReward):
         entropy_margin: eta, in nats; 1.0 asks for a deviation of at least 0.66.
         entropy_weight: lambda, 0 to leave the margin out.
         minimum_deviation: Added to the deviation, in units of reward, so that its logarithm stays finite.
-        flip_prob: Chance that a label is the opposite of what was meant, in [0, 0.5); softens the labels.
 
     The other arguments are described in :class:`~robopref.rewards.ensemble.EnsembleReward`. "tanh" bounds the
     mean, not the samples.
@@ -54,6 +54,7 @@ class GaussianReward(EnsembleReward):
         entropy_margin: float = 1.0,
         entropy_weight: float = 0.1,
         minimum_deviation: float = 1e-4,
+        objective: str | Mapping[str, Any] = "dpo",
         flip_prob: float = 0.0,
         learning_rate: float = 3e-4,
         floor: float = 1e-2,
@@ -72,6 +73,8 @@ class GaussianReward(EnsembleReward):
             floor=floor,
             clip=clip,
             seed=seed,
+            objective=objective,
+            flip_prob=flip_prob,
         )
         if samples < 1:
             raise ConfigError(f"samples must be at least 1, got {samples}")
@@ -79,9 +82,7 @@ class GaussianReward(EnsembleReward):
             raise ConfigError(f"entropy_weight must not be negative, got {entropy_weight}")
         if not minimum_deviation > 0:
             raise ConfigError(f"minimum_deviation must be positive, got {minimum_deviation}")
-        if not 0 <= flip_prob < 0.5:
-            raise ConfigError(f"flip_prob must lie in [0, 0.5), got {flip_prob}")
-        self.samples, self.flip_prob = samples, flip_prob
+        self.samples = samples
         self.entropy_margin, self.entropy_weight = entropy_margin, entropy_weight
         self.minimum_deviation = minimum_deviation
         self.config |= {
@@ -89,7 +90,6 @@ class GaussianReward(EnsembleReward):
             "entropy_margin": entropy_margin,
             "entropy_weight": entropy_weight,
             "minimum_deviation": minimum_deviation,
-            "flip_prob": flip_prob,
         }
 
     def estimate(self, outputs: Float[Tensor, "M N heads"]) -> tuple[Tensor, Tensor]:
@@ -100,21 +100,20 @@ class GaussianReward(EnsembleReward):
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Cross-entropy of sampled rewards plus the weighted entropy margin, summed over members."""
+        """The objective of sampled rewards plus the weighted entropy margin, summed over members."""
         a, b = self.estimate_pair(batch)
         mask_a, mask_b, labels = batch["mask_a"], batch["mask_b"], batch["labels"]
         sampled_a = reparametrised_samples(a.mean, a.deviation, self.samples, generator)  # (S, M, B, L)
         sampled_b = reparametrised_samples(b.mean, b.deviation, self.samples, generator)
-        logits = preference_logits(
-            self.segment_return(sampled_a, mask_a), self.segment_return(sampled_b, mask_b)
+        losses = self.pair_losses(
+            self.segment_return(sampled_a, mask_a), self.segment_return(sampled_b, mask_b), batch
         )
-        losses = preference_loss(logits, labels, weights=batch["weights"], flip_prob=self.flip_prob)
-        cross_entropy = losses.mean(0)  # (M,)
+        preference = losses.mean(0)  # (M,)
 
         deviation, mask = torch.cat([a.deviation, b.deviation], 1), torch.cat([mask_a, mask_b])
         steps = mask.sum().clamp(min=1)
-        total = cross_entropy
-        logged = {"cross_entropy": cross_entropy.detach().mean()}
+        total = preference
+        logged = {self.loss_name: preference.detach().mean()}
         if self.entropy_weight > 0:
             below = (entropy_margin(deviation, self.entropy_margin) * mask).sum((1, 2)) / steps  # (M,)
             total = total + self.entropy_weight * below

@@ -1,0 +1,100 @@
+"""Reward models trained with other losses than Bradley-Terry."""
+
+import numpy as np
+import pytest
+import torch
+
+from robopref.errors import ConfigError
+from robopref.objectives import pairs as pair_losses
+from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.objectives.description import REWARD
+from robopref.objectives.gaussian import reparametrised_samples
+from robopref.objectives.registry import REGISTRY
+from robopref.rewards.bradley_terry import BradleyTerryReward
+from robopref.rewards.dataset import preference_tensors
+from robopref.rewards.gaussian import GaussianReward
+from robopref.rewards.metrics import preference_metrics
+from robopref.rewards.saved import load_reward, save_reward
+
+FITTING = [name for name, objective in REGISTRY.items() if not objective.refusal(REWARD)]
+
+
+def small(kind=BradleyTerryReward, **options):
+    return kind(4, 2, members=2, hidden=(16,), bound="none", learning_rate=3e-3, **options)
+
+
+@pytest.fixture
+def batch(store, draw_pairs):
+    tensors = preference_tensors(store, draw_pairs(8, np.random.default_rng(3)))
+    batch = tensors.batch(torch.arange(8))
+    return batch | {"labels": torch.linspace(0, 1, 8), "weights": torch.linspace(0.1, 1, 8)}
+
+
+def returns(reward, batch):
+    a, b = reward.estimate_pair(batch)
+    return (
+        reward.segment_return(a.mean, batch["mask_a"]),
+        reward.segment_return(b.mean, batch["mask_b"]),
+    )
+
+
+def test_the_default_is_the_fused_cross_entropy_bit_for_bit(batch):
+    reward = small(flip_prob=0.1)
+    a, b = returns(reward, batch)
+    expected = preference_loss(
+        preference_logits(a, b), batch["labels"], weights=batch["weights"], flip_prob=0.1
+    ).sum()
+    assert reward.loss(batch)[0].item() == expected.item()
+    assert "cross_entropy" in reward.loss(batch)[1]
+
+
+def test_another_objective_is_summed_over_members_and_weighed_over_pairs(batch):
+    reward = small(objective={"name": "ipo", "tau": 0.25})
+    a, b = returns(reward, batch)
+    expected = 0.0
+    for member in range(2):
+        for pair in range(8):
+            h, y = (a - b)[member, pair].item(), batch["labels"][pair].item()
+            loss = y * (h - 2) ** 2 + (1 - y) * (-h - 2) ** 2
+            expected += loss * batch["weights"][pair].item() / batch["weights"].sum().item()
+    total, logged = reward.loss(batch)
+    assert total.item() == pytest.approx(expected, rel=1e-5)
+    assert logged["ipo"].item() == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_samples_of_a_gaussian_reward_are_scored_each_and_averaged(batch):
+    reward = small(GaussianReward, objective="hinge", samples=3, entropy_weight=0.0)
+    a, b = reward.estimate_pair(batch)
+    generator = torch.Generator().manual_seed(5)
+    draws = [reparametrised_samples(e.mean, e.deviation, 3, generator) for e in (a, b)]
+    sums = [reward.segment_return(d, batch[f"mask_{s}"]) for d, s in zip(draws, "ab", strict=True)]
+    losses = pair_losses.hinge(*sums, batch["labels"].expand_as(sums[0]))  # (3 samples, 2 members, 8 pairs)
+    expected = (losses * batch["weights"] / batch["weights"].sum()).sum(-1).mean(0).sum()
+    got = reward.loss(batch, torch.Generator().manual_seed(5))[0]
+    assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_every_objective_that_fits_orders_held_out_pairs(name, store, draw_pairs):
+    rng = np.random.default_rng(0)
+    learned = preference_tensors(store, draw_pairs(150, rng, length=5))
+    held_out = preference_tensors(store, draw_pairs(200, rng, length=5))
+    reward = small(objective=name)
+    reward.fit_normaliser(learned.observations())
+    optimiser = torch.optim.Adam(reward.parameter_groups())
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        optimiser.zero_grad()
+        reward.loss(learned.sample(32, generator), generator)[0].backward()
+        optimiser.step()
+    assert preference_metrics(reward, held_out)["pair_accuracy"] > 0.8
+
+
+def test_the_objective_is_saved_with_the_reward(tmp_path):
+    save_reward(tmp_path, small(objective={"name": "hinge", "margin": 2}))
+    assert load_reward(tmp_path).config["objective"] == {"name": "hinge", "margin": 2.0}
+
+
+def test_an_objective_that_does_not_fit_a_reward_is_refused():
+    with pytest.raises(ConfigError, match="orpo does not train a reward model: it needs probabilities"):
+        small(objective="orpo")
