@@ -24,11 +24,16 @@ def test_registering_the_environments_does_not_import_a_simulator():
 
 
 def test_help_answers_in_under_a_second():
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "robopref.cli", "--help"], capture_output=True, check=True)
-    assert time.perf_counter() - start < 1.0
+    seconds = []
+    for _ in range(3):  # the fastest of three, for other tests may be running beside this one
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "robopref.cli", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1.0
 
 
 def test_imports_keep_to_their_floors():
-    done = subprocess.run([Path(sys.executable).with_name("lint-imports")], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout

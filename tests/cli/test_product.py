@@ -17,8 +17,8 @@ ROBOPREF = Path(sys.executable).with_name("robopref")
 SMALL = (
     "episodes=8",
     "alignment.sources=[window-open]",
-    "training.reward.steps=20",
-    "training.policy.steps=40",
+    "training.reward.steps=40",
+    "training.policy.steps=120",
     "training.checkpoint_every=10",
     "training.log_every=5",
     "training.held_out=0.4",
@@ -99,26 +99,20 @@ def test_the_same_command_again_repeats_nothing(lab):
     assert results(folder / "first") == before
 
 
-@pytest.mark.parametrize("when", ["train-reward: ", "train-policy: "])
-def test_a_run_killed_in_training_ends_with_the_numbers_of_an_uninterrupted_one(lab, when):
+@pytest.mark.parametrize(("phase", "product"), [("train-reward", "reward"), ("train-policy", "policy")])
+def test_a_run_killed_in_training_ends_with_the_numbers_of_an_uninterrupted_one(lab, phase, product):
     folder, _ = lab
-    name = f"killed-{when.rstrip(': ')}"
-    longer = [s for s in SMALL if "steps" not in s]
-    longer += ["training.reward.steps=60", "training.policy.steps=120"]
-    code, said = robopref(folder, "run", *longer, "out=whole")
-    assert code == 0, said
-    child = start(folder, "run", *longer, f"out={name}")
-    training = folder / name / ("reward" if "reward" in when else "policy") / "last.safetensors"
-    while not training.exists():
+    killed = folder / f"killed-in-{phase}"
+    child = start(folder, "run", *SMALL, f"out={killed.name}")
+    while not (killed / product / "last.safetensors").exists():
         assert child.poll() is None, child.stdout.read()
-        time.sleep(0.01)
+        time.sleep(0.005)
     child.kill()
     child.communicate()
-    phase = folder / name / "phases" / f"{when.rstrip(': ')}.json"
-    assert json.loads(phase.read_text())["status"] == "started"
-    code, said = robopref(folder, "run", *longer, f"out={name}")
+    assert json.loads((killed / "phases" / f"{phase}.json").read_text())["status"] == "started"
+    code, said = robopref(folder, "run", *SMALL, f"out={killed.name}")
     assert code == 0, said
-    assert results(folder / name) == results(folder / "whole")
+    assert results(killed) == results(folder / "first")
 
 
 def test_ctrl_c_ends_with_a_sentence_and_code_130(lab):
