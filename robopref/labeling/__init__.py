@@ -1,0 +1,1 @@
+"""Asking people which of two clips is better, and how far their answers can be relied on."""
