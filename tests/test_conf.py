@@ -84,7 +84,7 @@ def test_the_run_directory_depends_on_what_changes_a_result_and_on_nothing_else(
 
 @pytest.mark.parametrize("option", choices("objective"))
 def test_every_objective_file_names_its_objective_and_options_with_their_defaults(option):
-    node = OmegaConf.to_container(OmegaConf.load(CONF / "objective" / f"{option}.yaml"))
+    node = {str(k): v for k, v in OmegaConf.load(CONF / "objective" / f"{option}.yaml").items()}
     objective = find(node.pop("name"))
     assert objective.name == option
     assert node.items() <= objective.options().items()

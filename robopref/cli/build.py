@@ -18,6 +18,7 @@ from robopref.methods.components import (
     LearnedFrom,
     Scene,
 )
+from robopref.methods.direct import Direct, Questions
 from robopref.methods.pearl import Pearl
 
 
@@ -42,6 +43,31 @@ def pearl(config: DictConfig) -> Pearl:
             name: LearnedFrom(component(baseline.policy), str(baseline.rewards).lower())
             for name, baseline in config.baselines.items()
         },
+        held_out=training.held_out,
+        max_pairs=training.max_pairs,
+        seed=config.seed,
+        hardware=hardware(config),
+    )
+
+
+def direct(config: DictConfig) -> Direct:
+    """Build the parts of direct preference optimisation from a composed ``run`` configuration."""
+    training = config.training
+    alignment = plain(config.alignment)
+    sources = alignment.pop("sources")
+    return Direct(
+        target=scene(config),
+        sources=[scene(config, task) for task in sources],
+        collection=Collection(plain(config.behaviours), config.episodes, config.seed),
+        data_dir=Path(config.data_dir),
+        labels_from=config.labels_from,
+        questions=Questions(**config.questions),
+        teacher=component(config.teacher),
+        alignment=component(alignment),
+        policy=component(config.policy),
+        clone_fit=fit(config, "clone"),
+        policy_fit=fit(config, "policy"),
+        evaluation=EvaluationPlan(**training.evaluation),
         held_out=training.held_out,
         max_pairs=training.max_pairs,
         seed=config.seed,

@@ -54,7 +54,18 @@ def _pearl(config: DictConfig) -> dict[str, Any]:
     return result
 
 
-METHODS = {"pearl": _pearl}
+def _direct(config: DictConfig) -> dict[str, Any]:
+    from robopref.methods import direct
+
+    parts = build.direct(config)
+    record = open_run(config, method=config.method, task=config.env.task)
+    result = direct.run(parts, record)
+    record.finish()
+    show_report([record.directory], record.directory / "report.html")
+    return result
+
+
+METHODS = {"pearl": _pearl, "direct": _direct}
 
 
 @verb

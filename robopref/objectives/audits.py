@@ -200,6 +200,37 @@ def drift(agreements: Float[Tensor, "C F"]) -> Float[Tensor, " F"]:
     return agreements[-1] - agreements[0]
 
 
+def collapse(
+    chosen_change: float, divergence: float, *, fall: float = 1.0, drift: float = 10.0
+) -> dict[str, float | bool | str]:
+    """Say whether a policy learned from preferences has collapsed: the gate that a falling loss passes.
+
+    A pair loss falls as well when both members become unlikely, the rejected one faster (likelihood
+    displacement). A policy that no longer does what was preferred has not learned it.
+
+    Args:
+        chosen_change: Mean over preferred steps of log pi - log pi_ref, in nats per step.
+        divergence: Mean KL(pi_ref || pi), in nats per step.
+        fall: Largest loss of likelihood, in nats per step.
+        drift: Largest divergence.
+
+    Returns:
+        The two numbers, ``collapsed``, and ``reason`` (empty if it has not).
+    """
+    check_positive(fall=fall, drift=drift)
+    reasons = []
+    if not chosen_change >= -fall:
+        reasons.append(f"preferred actions lost {-chosen_change:.3g} nats of likelihood per step")
+    if not divergence <= drift:
+        reasons.append(f"the divergence from the reference is {divergence:.3g} nats per step")
+    return {
+        "chosen_change": chosen_change,
+        "kl": divergence,
+        "collapsed": bool(reasons),
+        "reason": " and ".join(reasons),
+    }
+
+
 def personalisation_delta(adapted: Scores, pooled: Scores) -> dict[str, float]:
     """Does adapting to each annotator help? Mean gain over one model for all, and share made worse.
 

@@ -80,7 +80,7 @@ def choose(description: str | Mapping[str, Any], learner: str) -> ChosenObjectiv
     Raises:
         ConfigError: No such objective or option, or it does not fit; the message says why.
     """
-    options = {"name": description} if isinstance(description, str) else dict(description)
+    options: dict[str, Any] = {"name": description} if isinstance(description, str) else dict(description)
     if not isinstance(options.get("name"), str):
         raise ConfigError(
             f"An objective is a name, or a mapping with its name and options; got {description!r}."

@@ -10,10 +10,12 @@ from robopref.nets.checkpoint import load_module, save_module
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.offline import OfflinePolicy
+from robopref.policies.preference import PreferencePolicy
 
 KINDS: dict[str, type[OfflinePolicy]] = {
     BehaviourCloning.kind: BehaviourCloning,
     ImplicitQLearning.kind: ImplicitQLearning,
+    PreferencePolicy.kind: PreferencePolicy,
 }
 
 
