@@ -140,10 +140,12 @@ def train_reward(config: DictConfig) -> None:
 
 @verb
 def train_policy(config: DictConfig) -> None:
-    """Learn a policy from the episodes of a store."""
+    """Learn a policy from the episodes of a store, and their rewards or labels."""
     from robopref.methods.phases.policy import train_policy
 
     store = open_store(config, "data")
+    if config.labels is not None:
+        return _train_direct(config, store)
     words = str(config.rewards).lower()
     folder = train_policy(
         open_lab(config, task_of(store)),
@@ -152,6 +154,29 @@ def train_policy(config: DictConfig) -> None:
         store,
         words if words in ("true", "none") else Path(config.rewards),
         build.fit(config, "policy"),
+    )
+    say(f"Policy: {folder}")
+
+
+def _train_direct(config: DictConfig, store: TrajectoryStore) -> None:
+    from robopref.methods.phases.direct import clone_reference, train_direct
+
+    lab, policy = open_lab(config, task_of(store)), build.component(config.policy)
+    if config.reference is None:
+        reference = clone_reference(lab, policy, store, build.fit(config, "clone"))
+    else:
+        reference = Path(config.reference)
+    folder = train_direct(
+        lab,
+        policy,
+        store,
+        config.labels,
+        reference,
+        build.fit(config, "policy"),
+        source=config.source,
+        annotator=config.annotator,
+        held_out=config.training.held_out,
+        max_pairs=config.training.max_pairs,
     )
     say(f"Policy: {folder}")
 
