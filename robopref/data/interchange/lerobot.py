@@ -1,0 +1,275 @@
+"""LeRobotDataset v3.0: Parquet tables with many episodes a file, and JSON that describes them.
+
+    meta/info.json                               features, rate, totals, templates of the paths below
+    meta/stats.json                              statistics of every feature
+    meta/tasks.parquet                           task_index of each task's text
+    meta/episodes/chunk-000/file-000.parquet     length, tasks, place and statistics of each episode
+    data/chunk-000/file-000.parquet              one row a step
+    meta/robopref.parquet                        ours: what a row a step has no place for
+
+Row t holds ``observation.state`` o_t, ``action`` a_t, what followed it (``next.reward``, ``next.success``,
+``next.done``), ``keypoint.<name>`` at o_t, ``timestamp`` t / fps, and the indices. The state after the last
+action has no row: it is in our own table, so a round trip loses nothing. In a data set without that table it
+was never recorded; reading repeats the last state there, and counts that as a loss. Videos are not read.
+
+Source: ``lerobot/datasets`` of lerobot 0.4.4, and a data set that it wrote.
+
+Letters used in shapes: T steps of an episode, O observation size, A action size.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robopref.data.interchange.carried import (
+    KEY,
+    LAST_STATE,
+    Ledger,
+    choose,
+    flags,
+    float32,
+    read_episode,
+    read_header,
+    unknown_origin,
+    vectors,
+)
+from robopref.data.layout import Layout
+from robopref.data.store import TrajectoryStore
+from robopref.data.trajectory import Trajectory
+from robopref.errors import DataError
+from robopref.files import read_json
+
+STATE, ACTION, POINT = "observation.state", "action", "keypoint."
+REWARDS, SUCCESSES, DONE = ("next.reward", "reward"), ("next.success", "success"), "next.done"
+INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+OURS = "meta/robopref.parquet"
+
+
+def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str] | None = None) -> None:
+    """Make a store at ``folder`` of all episodes of a data set.
+
+    Args:
+        path: Its folder.
+        folder: Where the store is made.
+        ledger: Takes note of what is lost.
+        observation: Which features to join; by default ``observation.state``, or where there is none every
+            numeric feature whose name begins with ``observation.``.
+
+    Raises:
+        DataError: The data set is damaged, foreign or of another version; the message names file and episode.
+    """
+    info = _info(path)
+    features: dict[str, Any] = info["features"]
+    keys = _observations(features, path, observation)
+    ours = _our_table(path)
+    layout = _layout(info, keys, ours, path)
+    _account(features, keys, layout, path, ledger)
+    episodes = _episodes(path)
+    if ours is not None and len(ours) != len(episodes):
+        raise DataError(
+            f"{path / OURS} speaks of {len(ours)} episodes, but the data set has {len(episodes)}. If another "
+            "tool edited the data set, delete that file and convert with lossy=true."
+        )
+    columns = [key for key in features if features[key]["dtype"] not in ("video", "image")]
+    with TrajectoryStore.create(
+        folder,
+        observation_size=layout.observation_size,
+        action_size=layout.action_size,
+        keypoints=layout.keypoints,
+        control_hz=layout.control_hz,
+        metadata=layout.metadata,
+    ) as store:
+        for record, table in _tables(path, info, episodes, columns):
+            where = f"{path}, episode {record['episode_index']}"
+            own = None if ours is None else ours.slice(len(store), 1)
+            store.append(_episode(table, record, keys, layout, own, where, ledger))
+
+
+def _info(path: Path) -> dict[str, Any]:
+    info = read_json(path / "meta" / "info.json")
+    try:
+        version, features = str(info["codebase_version"]), info["features"]
+        shapes = {key: (feature["dtype"], tuple(feature["shape"])) for key, feature in features.items()}
+        float(info["fps"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{path / 'meta/info.json'} describes no LeRobotDataset: {error!r}.") from error
+    if not version.startswith("v3."):
+        raise DataError(
+            f"{path} is a LeRobotDataset {version}; robopref reads v3.0. LeRobot converts older ones: "
+            "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30"
+        )
+    missing = sorted({ACTION, "episode_index", "frame_index"} - set(shapes))
+    if missing:
+        raise DataError(f"{path / 'meta/info.json'} has no feature {', '.join(missing)}.")
+    return info
+
+
+def _observations(features: Mapping[str, Any], path: Path, wanted: list[str] | None) -> list[str]:
+    known = [
+        key
+        for key, feature in features.items()
+        if key.startswith("observation.") and feature["dtype"] not in ("video", "image", "string")
+    ]
+    if not known:
+        raise DataError(f"{path} has no numeric feature 'observation.…'. There are: {', '.join(features)}.")
+    if wanted is None and STATE in known:
+        return [STATE]
+    return choose(wanted, sorted(known), str(path))
+
+
+def _our_table(path: Path) -> pa.Table | None:
+    return _table(path / OURS) if (path / OURS).exists() else None
+
+
+def _layout(info: Mapping[str, Any], keys: list[str], ours: pa.Table | None, path: Path) -> Layout:
+    features = info["features"]
+    widths = {key: int(np.prod(features[key]["shape"])) for key in keys}
+    sizes = sum(widths.values()), int(np.prod(features[ACTION]["shape"]))
+    if ours is not None:
+        text = (ours.schema.metadata or {}).get(KEY.encode(), b"").decode()
+        return read_header(text, sizes, str(path / OURS))
+    metadata = {"from": "lerobot", "observation": widths, "robot_type": info.get("robot_type")}
+    return Layout(*sizes, (), float(info["fps"]), metadata)
+
+
+def _account(
+    features: Mapping[str, Any], keys: list[str], layout: Layout, path: Path, ledger: Ledger
+) -> None:
+    """Write down which features have no place in a store."""
+    known = {*keys, ACTION, *REWARDS, *SUCCESSES, DONE, *INDICES, *(POINT + n for n in layout.keypoints)}
+    for key, feature in features.items():
+        if key not in known:
+            ledger.lose(f"the feature '{key}' ({feature['dtype']})", path)
+    if not any(name in features for name in REWARDS):
+        ledger.note("the data set has no rewards; zero was taken")
+    if not any(name in features for name in SUCCESSES):
+        ledger.note("the data set does not say which steps were successes; none was assumed")
+
+
+def _episodes(path: Path) -> list[dict[str, Any]]:
+    files = sorted((path / "meta" / "episodes").glob("*/*.parquet"))
+    if not files:
+        raise DataError(f"{path / 'meta/episodes'} holds no Parquet file.")
+    wanted = ("episode_index", "length", "tasks", "data/chunk_index", "data/file_index")
+    records = [row for file in files for row in _table(file, wanted).to_pylist()]
+    records.sort(key=lambda record: record["episode_index"])
+    found = [record["episode_index"] for record in records]
+    if found != list(range(len(found))):
+        raise DataError(f"{path / 'meta/episodes'}: episodes must be numbered from 0, got {found[:10]}.")
+    return records
+
+
+def _tables(
+    path: Path, info: Mapping[str, Any], episodes: list[dict[str, Any]], columns: list[str]
+) -> Iterator[tuple[dict[str, Any], pa.Table]]:
+    """Give each episode's rows, reading each file once."""
+    held: tuple[Path, pa.Table, np.ndarray] | None = None
+    for record in episodes:
+        file = _data_file(path, info, record)
+        if held is None or held[0] != file:
+            table = _table(file, columns)
+            held = file, table, table["episode_index"].to_numpy()
+        rows = np.flatnonzero(held[2] == record["episode_index"])
+        if len(rows) != record["length"] or (len(rows) and rows[-1] - rows[0] != len(rows) - 1):
+            raise DataError(
+                f"{file}: episode {record['episode_index']} should have {record['length']} rows in one "
+                f"piece, but has {len(rows)}."
+            )
+        yield record, held[1].slice(int(rows[0]) if len(rows) else 0, len(rows))
+
+
+def _data_file(path: Path, info: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
+    template = info.get("data_path", "")
+    numbers = {"chunk_index": record["data/chunk_index"], "file_index": record["data/file_index"]}
+    try:
+        file = path / str(template).format(**numbers)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise DataError(f"{path / 'meta/info.json'}: data_path {template!r} is no template.") from error
+    if not file.resolve().is_relative_to(path.resolve()):
+        raise DataError(f"{path / 'meta/info.json'}: data_path {template!r} leaves the data set's folder.")
+    return file
+
+
+def _episode(
+    table: pa.Table,
+    record: Mapping[str, Any],
+    keys: list[str],
+    layout: Layout,
+    own: pa.Table | None,
+    where: str,
+    ledger: Ledger,
+) -> Trajectory:
+    _check_time(table, where)
+    features = {name: _numbers(table, name, where) for name in table.column_names}
+    states = float32(vectors({key: features[key] for key in keys}, where), "observations", where, ledger)
+    points = {name: float32(features[POINT + name], name, where, ledger) for name in layout.keypoints}
+    if own is not None:
+        last = {name: np.array(own[name][0].as_py(), np.float32) for name in own.column_names if name != KEY}
+        known = read_episode(own[KEY][0].as_py(), where)
+    else:
+        ledger.lose(LAST_STATE, where)
+        last = {STATE: states[-1]}
+        task = " / ".join(record["tasks"] or ["unknown"])
+        ended = DONE in features and bool(flags(features[DONE], DONE, where)[-1])
+        known = {"provenance": unknown_origin(task, "unknown"), "terminated": ended}
+    none = np.zeros((len(states), 1), np.float32)
+    rewards = next((features[name] for name in REWARDS if name in features), none)
+    successes = next((features[name] for name in SUCCESSES if name in features), none)
+    return Trajectory(
+        observations=np.concatenate([states, last[STATE][None]]),
+        actions=float32(vectors({ACTION: features[ACTION]}, where), "actions", where, ledger),
+        rewards=float32(rewards.reshape(-1), "rewards", where, ledger),
+        successes=flags(successes, "success", where),
+        keypoints={name: np.concatenate([p, last[POINT + name][None]]) for name, p in points.items()},
+        **known,
+    )
+
+
+def _check_time(table: pa.Table, where: str) -> None:
+    """Refuse rows that are out of order."""
+    frames = table["frame_index"].to_numpy()
+    if not np.array_equal(frames, np.arange(len(frames))):
+        raise DataError(f"{where}: frame_index must count from 0 without a gap, got {frames[:10].tolist()}.")
+    if "timestamp" in table.column_names:
+        times = table["timestamp"].to_numpy()
+        back = np.flatnonzero(~(np.diff(times) > 0))
+        if len(back):
+            a, b = times[back[0]], times[back[0] + 1]
+            raise DataError(f"{where}: time runs from {a:g} s to {b:g} s at frame {back[0] + 1}.")
+
+
+def _numbers(table: pa.Table, name: str, where: str) -> np.ndarray:
+    """Return a column as an array, one row a step."""
+    column = table[name].combine_chunks()
+    width, kind = 1, column.type
+    while pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
+        column = column.flatten()
+        kind = column.type
+    if column.null_count or not (
+        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    ):
+        raise DataError(f"{where}: '{name}' must be numbers without gaps, got {table[name].type}.")
+    width, rest = divmod(len(column), max(len(table), 1))
+    if rest:
+        raise DataError(f"{where}: the rows of '{name}' must be equally long.")
+    return column.to_numpy(zero_copy_only=False).reshape(len(table), width)
+
+
+def _table(file: Path, columns: tuple[str, ...] | list[str] | None = None) -> pa.Table:
+    """Read columns of a Parquet file.
+
+    Raises:
+        DataError: It is missing, truncated, no Parquet file, or lacks a column.
+    """
+    try:
+        with pq.ParquetFile(file) as opened:
+            missing = sorted(set(columns or ()) - set(opened.schema_arrow.names))
+            if missing:
+                raise DataError(f"{file} has no column {', '.join(missing)}.")
+            return opened.read(list(columns) if columns is not None else None)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} is missing, truncated, or no Parquet file ({error}).") from error
