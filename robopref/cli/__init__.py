@@ -15,10 +15,11 @@ VERBS = {
     "train-policy": "episodes and rewards -> a policy",
     "evaluate": "a policy -> success rate on paired seeds, and videos",
     "objectives": "which preference losses there are, and what each of them trains",
+    "data": "between our store and robomimic, Minari or LeRobot; or show what is inside",
     "report": "run folders -> a table and an HTML page",
     "doctor": "versions, GPU, rendering, and what is missing with its cure",
 }
-PLAIN_VERBS = ("objectives", "report", "doctor")  # the others are configured with Hydra
+PLAIN_VERBS = ("data", "objectives", "report", "doctor")  # the others are configured with Hydra
 
 HELP = """robopref: robot preference learning
 
@@ -65,6 +66,10 @@ def _start(verb: str, rest: list[str]) -> int:
         from robopref.cli.objectives import objectives
 
         return objectives(rest)
+    if verb == "data":
+        from robopref.cli.data import data
+
+        return data(rest)
     if verb == "doctor":
         from robopref.cli.doctor import doctor
 

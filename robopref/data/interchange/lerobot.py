@@ -10,13 +10,14 @@
 Row t holds ``observation.state`` o_t, ``action`` a_t, what followed it (``next.reward``, ``next.success``,
 ``next.done``), ``keypoint.<name>`` at o_t, ``timestamp`` t / fps, and the indices. The state after the last
 action has no row: it is in our own table, so a round trip loses nothing. In a data set without that table it
-was never recorded; reading repeats the last state there, and counts that as a loss. Videos are not read.
+was never recorded; reading repeats the one before, and counts that as a loss. Videos are not read.
 
 Source: ``lerobot/datasets`` of lerobot 0.4.4, and a data set that it wrote.
 
 Letters used in shapes: T steps of an episode, O observation size, A action size.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,13 @@ def _layout(info: Mapping[str, Any], keys: list[str], ours: pa.Table | None, pat
     if ours is not None:
         text = (ours.schema.metadata or {}).get(KEY.encode(), b"").decode()
         return read_header(text, sizes, str(path / OURS))
+    points = tuple(
+        key.removeprefix(POINT)
+        for key, feature in features.items()
+        if re.fullmatch(re.escape(POINT) + r"[A-Za-z0-9_-]{1,64}", key) and list(feature["shape"]) == [3]
+    )
     metadata = {"from": "lerobot", "observation": widths, "robot_type": info.get("robot_type")}
-    return Layout(*sizes, (), float(info["fps"]), metadata)
+    return Layout(*sizes, points, float(info["fps"]), metadata)
 
 
 def _account(
@@ -212,7 +218,7 @@ def _episode(
         known = read_episode(own[KEY][0].as_py(), where)
     else:
         ledger.lose(LAST_STATE, where)
-        last = {STATE: states[-1]}
+        last = {STATE: states[-1], **{POINT + name: steps[-1] for name, steps in points.items()}}
         task = " / ".join(record["tasks"] or ["unknown"])
         ended = DONE in features and bool(flags(features[DONE], DONE, where)[-1])
         known = {"provenance": unknown_origin(task, "unknown"), "terminated": ended}

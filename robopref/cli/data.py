@@ -1,0 +1,190 @@
+"""``robopref data``: between our store and other formats, and what is inside a data set."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from robopref.cli.show import console, say
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, unknown_name
+
+USAGE = """usage: robopref data convert from=<data> to=<new place> [format=lerobot|minari|robomimic|store]
+                             [lossy=true] [labels=false] [observation=<name>,<name>]
+       robopref data show <data> [out=<picture>.png]
+
+convert goes between a trajectory store and robomimic HDF5 (a file .hdf5), Minari or LeRobotDataset v3
+(folders), and takes the labels along. What would be lost is refused unless lossy=true.
+show prints the episodes, returns, behaviours and labels, and draws them if out= is given."""
+
+OPTIONS = {
+    "convert": ("from", "to", "format", "lossy", "labels", "observation"),
+    "show": ("out",),
+}
+
+
+def data(arguments: list[str]) -> int:
+    """Run ``convert`` or ``show``."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    what, *rest = arguments
+    if what not in OPTIONS:
+        raise ConfigError(unknown_name("command of data", what, OPTIONS))
+    options, plain = _parse(what, rest)
+    if what == "convert":
+        _convert(options, plain)
+    else:
+        _show(options, plain)
+    return 0
+
+
+def _parse(what: str, arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    options: dict[str, str] = {}
+    plain = [a for a in arguments if "=" not in a or Path(a).exists()]
+    for name, _, value in (a.partition("=") for a in arguments if a not in plain):
+        if name not in OPTIONS[what]:
+            raise ConfigError(unknown_name(f"option of data {what}", name, OPTIONS[what]))
+        if not value:
+            raise ConfigError(f"{name}= needs a value.")
+        options[name] = value
+    return options, plain
+
+
+def _truth(options: dict[str, str], name: str, default: bool) -> bool:
+    value = options.get(name, str(default)).lower()
+    if value not in ("true", "false"):
+        raise ConfigError(f"{name} must be true or false, got {options[name]}.")
+    return value == "true"
+
+
+def _convert(options: dict[str, str], plain: list[str]) -> None:
+    from robopref.data.interchange.convert import convert
+
+    if plain or not {"from", "to"} <= options.keys():
+        got = " ".join([*plain, *(f"{name}={value}" for name, value in options.items())]) or "nothing"
+        raise ConfigError(f"data convert needs from=<data> and to=<new place>, got {got}.")
+    source, target = Path(options["from"]), Path(options["to"])
+    done = convert(
+        source,
+        target,
+        target_format=options.get("format"),
+        lossy=_truth(options, "lossy", False),
+        observation=options["observation"].split(",") if "observation" in options else None,
+        labels=_truth(options, "labels", True),
+    )
+    for note in done.notes:
+        say(f"  {note}")
+    say(
+        f"{source} ({done.source_format}) -> {target} ({done.target_format}): {done.episodes} episodes, "
+        f"{done.steps} steps, {done.labels} labels."
+    )
+
+
+def _show(options: dict[str, str], plain: list[str]) -> None:
+    if len(plain) != 1:
+        raise ConfigError(f"data show needs one data set, got {' '.join(plain) or 'none'}.")
+    path = Path(plain[0])
+    with _as_store(path) as store:
+        for table in (summary(store, path), behaviours(store), labels(store)):
+            if table is not None:
+                console.print(table)
+                console.print()
+        if "out" in options:
+            from robopref.cli.data_drawing import draw
+
+            say(f"Picture: {draw(store, Path(options['out']))}")
+
+
+@contextmanager
+def _as_store(path: Path) -> Iterator[TrajectoryStore]:
+    """Open a store, or what another format holds as one that is gone afterwards."""
+    from robopref.data.interchange.convert import STORE, convert, format_of
+
+    kind = format_of(path)
+    if kind == STORE:
+        with TrajectoryStore.open(path) as store:
+            yield store
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "store"
+        for note in convert(path, made, lossy=True).notes:
+            say(f"  read as a store, {note}")
+        with TrajectoryStore.open(made) as store:
+            yield store
+
+
+def summary(store: TrajectoryStore, path: Path) -> Table:
+    """Return what there is, in a few lines."""
+    layout, count = store.layout, len(store)
+    origins = [store.provenance(i) for i in range(count)]
+    table = Table("", str(path), box=None, pad_edge=False)
+    table.add_row(
+        "episodes", f"{count}, of {_span(store.lengths, '.0f')} actions; {store.lengths.sum()} in all"
+    )
+    table.add_row("task", ", ".join(sorted({origin.task for origin in origins})) or "-")
+    table.add_row("environment", ", ".join(sorted({origin.env_id for origin in origins})) or "-")
+    table.add_row("observation, action", f"{layout.observation_size}, {layout.action_size} numbers")
+    table.add_row("rate", f"{layout.control_hz:g} actions/s")
+    table.add_row("keypoints", ", ".join(layout.keypoints) or "none")
+    table.add_row("ended by the task", f"{int(store.terminated.sum())} of {count}")
+    table.add_row("fingerprint", store.fingerprint()[:16])
+    return table
+
+
+def behaviours(store: TrajectoryStore) -> Table | None:
+    """Return episodes, returns and successes of each behaviour, the best first."""
+    if len(store) == 0:
+        return None
+    names = np.array([store.provenance(i).behaviour for i in range(len(store))])
+    table = Table(
+        "behaviour", "episodes", "actions", "return", "least", "most", "success", box=None, pad_edge=False
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [(name, names == name) for name in sorted(set(names.tolist()))]
+    rows.sort(key=lambda row: -float(store.returns[row[1]].mean()))
+    for name, chosen in [*rows, ("all", np.ones(len(names), bool))]:
+        returns = store.returns[chosen]
+        table.add_row(
+            name,
+            str(int(chosen.sum())),
+            _span(store.lengths[chosen], ".0f"),
+            f"{returns.mean():.1f} ± {returns.std():.1f}",
+            f"{returns.min():.1f}",
+            f"{returns.max():.1f}",
+            f"{store.successes[chosen].mean():.0%}",
+        )
+    return table
+
+
+def labels(store: TrajectoryStore) -> Table | None:
+    """Return how often each annotator of each source gave each answer; None where there are no labels."""
+    if not (Path(store.path) / "labels.sqlite").exists():
+        return None
+    from robopref.data.label_store import LabelStore
+
+    with LabelStore.beside(store) as held:
+        given = list(held.judgements().values())
+    answers = Counter(
+        (j.source, j.annotator, j.answer if isinstance(j.answer, str) else "soft") for j in given
+    )
+    kinds = ("a", "b", "equal", "soft", "skip")
+    table = Table("labels by", "annotator", "all", *kinds, box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for source, annotator in sorted({key[:2] for key in answers}):
+        counts = [answers[source, annotator, kind] for kind in kinds]
+        table.add_row(source, annotator, str(sum(counts)), *map(str, counts))
+    return table
+
+
+def _span(values: np.ndarray, form: str) -> str:
+    if len(values) == 0:
+        return "0"
+    low, high = format(values.min(), form), format(values.max(), form)
+    return low if low == high else f"{low} to {high}"
