@@ -122,12 +122,12 @@ def compare(store: TrajectoryStore, flip: float, rng: np.random.Generator) -> Pr
     label = (store.returns[a] > store.returns[b]).astype(np.float32)
     wrong = rng.choice(len(label), round(flip * len(label)), replace=False)
     label[wrong] = 1 - label[wrong]
-    sides = [Segments(x, np.zeros(len(x), np.int64), np.full(len(x), HORIZON)) for x in (a, b)]
-    return Preferences(*sides, label, np.ones_like(label))
+    side_a, side_b = (Segments(x, np.zeros(len(x), np.int64), np.full(len(x), HORIZON)) for x in (a, b))
+    return Preferences(side_a, side_b, label, np.ones_like(label))
 
 
 def success(policy: OfflinePolicy, seed: int) -> float:
-    """Share of fresh reset states from which the tip ends within 0.1 of the goal."""
+    """Share of fresh reset states from which the tip ends within 0.2 of the goal."""
 
     def act(joints: np.ndarray, goals: np.ndarray) -> np.ndarray:
         return policy.act(torch.from_numpy(observe(joints, goals)).float())[:, 0].numpy()

@@ -173,9 +173,9 @@ def preferred_right(tmp_path):
         for d in directions
     ]
     a, b = np.nonzero(np.triu(np.ones((30, 30)), 1))
-    columns = [(x, np.zeros(len(x), np.int64), np.full(len(x), 8)) for x in (a, b)]
+    side_a, side_b = (Segments(x, np.zeros(len(x), np.int64), np.full(len(x), 8)) for x in (a, b))
     label = np.where(directions[a] == directions[b], 0.5, directions[a] > directions[b]).astype(np.float32)
-    preferences = Preferences(*(Segments(*c) for c in columns), label, np.ones(len(label), np.float32))
+    preferences = Preferences(side_a, side_b, label, np.ones(len(label), np.float32))
     with store_of(tmp_path / "store", episodes) as store:
         yield store, preferences
 
