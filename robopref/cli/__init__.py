@@ -9,6 +9,7 @@ from robopref.errors import RoboprefError, unknown_name
 VERBS = {
     "run": "one experiment from data to report, e.g. experiment=pearl env.task=door-close",
     "collect": "simulated episodes of graded quality -> a trajectory store",
+    "label": "people compare clips in the browser -> labels",
     "label-scripted": "a scripted teacher compares episodes -> labels",
     "align": "labels of source tasks -> labels of a target task",
     "train-reward": "labels -> a reward model",

@@ -27,7 +27,7 @@ REQUIRED = (
     "lightning-fabric",
     "wandb",
 )
-EXTRAS = {"hydra-submitit-launcher": "slurm"}
+EXTRAS = {"fastapi": "label", "hydra-submitit-launcher": "slurm"}
 STATES = {"ok": "[green]ok[/]", "optional": "[yellow]optional[/]", "missing": "[red]missing[/]"}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from robopref.cli import build
+from robopref.cli.label import label
 from robopref.cli.launch import register_resolvers
 from robopref.cli.show import say, show_report
 from robopref.data.store import TrajectoryStore
@@ -201,6 +202,7 @@ def evaluate(config: DictConfig) -> float:
 VERB_FUNCTIONS = {
     "run": run,
     "collect": collect,
+    "label": verb(label),
     "label-scripted": label_scripted,
     "align": align,
     "train-reward": train_reward,

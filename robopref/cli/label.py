@@ -1,0 +1,56 @@
+"""``robopref label``: people compare clips in the browser."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from robopref.cli import build
+from robopref.cli.show import say
+from robopref.data.label_store import LabelStore
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, DataError, MissingExtraError
+
+
+def label(config: DictConfig) -> None:
+    """Serve the labelling page until ctrl-C."""
+    try:
+        from robopref.labeling.app import Study, build_app
+        from robopref.labeling.serve import address, bind, choose_token, serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("fastapi", "uvicorn", "starlette", "pydantic"):
+            raise
+        raise MissingExtraError(
+            f"The labelling page needs {error.name}, which is not installed: pip install 'robopref[label]'"
+        ) from error
+    from robopref.labeling.clips import Library
+    from robopref.labeling.desk import Desk, annotator_name
+    from robopref.labeling.plan import make_plan
+    from robopref.labeling.studio import Studio
+
+    store = TrajectoryStore.open(build.required(config, "data", "a trajectory store, from robopref collect"))
+    if not len(store):
+        raise DataError(f"{store.path} holds no episodes. Collect some with robopref collect.")
+    if config.workers < 1:
+        raise ConfigError(
+            f"workers must be 1 or more, since clips are made beside the page; got {config.workers}."
+        )
+    annotator = None if config.annotator is None else annotator_name(str(config.annotator))
+    token = choose_token(config.host, config.token)
+    plan = make_plan(
+        store,
+        pairs=config.pairs,
+        segment_length=config.segment_length,
+        query=config.query,
+        seed=config.seed,
+        gold=config.gold,
+        shared=config.shared,
+    )
+    study = Study(store.provenance(0).task, str(config.question), bool(config.strength), annotator)
+    with LabelStore(config.labels) as labels, bind(config.host, config.port) as taken:
+        desk = Desk(plan, labels, store, repeated=config.repeated, mirrored=config.mirrored)
+        before = labels.count(source="human")
+        studio = Studio(Library(store, Path(config.clips), build.plain(config.view)), config.workers)
+        app = build_app(desk, studio, study, token=token)
+        say(f"{len(plan.pairs)} pairs of {store.path}; {before} human answers in {config.labels}")
+        serve(app, taken, address(taken, token), open_browser=config.open_browser)
+        say(f"\nStopped. {labels.count(source='human')} human answers in {config.labels}")

@@ -1,0 +1,242 @@
+"""The labelling application over HTTP: one page, its API, and the clips."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import PurePath
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from robopref.errors import ConfigError, DataError, RoboprefError
+from robopref.labeling.clips import Segment
+from robopref.labeling.desk import (
+    Choice,
+    Desk,
+    Question,
+    StaleQuestionError,
+    UnknownQuestionError,
+    annotator_name,
+)
+from robopref.labeling.guard import Guard
+from robopref.labeling.studio import NOW, SOON, Studio
+from robopref.labeling.tally import tally
+
+LOOK_AHEAD = 3  # pairs whose clips are made while a person looks at one
+CLIP_PATIENCE_S = 20.0  # then the page asks again
+FOREVER = "private, max-age=31536000, immutable"
+
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Key = Annotated[str, Path(max_length=64)]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the page shows around the clips.
+
+    Attributes:
+        task: Name of the task.
+        question: What people are asked.
+        strength: Whether "slightly better" is an answer.
+        annotator: Who labels; None asks each person for a name.
+    """
+
+    task: str
+    question: str
+    strength: bool
+    annotator: str | None
+
+
+class AnswerIn(BaseModel):
+    """An answer as the page sends it."""
+
+    model_config = ConfigDict(extra="forbid")
+    annotator: Name
+    question: Annotated[str, Field(max_length=64)]
+    choice: Choice
+    slightly: bool = False
+    note: Annotated[str, Field(max_length=2000)] | None = None
+    response_time_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+
+
+class UndoIn(BaseModel):
+    """Which answer is taken back."""
+
+    model_config = ConfigDict(extra="forbid")
+    annotator: Name
+    answer: Annotated[str, Field(max_length=64)]
+
+
+def build_app(desk: Desk, studio: Studio, study: Study, *, token: str | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        desk: Hands out questions and takes answers.
+        studio: Makes clips; closed when the application ends.
+        study: What the page says.
+        token: What every request must carry; None lets in this machine only.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(studio.close)
+
+    app = FastAPI(title="robopref label", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(Guard, token=token)
+    _explain_errors(app)
+    _serve_page(app)
+    _serve_clips(app, studio)
+
+    @app.get("/api/study")
+    def about() -> dict[str, Any]:
+        return asdict(study)
+
+    @app.get("/api/question")
+    def question(annotator: Annotated[str, Query(min_length=1, max_length=200)]) -> dict[str, Any]:
+        return _turn(desk, studio, annotator_name(annotator), retry=True)
+
+    @app.post("/api/answer")
+    def answer(given: AnswerIn) -> dict[str, Any]:
+        if given.slightly and not study.strength:
+            raise ConfigError("This study does not ask how much better a clip is.")
+        name = annotator_name(given.annotator)
+        desk.answer(
+            name,
+            given.question,
+            given.choice,
+            slightly=given.slightly,
+            note=(given.note or "").strip() or None,
+            response_time_s=given.response_time_s,
+        )
+        return _turn(desk, studio, name)
+
+    @app.post("/api/undo")
+    def undo(wanted: UndoIn) -> dict[str, Any]:
+        name = annotator_name(wanted.annotator)
+        desk.undo(name, wanted.answer)
+        return _turn(desk, studio, name)
+
+    return app
+
+
+def _turn(desk: Desk, studio: Studio, annotator: str, *, retry: bool = False) -> dict[str, Any]:
+    """Return all that the page needs for the next pair, and have its clips and the following ones made."""
+    question = desk.question(annotator)
+    given = desk.given(annotator)
+    shown = None if question is None else _shown(question, studio, retry)
+    upcoming = [
+        [studio.order(segment, SOON) for segment in pair] for pair in desk.upcoming(annotator, LOOK_AHEAD)
+    ]
+    return {
+        "annotator": annotator,
+        "question": shown,
+        "upcoming": upcoming,
+        "remaining": desk.remaining(annotator),
+        "tally": asdict(tally(given)),
+        "last": given[-1].judgement.uid if given else None,
+    }
+
+
+def _shown(question: Question, studio: Studio, retry: bool) -> dict[str, Any]:
+    def clip(segment: Segment) -> str:
+        key = studio.order(segment, NOW)
+        if retry:
+            studio.retry(key)
+            studio.order(segment, NOW)
+        return key
+
+    left, right = question.sides
+    return {"id": question.id, "left": clip(left), "right": clip(right)}
+
+
+def _serve_clips(app: FastAPI, studio: Studio) -> None:
+    @app.get("/api/clips/{key}")
+    async def clip(key: Key) -> dict[str, Any]:
+        """Wait for a clip; its state is ready, making or failed."""
+        result = studio.result(key)
+        if result is None:
+            raise HTTPException(404, "There is no such clip.")
+        made = asyncio.wrap_future(result)
+        made.add_done_callback(lambda future: future.cancelled() or future.exception())  # somebody looked
+        try:
+            async with asyncio.timeout(CLIP_PATIENCE_S):
+                filmed = await asyncio.shield(made)
+        except TimeoutError:
+            return {"state": "making"}
+        except (RoboprefError, OSError) as error:
+            return {"state": "failed", "reason": str(error)}
+        return {"state": "ready", **asdict(filmed)}
+
+    @app.get("/clips/{key}.mp4", response_class=FileResponse)
+    def video(key: Key) -> Response:
+        path = studio.path(key)  # found by name among the clips that were ordered: no path is built from it
+        if path is None:
+            raise HTTPException(404, "There is no such clip.")
+        return FileResponse(path, media_type="video/mp4", headers={"Cache-Control": FOREVER})
+
+
+def _serve_page(app: FastAPI) -> None:
+    folder = resources.files("robopref.labeling") / "static"
+    content = {
+        file.name: file.read_bytes() for file in folder.iterdir() if PurePath(file.name).suffix in _TYPES
+    }
+
+    def send(name: str) -> Response:
+        if name not in content:
+            raise HTTPException(404, "There is no such page.")
+        return Response(
+            content[name], media_type=_TYPES[PurePath(name).suffix], headers={"Cache-Control": "no-cache"}
+        )
+
+    @app.get("/", include_in_schema=False)
+    def page() -> Response:
+        return send("index.html")
+
+    @app.get("/static/{name}", include_in_schema=False)
+    def part(name: str) -> Response:
+        return send(name)
+
+
+def _explain_errors(app: FastAPI) -> None:
+    """Answer every failure with a sentence and no traceback."""
+
+    def say(status: int, sentence: str) -> JSONResponse:
+        return JSONResponse({"error": sentence}, status)
+
+    @app.exception_handler(StaleQuestionError)
+    async def stale(_: Request, error: StaleQuestionError) -> JSONResponse:
+        return say(409, str(error))
+
+    @app.exception_handler(ConfigError)
+    async def refused(_: Request, error: ConfigError) -> JSONResponse:
+        return say(422, str(error))
+
+    @app.exception_handler(UnknownQuestionError)
+    async def unknown(_: Request, error: UnknownQuestionError) -> JSONResponse:
+        return say(404, str(error))
+
+    @app.exception_handler(DataError)
+    async def impossible(_: Request, error: DataError) -> JSONResponse:
+        return say(503, str(error))
+
+    @app.exception_handler(StarletteHTTPException)
+    async def known(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return say(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        found = error.errors()[0]
+        return say(422, f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}")
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        return say(500, "The server made a mistake; its terminal says more. Nothing that was stored is lost.")

@@ -1,0 +1,214 @@
+"""From a segment of an episode to a clip that a browser plays.
+
+The recording's own video where there is one, else a replay in the simulator, else a drawing of the keypoints,
+with the reason. A clip is named by a hash of all that it is made from, so it can be kept and found again.
+
+Letters used in shapes: F frames, H and W height and width in pixels.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from robopref import files
+from robopref.data.store import TrajectoryStore
+from robopref.data.trajectory import Trajectory
+from robopref.errors import DataError, RenderingError
+from robopref.training.rollout import ENVIRONMENT_PREFIX
+from robopref.training.video import MAX_FPS, Frames, draw_keypoints, replay_frames, write_video
+
+VERSION = 1  # of how clips are made: part of their names
+RECORDING, RENDERER, KEYPOINTS = "recording", "renderer", "keypoints"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Which steps of which episode: ``length`` actions from ``start`` on."""
+
+    episode: int
+    start: int
+    length: int
+
+    def __str__(self) -> str:
+        return f"steps {self.start} to {self.start + self.length} of episode {self.episode}"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """All that is needed to film one segment, in any process.
+
+    Attributes:
+        segment: What is shown.
+        trajectory: The whole episode, which a replay needs.
+        control_hz: Actions per second.
+        view: Options of the environment that concern drawing, such as width, height and camera.
+        bounds: What drawings of keypoints show, (low, high) in metres: the same for all clips of a store.
+        video: The recording's own video, if it has one.
+        path: Where to write the clip.
+    """
+
+    segment: Segment
+    trajectory: Trajectory
+    control_hz: float
+    view: dict[str, float | int | str]
+    bounds: tuple[tuple[float, ...], tuple[float, ...]] | None
+    video: Path | None
+    path: Path
+
+    def __str__(self) -> str:
+        return f"the clip of {self.segment}"
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """How a clip came about, kept beside it as JSON.
+
+    Attributes:
+        drawn_by: "recording", "renderer" or "keypoints".
+        reason: Why nothing better drew it; empty where the best way worked.
+        fps: Frames per second, at the robot's own speed.
+        frames: How many there are.
+    """
+
+    drawn_by: str
+    reason: str
+    fps: float
+    frames: int
+
+
+@dataclass(frozen=True)
+class Library:
+    """The clips of one trajectory store: what they are called and where they are kept."""
+
+    store: TrajectoryStore
+    folder: Path
+    view: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    def clip(self, segment: Segment) -> Clip:
+        """Describe the clip of a segment."""
+        trajectory = self.store.episode(segment.episode)
+        video = None if trajectory.frames is None else self.store.path / trajectory.frames
+        bounds = self._bounds() if trajectory.keypoints else None
+        return Clip(
+            segment,
+            trajectory,
+            self.store.control_hz,
+            dict(self.view),
+            bounds,
+            video,
+            self.folder / f"{self._key(segment, trajectory)}.mp4",
+        )
+
+    def _key(self, segment: Segment, trajectory: Trajectory) -> str:
+        words = [VERSION, asdict(segment), dict(self.view), self.store.control_hz, trajectory.frames]
+        words.append(trajectory.provenance.to_json())
+        digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+        digest.update(trajectory.actions.tobytes())
+        for name in sorted(trajectory.keypoints):
+            digest.update(trajectory.keypoints[name].tobytes())
+        return digest.hexdigest()[:32]
+
+    def _bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the box around the keypoints of the first hundred episodes, with the odd outlier cut off."""
+        last = self.store.row_of(min(len(self.store), 100) - 1, 0)
+        points = np.concatenate(
+            [self.store.array(f"keypoints/{name}")[: last + 1] for name in self.store.layout.keypoints]
+        )
+        low, high = np.percentile(points, (0.5, 99.5), axis=0)
+        return tuple(low.tolist()), tuple(high.tolist())
+
+
+def film(clip: Clip, *, only: Sequence[str] = (RECORDING, RENDERER, KEYPOINTS), reason: str = "") -> Filmed:
+    """Make a clip in the best way that works, and write how it was made beside it.
+
+    Args:
+        clip: What to film, and where to write it.
+        only: The ways that may be tried.
+        reason: Why a better way was not tried.
+
+    Raises:
+        RenderingError: No way works, or the clip cannot be written; the message gives every reason.
+    """
+    every = max(1, math.ceil(clip.control_hz / MAX_FPS))
+    reasons = [reason] if reason else []
+    for way in only:
+        if way == RECORDING and clip.video is None:
+            continue
+        try:
+            frames = WAYS[way](clip, every)
+        except (RenderingError, DataError) as error:
+            reasons.append(str(error))
+            continue
+        filmed = Filmed(way, " ".join(reasons), clip.control_hz / every, len(frames))
+        write_video(clip.path, frames, fps=filmed.fps)
+        files.write_json(clip.path.with_suffix(".json"), asdict(filmed))
+        return filmed
+    raise RenderingError(f"There is no way to show {clip.segment}. {' '.join(reasons)}")
+
+
+def kept(path: Path) -> Filmed | None:
+    """Return how a clip was made that is there already and as good as it can be, else None.
+
+    A clip that had to be drawn is made anew, since what stopped the renderer may have been cured.
+    """
+    about = path.with_suffix(".json")
+    if not (path.is_file() and about.is_file()):
+        return None
+    try:
+        filmed = Filmed(**files.read_json(about))
+    except (DataError, TypeError):  # of another version, or damaged: make it again
+        return None
+    return None if filmed.reason else filmed
+
+
+def _recorded(clip: Clip, every: int) -> Frames:
+    """Cut the segment out of the recording's video, whose frames are spread evenly over the states."""
+    import imageio_ffmpeg
+
+    if clip.video is None or not clip.video.is_file():
+        raise RenderingError(f"The recording's video {clip.video} is missing.")
+    segment, states = clip.segment, clip.trajectory.length
+    steps = np.arange(segment.start, segment.start + segment.length + 1, every)
+    found: dict[int, Frames] = {}
+    try:
+        count = imageio_ffmpeg.count_frames_and_secs(clip.video)[0] or 0
+        wanted = np.rint(steps / states * (count - 1)).astype(int).tolist()
+        with closing(imageio_ffmpeg.read_frames(clip.video, pix_fmt="rgb24")) as reader:
+            width, height = next(reader)["size"]  # the first item tells about the video
+            for index, raw in enumerate(itertools.islice(reader, wanted[-1] + 1)):
+                if index in wanted:
+                    found[index] = np.frombuffer(raw, np.uint8).reshape(1, height, width, 3)
+        return np.concatenate([found[index] for index in wanted])
+    except (OSError, RuntimeError, ValueError, KeyError, IndexError, StopIteration) as error:
+        said = (str(error).strip().splitlines() or [""])[-1]
+        name = clip.video.name
+        raise RenderingError(f"The recording's video {name} cannot be read ({said}).") from error
+
+
+def _rendered(clip: Clip, every: int) -> Frames:
+    provenance, segment = clip.trajectory.provenance, clip.segment
+    view = {ENVIRONMENT_PREFIX + name: value for name, value in clip.view.items()}
+    return replay_frames(
+        replace(provenance, options={**provenance.options, **view}),
+        clip.trajectory.actions[: segment.start + segment.length],
+        every=every,
+        start=segment.start,
+    )
+
+
+def _drawn(clip: Clip, every: int) -> Frames:
+    states = slice(clip.segment.start, clip.segment.start + clip.segment.length + 1)
+    points = {name: path[states] for name, path in clip.trajectory.keypoints.items()}
+    bounds: Float[np.ndarray, "2 3"] | None = None if clip.bounds is None else np.array(clip.bounds)
+    return draw_keypoints(points, every=every, bounds=bounds)
+
+
+WAYS = {RECORDING: _recorded, RENDERER: _rendered, KEYPOINTS: _drawn}

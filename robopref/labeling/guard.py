@@ -1,0 +1,164 @@
+"""What stands between the network and the application: who may ask, what they may send, what leaves.
+
+- Without a token only this machine may ask, under its own names (which defeats DNS rebinding).
+- With one, every request must carry it: in a cookie, which the address that is printed sets, or a header.
+- What changes something must come from a page of this server, as JSON.
+- A request's body is bounded, and every answer carries a strict content security policy.
+"""
+
+import asyncio
+import json
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "robopref_token"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+MAX_BODY = 16 * 1024
+BODY_TIMEOUT_S = 10.0
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+class Refusal(Exception):
+    """A request that is not let in."""
+
+    def __init__(self, status: int, sentence: str):
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        app: What is guarded.
+        token: What every request must carry; None lets in whoever uses a name of this machine.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None = None):
+        self.app = app
+        self.token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        sets_cookie = False
+
+        async def dressed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = dict(HEADERS)
+                if sets_cookie:
+                    own["set-cookie"] = f"{COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+                there = {name for name, _ in message["headers"]}
+                if b"cache-control" not in there:
+                    own["cache-control"] = "no-store"
+                extra = [(name.encode(), value.encode()) for name, value in own.items()]
+                message = {**message, "headers": [*message["headers"], *extra]}
+            await send(message)
+
+        try:
+            sets_cookie = self._let_in(scope, headers)
+            self._check_writing(scope, headers)
+            receive = await _bounded(headers, receive)
+        except Refusal as refusal:
+            await _refuse(dressed, refusal, as_json=scope["path"].startswith("/api/"))
+            return
+        await self.app(scope, receive, dressed)
+
+    def _let_in(self, scope: Scope, headers: dict[str, str]) -> bool:
+        """Check the host or the token; return whether the answer is to leave the token as a cookie."""
+        if self.token is None:
+            if _host(headers.get("host", "")) not in LOOPBACK:
+                raise Refusal(403, "This server answers only to 127.0.0.1 and localhost.")
+            return False
+        kind, _, bearer = headers.get("authorization", "").partition(" ")
+        if self._is_token(_cookie(headers)) or (kind.lower() == "bearer" and self._is_token(bearer.strip())):
+            return False
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["method"] == "GET" and scope["path"] == "/" and self._is_token(asked):
+            return True
+        raise Refusal(
+            401, "This page needs the token that the server printed: open the address with ?token=."
+        )
+
+    def _is_token(self, got: str) -> bool:
+        return secrets.compare_digest(got.encode(), (self.token or "").encode())
+
+    def _check_writing(self, scope: Scope, headers: dict[str, str]) -> None:
+        """Refuse what another site's page may have sent in a person's name."""
+        if scope["method"] in ("GET", "HEAD"):
+            return
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+            raise Refusal(403, "This request comes from a page of another site.")
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Refusal(403, "This request comes from a page of another site.")
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            raise Refusal(415, "Send JSON, with content-type application/json.")
+
+
+async def _bounded(headers: dict[str, str], receive: Receive) -> Receive:
+    """Read the whole body, which must be small and come soon; return what hands it on."""
+    if headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")) > MAX_BODY:
+        raise Refusal(413, f"A request may carry {MAX_BODY} bytes at most.")
+    parts: list[Message] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while not parts or parts[-1].get("more_body", False):
+                parts.append(await receive())
+                size += len(parts[-1].get("body", b""))
+                if size > MAX_BODY:
+                    raise Refusal(413, f"A request may carry {MAX_BODY} bytes at most.")
+    except TimeoutError as error:
+        raise Refusal(408, "The request did not arrive in time.") from error
+
+    async def again() -> Message:
+        return parts.pop(0) if parts else await receive()
+
+    return again
+
+
+async def _refuse(send: Send, refusal: Refusal, *, as_json: bool) -> None:
+    body = (json.dumps({"error": refusal.sentence}) if as_json else refusal.sentence).encode()
+    kind = b"application/json" if as_json else b"text/plain; charset=utf-8"
+    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _host(header: str) -> str:
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:  # such as an unclosed bracket
+        return ""
+
+
+def _cookie(headers: dict[str, str]) -> str:
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""
