@@ -80,7 +80,7 @@ def episode_json(trajectory: Trajectory) -> str:
     )
 
 
-def read_header(text: str, sizes: tuple[int, int], where: str) -> Layout:
+def read_header(text: str | bytes, sizes: tuple[int, int], where: str) -> Layout:
     """Return the layout that :func:`header_json` describes, for arrays of these sizes.
 
     Args:

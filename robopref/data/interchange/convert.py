@@ -103,7 +103,8 @@ def convert(
         if source_format == STORE:
             episodes, steps = _write(source, made, target_format, ledger)
         else:
-            _reader(source_format)(source, made, ledger, observation)
+            with _explained(source):
+                _reader(source_format)(source, made, ledger, observation)
             with TrajectoryStore.open(made) as store:
                 episodes, steps = len(store), int(store.lengths.sum())
         notes = ledger.settle(lossy)
@@ -111,7 +112,8 @@ def convert(
         if labels and source_format == STORE:
             count = _export_labels(source, labels_of(made))
         elif labels:
-            count = _import_labels(labels_of(source), made)
+            with _explained(labels_of(source)):
+                count = _import_labels(labels_of(source), made)
         if labels_of(made).exists() and not made.is_dir():
             _move(labels_of(made), labels_of(target))
         _move(made, target)
@@ -199,6 +201,17 @@ def _import_labels(place: Path, made: Path) -> int:
                     f"{error} They came from {place}; labels=false converts the data without them."
                 ) from error
         return count
+
+
+@contextmanager
+def _explained(source: Path) -> Iterator[None]:
+    """Turn what damaged text and sizes do to the libraries below into a sentence."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source} is damaged: it holds text that is not UTF-8 ({error}).") from error
+    except MemoryError as error:
+        raise DataError(f"{source} is damaged, or too large for this machine's memory: {error}.") from error
 
 
 @contextmanager

@@ -20,8 +20,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
-        raise DataError(f"{path} is missing, truncated, or no HDF5 file ({error}).") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: damage inside, as the HDF5 library reports it
+        raise DataError(f"{path} is missing, damaged, truncated, or no HDF5 file ({error}).") from error
 
 
 def group(parent: h5py.Group, key: str, where: str) -> h5py.Group:

@@ -131,7 +131,7 @@ def _layout(info: Mapping[str, Any], keys: list[str], ours: pa.Table | None, pat
     widths = {key: int(np.prod(features[key]["shape"])) for key in keys}
     sizes = sum(widths.values()), int(np.prod(features[ACTION]["shape"]))
     if ours is not None:
-        text = (ours.schema.metadata or {}).get(KEY.encode(), b"").decode()
+        text = (ours.schema.metadata or {}).get(KEY.encode(), b"")
         return read_header(text, sizes, str(path / OURS))
     points = tuple(
         key.removeprefix(POINT)
@@ -272,7 +272,7 @@ def _table(file: Path, columns: tuple[str, ...] | list[str] | None = None) -> pa
         DataError: It is missing, truncated, no Parquet file, or lacks a column.
     """
     try:
-        with pq.ParquetFile(file) as opened:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
             missing = sorted(set(columns or ()) - set(opened.schema_arrow.names))
             if missing:
                 raise DataError(f"{file} has no column {', '.join(missing)}.")

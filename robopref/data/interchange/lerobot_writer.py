@@ -107,7 +107,7 @@ class _Shards:
             chunk, file = divmod(self._number, FILES_PER_CHUNK)
             path = self._folder / DATA_PATH.format(chunk_index=chunk, file_index=file)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(path, self._schema)
+            self._writer = pq.ParquetWriter(path, self._schema, write_page_checksum=True)
         self._writer.write_table(table)
         self._bytes += table.nbytes
         chunk, file = divmod(self._number, FILES_PER_CHUNK)
@@ -227,4 +227,4 @@ def _info(store: TrajectoryStore, features: dict[str, dict[str, Any]], tasks: in
 
 def _write(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path)
+    pq.write_table(table, path, write_page_checksum=True)
