@@ -156,3 +156,14 @@ def test_contrasts_of_context_are_bradley_terry():
     torch.testing.assert_close(
         contrast.with_visual_preference(torch.ones(1), a, b, weight=2.0), 1 + 2 * expected
     )
+
+
+def test_the_collapse_gate_names_what_went_wrong_and_takes_nan_for_a_collapse():
+    assert audits.collapse(-0.9, 9.0) == {"chosen_change": -0.9, "kl": 9.0, "collapsed": False, "reason": ""}
+    fallen = audits.collapse(-1.5, 0.2)
+    assert fallen["collapsed"]
+    assert "lost 1.5 nats" in str(fallen["reason"])
+    assert "divergence" not in str(fallen["reason"])
+    assert "11 nats" in str(audits.collapse(0.0, 11.0)["reason"])
+    assert audits.collapse(float("nan"), 0.0)["collapsed"]
+    assert not audits.collapse(-1.5, 20.0, fall=2.0, drift=30.0)["collapsed"]

@@ -10,7 +10,7 @@ from robopref.errors import ConfigError
 from robopref.files import write_json
 from robopref.methods.components import Component, Fit
 from robopref.methods.phases.lab import Lab, file_content, stream
-from robopref.methods.phases.label import content, read_labels
+from robopref.methods.phases.label import content, read_labels, true_labels
 from robopref.methods.phases.reward import split_by_episode
 from robopref.objectives.audits import collapse
 from robopref.policies.preference import PreferencePolicy
@@ -77,8 +77,9 @@ def train_direct(
 ) -> Path:
     """Learn a policy from labels without a reward model; returns its folder.
 
-    Beside the weights lies ``metrics.json``: accuracy, margin and likelihoods on the pairs that it learned
-    from and on pairs of episodes that were held out, and the verdict of the collapse gate.
+    Beside the weights lies ``metrics.json``: accuracy, margin and likelihoods on the pairs that it learned from
+    and on pairs of held-out episodes (against the true order where the environment gives rewards, and against
+    their labels otherwise), and the verdict of the collapse gate.
 
     Args:
         lab: Where it is kept.
@@ -112,7 +113,9 @@ def train_direct(
             train = train.select(np.sort(rng.choice(len(train), max_pairs, replace=False)))
         fabric = lab.fabric()
         pairs = preference_tensors(store, train, fabric.device)
-        test = preference_tensors(store, kept, fabric.device, allow_only_ties=True) if len(kept) else None
+        judged = true_labels(kept, store)
+        measurable = bool((judged.label != 0.5).any())
+        test = preference_tensors(store, judged, fabric.device, allow_only_ties=True) if measurable else None
         learner = build(policy, store, lab.seed)
         learner.start_from(load_policy(reference))
         with lab.log() as log:
