@@ -77,9 +77,9 @@ def train_direct(
 ) -> Path:
     """Learn a policy from labels without a reward model; returns its folder.
 
-    Beside the weights lies ``metrics.json``: accuracy, margin and likelihoods on the pairs that it learned from
-    and on pairs of held-out episodes (against the true order where the environment gives rewards, and against
-    their labels otherwise), and the verdict of the collapse gate.
+    Beside the weights lies ``metrics.json``: accuracy, margin and likelihoods on the pairs that it learned
+    from and on pairs of held-out episodes (against the true order where the environment gives rewards, and
+    against their labels otherwise), and the verdict of the collapse gate.
 
     Args:
         lab: Where it is kept.
