@@ -1,6 +1,5 @@
 """A picture of a data set: returns by behaviour, and where its keypoints went."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def draw(store: TrajectoryStore, path: Path) -> Path:
     axes = figure.subplots(1, panels, squeeze=False)[0]
     _returns(axes[0], store)
     if panels > 1:
-        _paths(axes[1:], store)
+        _paths(list(axes[1:]), store)
     with replacing(path) as temporary:
         figure.savefig(temporary)
     return path
@@ -65,7 +64,7 @@ def _returns(axis: Any, store: TrajectoryStore) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _paths(axes: Sequence[Any], store: TrajectoryStore) -> None:
+def _paths(axes: list[Any], store: TrajectoryStore) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection

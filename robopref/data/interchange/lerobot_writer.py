@@ -174,7 +174,7 @@ def _hub_features(features: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         name: value
         if features[name]["shape"] == [1]
-        else {"feature": value, "length": features[name]["shape"][0], "_type": "Sequence"}
+        else {"feature": value, "length": features[name]["shape"][0], "_type": "List"}
         for name, value in plain.items()
     }
 

@@ -1,0 +1,271 @@
+"""LeRobotDataset v3.0, held against a data set that LeRobot 0.4.4 wrote (``lerobot_sample``).
+
+LeRobot itself needs other versions of numpy and torch than robopref. To load with it what robopref wrote,
+give the Python of an environment where it is installed (``uv pip install lerobot==0.4.4``):
+
+    ROBOPREF_LEROBOT_PYTHON=/path/to/env/bin/python pytest tests/data/test_interchange_lerobot.py
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from robopref.data import TrajectoryStore
+from robopref.data.interchange.convert import convert
+from robopref.data.interchange.lerobot_writer import statistics
+from robopref.errors import ConfigError, DataError
+
+SAMPLE = Path(__file__).parent / "lerobot_sample"
+LEROBOT = os.environ.get("ROBOPREF_LEROBOT_PYTHON")
+
+
+@pytest.fixture
+def sample(tmp_path):
+    shutil.copytree(SAMPLE, tmp_path / "sample")
+    return tmp_path / "sample"
+
+
+@pytest.fixture
+def ours(new_store, trajectory, tmp_path):
+    with new_store((4, 6)) as store:
+        store.append(trajectory(2, 3, success_at=2))
+    convert(tmp_path / "store", tmp_path / "ours", target_format="lerobot")
+    return tmp_path / "ours"
+
+
+def test_a_data_set_written_by_lerobot_becomes_a_store(sample, tmp_path):
+    with pytest.raises(
+        DataError, match=r"the feature 'temperature' \(float32\).*state after the last action"
+    ):
+        convert(sample, tmp_path / "made")
+    convert(sample, tmp_path / "made", lossy=True)
+    with TrajectoryStore.open(tmp_path / "made") as store:
+        assert store.lengths.tolist() == [3, 4, 5]
+        assert store.control_hz == 20
+        second = store.episode(1)
+        states = [[1, t, 1 + t / 10] for t in (0, 1, 2, 3, 3)]  # the last one repeated
+        assert np.array_equal(second.observations, np.array(states, np.float32))
+        assert second.actions.tolist() == [[-1, 0], [-1, -1], [-1, -2], [-1, -3]]
+        assert second.rewards.tolist() == [0, 0.25, 0.5, 0.75]
+        assert second.successes.tolist() == [False, False, False, True]
+        assert second.keypoints["hand"][:, 0].tolist() == [0, 1, 2, 3, 3]
+        assert second.terminated
+        tasks = [store.provenance(i).task for i in range(3)]
+        assert tasks == ["open the drawer", "close the drawer", "open the drawer"]
+
+
+def schema_of(file):
+    """Columns and types; ``list<element>`` however long, and text however long its offsets are."""
+    kinds = {pa.large_string(): "string"}
+    return {
+        field.name: kinds.get(field.type, str(field.type).replace("fixed_size_", "").split("[")[0])
+        for field in pq.read_schema(file)
+    }
+
+
+def test_our_tables_have_the_columns_and_types_of_lerobots(ours):
+    for name in (
+        "meta/episodes/chunk-000/file-000.parquet",
+        "data/chunk-000/file-000.parquet",
+        "meta/tasks.parquet",
+    ):
+        theirs, written = schema_of(SAMPLE / name), schema_of(ours / name)
+        shared = {key for key in theirs if "temperature" not in key and "keypoint" not in key}
+        assert shared <= written.keys()
+        for key in sorted(shared):
+            # Least and largest of integers are integers there, and doubles here like all statistics.
+            if not key.startswith("stats/") or key.split("/")[-1] in ("mean", "std", "count", "q50"):
+                assert written[key] == theirs[key], key
+
+
+def test_our_description_has_the_fields_of_lerobots(ours):
+    theirs, written = (json.loads((p / "meta/info.json").read_text()) for p in (SAMPLE, ours))
+    assert written.keys() == theirs.keys()
+    for key in ("codebase_version", "data_path", "video_path", "chunks_size"):
+        assert written[key] == theirs[key]
+    shared = theirs["features"].keys() & written["features"].keys()
+    assert len(shared) >= 11
+    for key in shared - {"observation.state"}:
+        assert written["features"][key].keys() == theirs["features"][key].keys()
+        assert written["features"][key]["dtype"] == theirs["features"][key]["dtype"]
+    assert written["features"]["observation.state"]["shape"] == [5]
+    metadata = [
+        pq.read_schema(p / "data/chunk-000/file-000.parquet").metadata[b"huggingface"] for p in (SAMPLE, ours)
+    ]
+    one, other = (json.loads(text)["info"]["features"] for text in metadata)
+    same = one.keys() & other.keys() - {"observation.state"}  # whose length differs
+    assert {key: one[key] for key in same} == {key: other[key] for key in same}
+    assert one["observation.state"] | {"length": 5} == other["observation.state"]
+
+
+def test_statistics_are_lerobots_but_for_its_histogram_quantiles():
+    """Episode by episode: extremes, mean and deviation agree; quantiles here are exact."""
+    data = pq.read_table(SAMPLE / "data/chunk-000/file-000.parquet")
+    for row in pq.read_table(SAMPLE / "meta/episodes/chunk-000/file-000.parquet").to_pylist():
+        rows = data.slice(row["dataset_from_index"], row["length"])
+        values = np.array(rows["observation.state"].to_pylist(), np.float32)
+        found = statistics(values)
+        for key in ("min", "max", "mean", "std", "count"):
+            assert found[key] == pytest.approx(row[f"stats/observation.state/{key}"], rel=1e-5, abs=1e-6)
+        assert found["q50"] == pytest.approx(np.median(values, axis=0))
+
+
+@pytest.mark.skipif(LEROBOT is None, reason="needs ROBOPREF_LEROBOT_PYTHON, see the top of the file")
+def test_lerobot_itself_loads_what_we_wrote(ours, tmp_path):
+    code = """
+import json, sys
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+data = LeRobotDataset("robopref/test", root=sys.argv[1], delta_timestamps={"action": [0.0, 1 / 80]})
+rows = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in data[i].items()} for i in range(len(data))]
+print(json.dumps({"episodes": data.num_episodes, "rows": rows, "fps": data.fps}))
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [str(LEROBOT), "-c", code, str(ours)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    read = json.loads(done.stdout.splitlines()[-1])
+    assert (read["episodes"], read["fps"], len(read["rows"])) == (3, 80, 13)
+    with TrajectoryStore.open(tmp_path / "store") as store:
+        steps = [(e, t) for e in map(store.episode, range(3)) for t in range(e.length)]
+        for row, (episode, t) in zip(read["rows"], steps, strict=True):
+            assert np.array_equal(np.float32(row["observation.state"]), episode.observations[t])
+            assert np.array_equal(np.float32(row["action"][0]), episode.actions[t])
+            assert np.float32(row["next.reward"]) == episode.rewards[t]
+            assert row["task"] == "drawer-open"
+
+
+def test_many_episodes_go_to_several_files_and_come_back_in_order(new_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("robopref.data.interchange.lerobot_writer.FILE_MB", 0.0005)
+    monkeypatch.setattr("robopref.data.interchange.lerobot_writer.FILES_PER_CHUNK", 2)
+    new_store((4, 6, 3, 5, 2, 7)).close()
+    convert(tmp_path / "store", tmp_path / "ours", target_format="lerobot")
+    assert len(list((tmp_path / "ours/data").glob("chunk-*/file-*.parquet"))) > 2
+    assert len(list((tmp_path / "ours/data").glob("chunk-*"))) > 1
+    convert(tmp_path / "ours", tmp_path / "back")
+    with TrajectoryStore.open(tmp_path / "back") as back, TrajectoryStore.open(tmp_path / "store") as store:
+        assert back.fingerprint() == store.fingerprint()
+
+
+def edit_info(path, **changes):
+    file = path / "meta/info.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def edit_table(file, name, change):
+    table = pq.read_table(file)
+    values = change(table[name].to_pylist())
+    place = table.schema.get_field_index(name)
+    pq.write_table(
+        table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type)),
+        file,
+    )
+
+
+DATA, EPISODES = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "change", "sentence"),
+    [
+        (
+            DATA,
+            "timestamp",
+            lambda v: [v[0], v[2], v[1], *v[3:]],
+            r"episode 0: time runs from 0.1 s to 0.05 s at frame 2",
+        ),
+        (
+            DATA,
+            "frame_index",
+            lambda v: [*v[:4], 7, *v[5:]],
+            r"episode 1: frame_index must count from 0 without a gap",
+        ),
+        (
+            DATA,
+            "episode_index",
+            lambda v: [0, 1, 0, *v[3:]],
+            r"episode 0 should have 3 rows in one piece, but has 2",
+        ),
+        (
+            DATA,
+            "next.reward",
+            lambda v: [*v[:-1], None],
+            r"episode 2: 'next.reward' must be numbers without gaps",
+        ),
+        (DATA, "next.reward", lambda v: [*v[:-1], float("inf")], r"rewards holds inf"),
+        (
+            EPISODES,
+            "episode_index",
+            lambda v: [0, 2, 3],
+            r"episodes must be numbered from 0, got \[0, 2, 3\]",
+        ),
+        (EPISODES, "length", lambda v: [3, 4, 6], r"episode 2 should have 6 rows in one piece, but has 5"),
+        (EPISODES, "data/file_index", lambda v: [0, 0, 1], r"file-001.parquet is missing"),
+    ],
+)
+def test_tables_that_contradict_themselves_are_named(sample, tmp_path, file, column, change, sentence):
+    edit_table(sample / file, column, change)
+    with pytest.raises(DataError, match=sentence):
+        convert(sample, tmp_path / "made", lossy=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"codebase_version": "v2.1"},
+            "is a LeRobotDataset v2.1; robopref reads v3.0. LeRobot converts older ones",
+        ),
+        ({"data_path": "../../{chunk_index}/{file_index}"}, "leaves the data set's folder"),
+        ({"data_path": "{nothing}"}, "is no template"),
+        ({"features": {}}, "has no feature action, episode_index, frame_index"),
+        ({"features": None}, "describes no LeRobotDataset"),
+        ({"fps": "fast"}, "describes no LeRobotDataset"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(sample, tmp_path, changes, sentence):
+    edit_info(sample, **changes)
+    with pytest.raises(DataError, match=sentence.replace(".", r"\.")):
+        convert(sample, tmp_path / "made", lossy=True)
+
+
+def test_videos_are_a_loss_that_is_named(sample, tmp_path):
+    info = json.loads((sample / "meta/info.json").read_text())
+    camera = {"dtype": "video", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
+    edit_info(sample, features=info["features"] | {"observation.images.top": camera})
+    with pytest.raises(DataError, match=r"the feature 'observation.images.top' \(video\)"):
+        convert(sample, tmp_path / "made")
+    convert(sample, tmp_path / "made", lossy=True)
+
+
+def test_observations_can_be_joined_from_several_features(sample, tmp_path):
+    edit_info(
+        sample, features={**features_of(sample), "observation.heat": features_of(sample)["temperature"]}
+    )
+    table = pq.read_table(sample / DATA)
+    pq.write_table(table.append_column("observation.heat", table["temperature"]), sample / DATA)
+    convert(sample, tmp_path / "made", lossy=True, observation=["observation.heat", "observation.state"])
+    with TrajectoryStore.open(tmp_path / "made") as store:
+        assert store.episode(1).observations[1] == pytest.approx([20, 1, 1, 1.1])
+    with pytest.raises(ConfigError, match=r"no observation observation.hot\. There are: observation.heat"):
+        convert(sample, tmp_path / "other", lossy=True, observation=["observation.hot"])
+
+
+def features_of(path):
+    return json.loads((path / "meta/info.json").read_text())["features"]
+
+
+def test_a_data_set_that_another_tool_shortened_says_what_to_do(ours, tmp_path):
+    table = pq.read_table(ours / EPISODES)
+    pq.write_table(table.slice(0, 2), ours / EPISODES)
+    with pytest.raises(DataError, match=r"speaks of 3 episodes, but the data set has 2.*delete that file"):
+        convert(ours, tmp_path / "made", lossy=True)
+    (ours / "meta/robopref.parquet").unlink()
+    assert convert(ours, tmp_path / "made", lossy=True).episodes == 2
