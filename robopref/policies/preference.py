@@ -108,8 +108,8 @@ class PreferencePolicy(OfflinePolicy):
         self.imitation_weight, self.learn_deviation = imitation_weight, learn_deviation
         self.learning_rate = learning_rate
         shape = {name: self.config[name] for name in ("hidden", "activation", "deviation", "floor", "clip")}
-        generator = torch.Generator().manual_seed(seed)
-        self.actor = GaussianPolicy(observation_size, action_size, **shape, generator=generator)
+        shape["generator"] = torch.Generator().manual_seed(seed)
+        self.actor = GaussianPolicy(observation_size, action_size, **shape)
         self.reference = GaussianPolicy(observation_size, action_size, **shape).requires_grad_(False)
         self.reference.load_state_dict(self.actor.state_dict())
         self.actor.log_deviation.requires_grad_(learn_deviation and deviation is None)
@@ -201,14 +201,19 @@ class PreferencePolicy(OfflinePolicy):
     @torch.no_grad()
     def diagnose(self, batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
         """Measure ``accuracy``, ``margin``, ``chosen_change`` and so on over batches of pairs."""
-        totals: dict[str, float] = {}
-        pairs = 0
+        found: list[dict[str, Tensor]] = []
+        pairs: list[int] = []
+        untied: list[int] = []
         for batch in batches:
-            count = len(batch["labels"])
-            found = self.loss(batch)[1]
-            totals = {name: totals.get(name, 0.0) + count * float(value) for name, value in found.items()}
-            pairs += count
-        return {name: value / pairs for name, value in totals.items()}
+            found.append(self.loss(batch)[1])
+            pairs.append(len(batch["labels"]))
+            untied.append(int((batch["labels"] != 0.5).sum()))
+        means = {}
+        for name in found[0]:
+            weights = untied if name in ("accuracy", "margin") else pairs
+            total = sum(w * float(values[name]) for w, values in zip(weights, found, strict=True))
+            means[name] = total / max(sum(weights), 1)
+        return means
 
     # --- what the training loop asks for ------------------------------------------------------------------
 

@@ -224,6 +224,14 @@ def test_at_the_start_the_loss_is_log_two_and_the_divergence_nothing(preferred_r
     assert found["kl"] == found["margin"] == found["chosen_change"] == 0
 
 
+def test_ties_count_neither_for_accuracy_nor_for_the_margin_however_they_are_batched():
+    policy = constant()
+    right, tie = pair([0.5, 0.5], [-0.5, 0.5]), pair([0.9, 0.5], [-0.9, 0.5], 0.5)
+    found = policy.diagnose([tie, right, tie])
+    assert found["accuracy"] == 1
+    assert found["margin"] == pytest.approx(0.02, abs=1e-6)
+
+
 def test_a_training_that_is_taken_up_again_ends_with_the_same_numbers(tmp_path, preferred_right):
     store, preferences = preferred_right
     pairs = preference_tensors(store, preferences)
