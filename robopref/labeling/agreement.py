@@ -167,12 +167,24 @@ def krippendorff_alpha(
         return Estimate(float(value), None, None, n)
     if rng is None:
         raise ConfigError("An interval for alpha needs rng; pass resamplings=0 for none.")
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=resamplings).astype(np.float64)  # (R, P)
-    resampled = (weights @ own.reshape(n, -1)).reshape(resamplings, classes, classes)
+    resampled = _resampled(own, resamplings, rng)
     # A resampling in which all answers are the same agrees perfectly.
     spread = np.nan_to_num(_alpha(resampled, METRICS[metric]), nan=1.0)
     low, high = np.quantile(spread, [0.5 - level / 2, 0.5 + level / 2])
     return Estimate(float(value), float(low), float(high), n)
+
+
+def _resampled(
+    own: Float[np.ndarray, "P C C"], resamplings: int, rng: np.random.Generator
+) -> Float[np.ndarray, "R C C"]:
+    """Sum the coincidences of as many pairs, drawn with replacement; a few sums at a time, for memory."""
+    n, most = len(own), max(1, 2_000_000 // len(own))
+    flat = own.reshape(n, -1)
+    sums = [
+        rng.multinomial(n, np.full(n, 1 / n), size=min(most, resamplings - done)) @ flat
+        for done in range(0, resamplings, most)
+    ]
+    return np.concatenate(sums).reshape(resamplings, *own.shape[1:])
 
 
 def _alpha(
