@@ -77,6 +77,7 @@ def test_the_run_directory_depends_on_what_changes_a_result_and_on_nothing_else(
     base = composed("run").out
     assert composed("run").out == base
     assert composed("run", "device=cpu", "workers=1", "wandb.mode=disabled").out == base
+    assert composed("run", "env.view.camera=corner", "training.log_every=7").out == base
     assert composed("run", "reward=bradley_terry").out != base
     assert composed("run", "episodes=8").out != base
     assert composed("run", "seed=1").out.startswith("outputs/pearl/drawer-open/seed1-")

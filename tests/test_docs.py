@@ -1,16 +1,22 @@
 """The Python examples of docs/extending.md, run in their order; and the files that the docs name."""
 
+import os
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from robopref.data.store import TrajectoryStore
+
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "extending.md"
 
 
 def blocks(language):
-    text = (ROOT / "docs" / "extending.md").read_text()
+    text = PAGE.read_text()
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
@@ -29,8 +35,29 @@ def test_the_examples_for_extending_run(tmp_path, monkeypatch):
         sys.modules.pop("my_lab", None)
 
 
+def test_a_task_of_ones_own_is_collected_from_the_command_line(tmp_path):
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab" / "reach.py").write_text(blocks("python")[0])
+    (tmp_path / "my_conf" / "env").mkdir(parents=True)
+    (tmp_path / "my_conf" / "env" / "reach.yaml").write_text(blocks("yaml")[0])
+    command = re.search(r"^    (robopref collect --config-dir .*)$", PAGE.read_text(), re.MULTILINE)
+    assert command is not None
+    _, *arguments = shlex.split(command[1])
+    done = subprocess.run(
+        [Path(sys.executable).with_name("robopref"), *arguments, "episodes=4", "workers=0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(TrajectoryStore.open(tmp_path / "outputs" / "data" / "reach")) == 4
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/extending.md"])
 def test_every_path_that_a_page_links_to_exists(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert ((ROOT / page).parent / target).exists(), target
+    assert "RESULT" not in text

@@ -10,11 +10,20 @@ the data by themselves and must not be copied: a copy would stay behind when the
 # (MuJoCo's compiled names carry no type information)
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import mujoco
+try:
+    import mujoco
+except (RuntimeError, ImportError, AttributeError) as error:
+    if "MUJOCO_GL" not in os.environ:
+        raise
+    raise ValueError(
+        f"MuJoCo cannot be imported with MUJOCO_GL={os.environ['MUJOCO_GL']}: {error}. "
+        "Unset MUJOCO_GL, or use egl, osmesa (where it is installed) or disabled."
+    ) from error
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv

@@ -1,10 +1,12 @@
 """The command line: ``robopref <verb> key=value ...``. Light on purpose; a verb imports what it needs."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 
 from robopref.errors import RoboprefError, unknown_name
+from robopref.training.interruption import end_quietly
 
 VERBS = {
     "run": "one experiment from data to report, e.g. experiment=pearl env.task=door-close",
@@ -48,14 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(unknown_name("verb", verb, VERBS), file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, end_quietly)
     try:
         return _start(verb, rest)
     except RoboprefError as error:
         print(f"\nrobopref {verb}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\nrobopref {verb}: interrupted. The same command goes on from here.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        sentence = str(stop) or "Interrupted. The same command goes on from here."
+        print(f"\nrobopref {verb}: {sentence}", file=sys.stderr)
         return 130
+    except SystemExit as end:
+        if end.code == 128 + signal.SIGTERM:
+            print(f"\nrobopref {verb}: terminated. The same command goes on from here.", file=sys.stderr)
+        raise
 
 
 def _start(verb: str, rest: list[str]) -> int:

@@ -8,6 +8,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from robopref.cli.types import check_types, make
 from robopref.errors import ConfigError
 from robopref.methods.components import (
     Collection,
@@ -26,11 +27,12 @@ def pearl(config: DictConfig) -> Pearl:
     """Build the parts of PEARL from a composed ``run`` configuration."""
     training = config.training
     alignment = plain(config.alignment)
-    sources = alignment.pop("sources")
-    return Pearl(
+    sources = listed(alignment.pop("sources"))
+    return make(
+        Pearl,
         target=scene(config),
         sources=[scene(config, task) for task in sources],
-        collection=Collection(plain(config.behaviours), config.episodes, config.seed),
+        collection=collection(config),
         data_dir=Path(config.data_dir),
         teacher=component(config.teacher),
         alignment=component(alignment),
@@ -38,7 +40,7 @@ def pearl(config: DictConfig) -> Pearl:
         policy=component(config.policy),
         reward_fit=fit(config, "reward"),
         policy_fit=fit(config, "policy"),
-        evaluation=EvaluationPlan(**training.evaluation),
+        evaluation=make(EvaluationPlan, **training.evaluation),
         baselines={
             name: LearnedFrom(component(baseline.policy), str(baseline.rewards).lower())
             for name, baseline in config.baselines.items()
@@ -54,20 +56,21 @@ def direct(config: DictConfig) -> Direct:
     """Build the parts of direct preference optimisation from a composed ``run`` configuration."""
     training = config.training
     alignment = plain(config.alignment)
-    sources = alignment.pop("sources")
-    return Direct(
+    sources = listed(alignment.pop("sources"))
+    return make(
+        Direct,
         target=scene(config),
         sources=[scene(config, task) for task in sources],
-        collection=Collection(plain(config.behaviours), config.episodes, config.seed),
+        collection=collection(config),
         data_dir=Path(config.data_dir),
         labels_from=config.labels_from,
-        questions=Questions(**config.questions),
+        questions=make(Questions, **config.questions),
         teacher=component(config.teacher),
         alignment=component(alignment),
         policy=component(config.policy),
         clone_fit=fit(config, "clone"),
         policy_fit=fit(config, "policy"),
-        evaluation=EvaluationPlan(**training.evaluation),
+        evaluation=make(EvaluationPlan, **training.evaluation),
         held_out=training.held_out,
         max_pairs=training.max_pairs,
         seed=config.seed,
@@ -83,6 +86,8 @@ def plain(node: Any) -> Any:
 def component(settings: DictConfig | dict[str, Any]) -> Component:
     """Describe a part by its settings; building it checks them against the constructor."""
     values = settings if isinstance(settings, dict) else plain(settings)
+    constructor = hydra.utils.get_object(values["_target_"])
+    check_types(constructor, values, owner=f"{constructor.__name__}: ")
 
     def build(**arguments: Any) -> Any:
         try:
@@ -100,12 +105,13 @@ def scene(config: DictConfig, task: str | None = None) -> Scene:
     if task is not None:
         env = OmegaConf.merge(config, {"env": {"task": task}}).env
     values = plain(env)
-    return Scene(values["task"], values["id"], values["options"])
+    return Scene(values["task"], values["id"], values["options"], values.get("view") or {})
 
 
 def fit(config: DictConfig, what: str) -> Fit:
     """Return the training budget of the reward or the policy."""
-    return Fit(
+    return make(
+        Fit,
         **config.training[what],
         checkpoint_every=config.training.checkpoint_every,
         log_every=config.training.log_every,
@@ -114,14 +120,25 @@ def fit(config: DictConfig, what: str) -> Fit:
 
 def hardware(config: DictConfig) -> Hardware:
     """Return where things run."""
-    return Hardware(
-        str(config.device),
-        str(config.precision),
-        config.threads,
-        config.workers,
-        config.wandb.mode,
-        config.wandb.project,
+    return make(
+        Hardware,
+        device=str(config.device),
+        precision=str(config.precision),
+        threads=config.threads,
+        workers=config.workers,
+        wandb_mode=str(config.wandb.mode),
+        wandb_project=str(config.wandb.project),
     )
+
+
+def collection(config: DictConfig) -> Collection:
+    """Return how episodes are collected."""
+    return make(Collection, behaviours=plain(config.behaviours), episodes=config.episodes, seed=config.seed)
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list; one name stands for a list of one."""
+    return value if isinstance(value, list) else [value]
 
 
 def required(config: DictConfig, key: str, meaning: str) -> Any:

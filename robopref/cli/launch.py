@@ -1,5 +1,6 @@
 """From overrides to a running verb: composes the configuration, explains what does not fit, starts Hydra."""
 
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -8,15 +9,21 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from robopref.errors import ConfigError, unknown_name
+from robopref.files import cannot_write
 from robopref.training.run import fingerprint
 
-# keys that change no number
-NOT_RESULTS = ("device", "threads", "workers", "wandb", "out", "data_dir", "hydra")
+MULTIRUN = {"-m", "--multirun"}
+NOT_RESULTS = (  # options that change no number
+    *("device", "threads", "workers", "wandb", "out", "data_dir", "hydra", "env.view"),
+    *("training.checkpoint_every", "training.log_every", "training.evaluation.record"),
+)
 
 
 def launch(verb: str, overrides: list[str]) -> int:
@@ -26,8 +33,9 @@ def launch(verb: str, overrides: list[str]) -> int:
         ConfigError: An override names an option, group or choice that does not exist.
     """
     register_resolvers()
-    if not any(o.startswith("-") for o in overrides):
-        check(verb, overrides)
+    flags = {o for o in overrides if o.startswith("-")}
+    if not flags - MULTIRUN:
+        check(verb, [o for o in overrides if o not in flags], sweep=bool(flags))
     sys.argv = [f"robopref {verb}", *overrides]
     hydra.main(version_base="1.3", config_path="pkg://robopref.conf", config_name=verb)(_task(verb))()
     return 0
@@ -46,21 +54,41 @@ def register_resolvers() -> None:
 
 def _config_hash(*, _root_: DictConfig) -> str:
     everything = OmegaConf.to_container(_root_, resolve=False)
-    assert isinstance(everything, dict)
-    return fingerprint({key: value for key, value in everything.items() if key not in NOT_RESULTS})[:6]
+    for path in NOT_RESULTS:
+        *parents, key = path.split(".")
+        node: Any = everything
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(key, None)
+    return fingerprint(everything)[:6]
 
 
-def check(verb: str, overrides: list[str]) -> None:
+def check(verb: str, overrides: list[str], *, sweep: bool = False) -> None:
     """Compose once, so that a wrong override is answered with a sentence and not with Hydra's stack."""
     from hydra import compose, initialize_config_module
 
     try:
         with initialize_config_module("robopref.conf", version_base="1.3"):
-            compose(verb, overrides)
+            config = compose(verb, _first_of_each(overrides) if sweep else overrides)
+            folder = None if OmegaConf.is_missing(config, "out") else Path(config.out)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(verb, error)) from error
     finally:
         GlobalHydra.instance().clear()
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+
+
+def _first_of_each(overrides: list[str]) -> list[str]:
+    """The first job of a sweep."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [
+        f"{o.get_key_element()}={next(iter(o.sweep_string_iterator()))}" if o.is_sweep_override() else text
+        for o, text in zip(parsed, overrides, strict=True)
+    ]
 
 
 def _explain(verb: str, error: Exception) -> str:
@@ -68,7 +96,9 @@ def _explain(verb: str, error: Exception) -> str:
     if group := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         return unknown_name(group[1], group[2], choices(group[1]))
     if option := re.search(r"Could not override '([^']+)'", text):
-        parent = option[1].rpartition(".")[0]
+        parent, _, name = option[1].rpartition(".")
+        if name in _constructor_arguments(verb, parent):
+            return f"{option[1]} is not listed in the configuration; to set it, write +{option[1]}=..."
         return unknown_name("option", option[1], _options(verb, parent) or _options(verb, ""))
     return text.strip().splitlines()[0]
 
@@ -79,13 +109,24 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def _constructor_arguments(verb: str, parent: str) -> list[str]:
+    """Name what the part at ``parent`` can be made with, listed in its file or not."""
+    target = _node(verb, parent).get("_target_")
+    return list(inspect.signature(get_object(target)).parameters) if target else []
+
+
 def _options(verb: str, parent: str) -> list[str]:
     """Name a verb's options directly below ``parent``; none if there is no such parent."""
+    return [f"{parent}.{key}".lstrip(".") for key in _node(verb, parent)]
+
+
+def _node(verb: str, path: str) -> dict[str, Any]:
+    """Return what a verb's defaults compose to at a dotted path; empty if there is nothing."""
     from hydra import compose, initialize_config_module
 
     GlobalHydra.instance().clear()
     with initialize_config_module("robopref.conf", version_base="1.3"):
         node = OmegaConf.to_container(compose(verb), resolve=False)
-    for key in filter(None, parent.split(".")):
+    for key in filter(None, path.split(".")):
         node = node.get(key) if isinstance(node, dict) else None
-    return [f"{parent}.{key}".lstrip(".") for key in node] if isinstance(node, dict) else []
+    return {str(key): value for key, value in node.items()} if isinstance(node, dict) else {}

@@ -12,9 +12,10 @@ from robopref.cli import build
 from robopref.cli.label import label
 from robopref.cli.launch import register_resolvers
 from robopref.cli.show import say, show_report
+from robopref.cli.types import make
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, RoboprefError, unknown_name
-from robopref.methods.components import Collection, EvaluationPlan
+from robopref.methods.components import EvaluationPlan
 from robopref.methods.phases.lab import Lab
 from robopref.training.run import Run
 
@@ -74,7 +75,7 @@ def collect(config: DictConfig) -> None:
     """Collect episodes of one task."""
     from robopref.methods.phases.collect import collect_into
 
-    collection = Collection(build.plain(config.behaviours), config.episodes, config.seed)
+    collection = build.collection(config)
     collect_into(open_lab(config, config.env.task), Path(config.data), build.scene(config), collection)
 
 
@@ -104,7 +105,7 @@ def align(config: DictConfig) -> None:
 
     target = open_store(config, "target")
     paths = build.required(config, "sources", "folders of labelled stores, as [a,b]")
-    stores = [TrajectoryStore.open(path) for path in ([paths] if isinstance(paths, str) else paths)]
+    stores = [TrajectoryStore.open(path) for path in build.listed(build.plain(paths))]
     sources = {task_of(s): (s, f"sqlite:///{s.path}/labels.sqlite") for s in stores}
     if len(sources) < len(stores):
         raise ConfigError(f"Each source must be of another task, got {[task_of(s) for s in stores]}")
@@ -115,6 +116,8 @@ def align(config: DictConfig) -> None:
         target,
         task_of(target),
         config.labels,
+        annotator=config.annotator,
+        sources_of_labels=build.listed(build.plain(config.source)),
     )
     say(f"Labels: {config.labels}")
 
@@ -193,7 +196,7 @@ def evaluate(config: DictConfig) -> float:
         config.name,
         policy,
         build.scene(config),
-        EvaluationPlan(**config.training.evaluation),
+        make(EvaluationPlan, **config.training.evaluation),
         reward=None if config.reward_dir is None else Path(config.reward_dir),
     )
     return result["rate"]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from robopref.errors import ConfigError, unknown_name
+from robopref.training.collect import Behaviour
 from robopref.training.devices import PRECISIONS, resolve_device
 from robopref.training.metrics import WandbMode
 from robopref.training.rollout import make_environment
@@ -29,15 +30,28 @@ class Component:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A simulated task: its name, its Gymnasium id, and the options that ``gymnasium.make`` gets."""
+    """A simulated task.
+
+    Attributes:
+        task: Its name.
+        id: Its Gymnasium id, with the module that registers it.
+        options: What ``gymnasium.make`` gets and what happens depends on.
+        view: What ``gymnasium.make`` gets for films; no number depends on it.
+    """
 
     task: str
     id: str
     options: dict[str, Any]
+    view: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the numbers depend on."""
+        return {"task": self.task, "id": self.id, "options": self.options}
 
     def check(self) -> None:
         """Make the environment once, so that a misspelt task is refused before any work is done."""
-        make_environment(self.id, self.options).close()
+        make_environment(self.id, {**self.options, **self.view}).close()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +63,14 @@ class Collection:
     seed: int
 
     def __post_init__(self):
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+        if not self.behaviours:
+            raise ConfigError("behaviours is empty: give at least one, such as [{kind: expert, share: 1}]")
+        for behaviour in self.behaviours:
+            if not isinstance(behaviour, dict):
+                raise ConfigError(f"A behaviour is written as {{kind: expert, share: 1}}, got {behaviour!r}")
+            Behaviour.parse(behaviour)
         if self.episodes < 2:
             raise ConfigError(f"episodes must be at least 2 (a preference compares two), got {self.episodes}")
 

@@ -81,6 +81,8 @@ class Direct:
             self.alignment.check()
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"held_out must lie in [0, 1), got {self.held_out}")
+        if self.max_pairs is not None and self.max_pairs < 1:
+            raise ConfigError(f"max_pairs must be 1 or more, or null, got {self.max_pairs}")
         self.teacher.check()
         if not isinstance(self.policy.build(observation_size=1, action_size=1), PreferencePolicy):
             raise ConfigError("This method learns a policy from labels directly: policy=preference does that")

@@ -66,6 +66,8 @@ class Pearl:
             )
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"held_out must lie in [0, 1), got {self.held_out}")
+        if self.max_pairs is not None and self.max_pairs < 1:
+            raise ConfigError(f"max_pairs must be 1 or more, or null, got {self.max_pairs}")
         self.teacher.check()
         self.alignment.check()
         for part in (self.reward, self.policy, *(b.policy for b in self.baselines.values())):

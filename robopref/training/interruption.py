@@ -5,6 +5,11 @@ import threading
 from types import FrameType
 
 
+def end_quietly(number: int, frame: FrameType | None) -> None:
+    """Handle SIGTERM outside of training: what was written is whole, so there is nothing to wait for."""
+    raise SystemExit(128 + number)
+
+
 class Interruption:
     """Within ``with Interruption() as stop``, the first ctrl-C only sets ``stop.requested``.
 
@@ -20,11 +25,11 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            for number, default in (
-                (signal.SIGINT, signal.default_int_handler),
-                (signal.SIGTERM, signal.SIG_DFL),
+            for number, ours in (
+                (signal.SIGINT, (signal.default_int_handler,)),
+                (signal.SIGTERM, (signal.SIG_DFL, end_quietly)),
             ):
-                if signal.getsignal(number) == default:
+                if signal.getsignal(number) in ours:
                     self._earlier[number] = signal.signal(number, self._note)
         return self
 

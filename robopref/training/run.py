@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from robopref.errors import ConfigError, DataError
 from robopref.files import read_json, write_json, write_text
 
@@ -104,6 +106,7 @@ class Run:
         say: Receives one line of text per event (the command line prints it).
 
     Raises:
+        ConfigError: Another process is filling the directory.
         DataError: The directory cannot be written to, or its ``run.json`` is damaged.
     """
 
@@ -124,6 +127,13 @@ class Run:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"Cannot make the run directory {self.directory}: {error.strerror}.") from error
+        self._lock = FileLock(self.directory / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ConfigError(
+                f"Another process is filling {self.directory}. Wait for it, or choose another out=<folder>."
+            ) from error
         record = self.directory / "run.json"
         earlier = read_json(record)["phases"] if record.exists() else []
         self.phases = [PhaseRecord(**{**phase, "skipped": True}) for phase in earlier]
@@ -155,7 +165,7 @@ class Run:
         """
         path = self.directory / "phases" / f"{name.replace('/', '-')}.json"
         settings = json.loads(json.dumps(settings), parse_constant=str)  # JSON knows no infinity
-        earlier = read_json(path) if path.exists() else None
+        earlier = _read_phase(path) if path.exists() else None
         if earlier is not None and earlier["settings"] != settings:
             changed = ", ".join(differences(earlier["settings"], settings))
             raise ConfigError(
@@ -176,7 +186,8 @@ class Run:
         try:
             record |= {"result": _finite(work()), "status": "done"}
         except BaseException as error:
-            self._save(f"{'interrupted' if isinstance(error, KeyboardInterrupt) else 'failed'} in {name}")
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            self._save(f"{'interrupted' if stopped else 'failed'} in {name}")
             raise
         finally:
             record |= {"seconds": spent + time.perf_counter() - start, "peak_memory_mib": memory.mebibytes()}
@@ -185,8 +196,9 @@ class Run:
         return record["result"]
 
     def finish(self) -> None:
-        """Mark the run as complete."""
+        """Mark the run as complete, and let others open it."""
         self._save("complete")
+        self._lock.release()
 
     def _note(self, record: PhaseRecord) -> None:
         self.phases = [p for p in self.phases if p.name != record.name] + [record]
@@ -195,6 +207,13 @@ class Run:
     def _save(self, status: str) -> None:
         phases = [dataclasses.asdict(p) for p in self.phases]
         write_json(self.directory / "run.json", {**self._header, "status": status, "phases": phases})
+
+
+def _read_phase(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except DataError as error:
+        raise DataError(f"{error} Delete it to repeat this phase.") from error
 
 
 def _finite(result: dict[str, Any]) -> dict[str, Any]:

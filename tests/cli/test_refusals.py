@@ -1,5 +1,10 @@
 """What the command line says to input that it cannot use: a sentence, a code, and nothing lost."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from robopref.cli import main
@@ -46,6 +51,24 @@ def answer(arguments, capfd):
         (["run", "experiment=dpo", "labels_from=transfer"], "alignment.sources must be"),
         (["run", "experiment=dpo", "questions.pairs=null"], "questions.segment_length needs"),
         (["run", "wandb.mode=onlin"], "Did you mean 'online'?"),
+        (["run", "seed=abc"], "seed must be a whole number, got 'abc'"),
+        (["run", "seed=-1"], "seed must be 0 or more"),
+        (["run", "seed=null"], "seed must be a whole number"),
+        (["run", "episodes=2.5"], "episodes must be a whole number, got 2.5"),
+        (["run", "training.policy.steps=1.5"], "steps must be a whole number"),
+        (["run", "training.held_out=abc"], "held_out must be a number"),
+        (["run", "training.max_pairs=0"], "max_pairs must be 1 or more"),
+        (["run", "threads=abc"], "threads must be a whole number or null"),
+        (["run", "workers=-1"], "workers must be 0 or more"),
+        (["run", "behaviours=[]"], "behaviours is empty"),
+        (["run", "behaviours=[expert]"], "A behaviour is written as"),
+        (["run", "behaviours=[{kind: exprt}]"], "Did you mean 'expert'?"),
+        (["run", "reward.learning_rate=abc"], "GaussianReward: learning_rate must be a number, got 'abc'"),
+        (["run", "policy.discount=.nan"], "discount must be a number"),
+        (["run", "reward.flip_prob=0.1"], "write +reward.flip_prob="),
+        (["run", "out=/proc/x"], "Cannot write /proc/x"),
+        (["run", "-m", "rewrd=gaussian"], "Did you mean 'reward'?"),
+        (["run", "-m", "seed=0,1", "reward=gausian"], "Did you mean 'gaussian'?"),
         (["train-reward"], "data=<...> is missing"),
         (["train-policy", "data=nowhere"], "nowhere"),
         (["evaluate", "policy_dir=nowhere"], "nowhere"),
@@ -60,3 +83,15 @@ def test_bad_input_gets_a_sentence_and_no_traceback(tmp_path, monkeypatch, capfd
     assert sentence in said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.bin")), "something was computed before the refusal"
+
+
+@pytest.mark.parametrize("value", ["foo", "osmesa"])
+def test_a_back_end_that_mujoco_cannot_use_is_named(tmp_path, value):
+    environment = {**os.environ, "MUJOCO_GL": value, "COLUMNS": "200"}
+    command = [Path(sys.executable).with_name("robopref"), "run"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    if value == "osmesa" and done.returncode == 0:
+        pytest.skip("OSMesa is installed here")
+    assert done.returncode == 1
+    assert f"MUJOCO_GL={value}" in done.stderr
+    assert "Traceback" not in done.stderr

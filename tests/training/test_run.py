@@ -100,3 +100,11 @@ def test_differences_name_the_leaves():
         "a.c: 2, now 3",
         "d: None, now 4",
     ]
+
+
+def test_a_run_that_another_process_fills_is_refused(tmp_path):
+    first = open_run(tmp_path)
+    with pytest.raises(ConfigError, match="Another process is filling"):
+        open_run(tmp_path)
+    first.finish()
+    open_run(tmp_path)

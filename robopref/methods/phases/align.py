@@ -1,13 +1,14 @@
 """Labels of source tasks, carried to the episodes of a target task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from robopref.alignment.cpa import LabelledSet
-from robopref.data.preferences import label_matrix, preferences_from_matrix
+from robopref.data.preferences import Preferences, label_matrix, preferences_from_matrix
 from robopref.data.store import TrajectoryStore
+from robopref.errors import DataError
 from robopref.methods.components import Component
 from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import content, read_labels, store_labels
@@ -22,6 +23,9 @@ def align(
     target: TrajectoryStore,
     task: str,
     url: str | None = None,
+    *,
+    annotator: str = ANNOTATOR,
+    sources_of_labels: Sequence[str] = ("human", "teacher"),
 ) -> str:
     """Carry the labels of the sources to the target; returns the URL of the target's label store.
 
@@ -31,9 +35,14 @@ def align(
         target: Its episodes get the labels, with source ``transfer``.
         task: The target's name.
         url: Label store of the target; None keeps it in the run directory.
+        annotator: Under which name the target's labels are stored.
+        sources_of_labels: Which labels of the sources count: not those that were themselves transferred.
     """
     url = url or lab.label_url(task)
-    known = {name: read_labels(*source) for name, source in sources.items()}
+    known = {
+        name: whole_episodes_only(read_labels(store, labels, source=sources_of_labels), store)
+        for name, (store, labels) in sources.items()
+    }
 
     def work() -> dict[str, Any]:
         labelled = [
@@ -44,10 +53,10 @@ def align(
         truth = target.returns if np.ptp(target.returns) > 0 else None
         record.save(lab.run.directory / "alignment", true_returns=truth)
         preferences = preferences_from_matrix(record.labels, target.lengths, confidence=record.confidence)
-        store_labels(url, preferences, target, "transfer", ANNOTATOR)
+        store_labels(url, preferences, target, "transfer", annotator)
         accuracy = {} if truth is None else record.accuracy(truth)
         for name, share in accuracy.items():
-            lab.run.say(f"  {share:.1%} of the pairs are ordered right by {name.replace('_', ' ')}")
+            lab.run.say(f"  {share:.1%} of the pairs are ordered right by {name.replace('_', '-')}")
         return {"labels": len(preferences), "accuracy": accuracy}
 
     settings = {
@@ -58,6 +67,20 @@ def align(
         "target": target.fingerprint(),
         "seed": lab.seed,
         "labels": url,
+        "annotator": annotator,
     }
     lab.run.phase("align", settings, work)
     return url
+
+
+def whole_episodes_only(preferences: Preferences, store: TrajectoryStore) -> Preferences:
+    """Return the preferences, or refuse those of parts of episodes: alignment orders whole ones."""
+    for side in (preferences.a, preferences.b):
+        part = np.flatnonzero((side.start > 0) | (side.length < store.lengths[side.episode]))
+        if len(part):
+            episode, start, length = (column[part[0]] for column in (side.episode, side.start, side.length))
+            raise DataError(
+                f"An alignment needs labels of whole episodes, but {len(part)} labels of {store.path} "
+                f"compare segments, such as steps {start} to {start + length} of episode {episode}."
+            )
+    return preferences

@@ -17,7 +17,7 @@ from robopref.training.run import fingerprint
 
 def collect(lab: Lab, scene: Scene, collection: Collection, data_dir: Path) -> TrajectoryStore:
     """Collect episodes of one task, unless another run has collected the same ones."""
-    settings = {"scene": vars(scene), "collection": vars(collection)}
+    settings = {"scene": scene.identity, "collection": vars(collection)}
     return collect_into(lab, data_dir / f"{scene.task}-{fingerprint(settings)[:8]}", scene, collection)
 
 
@@ -39,7 +39,7 @@ def collect_into(lab: Lab, folder: Path, scene: Scene, collection: Collection) -
         lab.run.say(f"  {len(store)} episodes of {scene.task}, {rate:.0%} of them successful, in {folder}")
         return {"episodes": len(store), "success_rate": rate, "data": str(folder)}
 
-    settings = {"scene": vars(scene), "collection": vars(collection), "data": str(folder)}
+    settings = {"scene": scene.identity, "collection": vars(collection), "data": str(folder)}
     lab.run.phase(f"collect/{scene.task}", settings, work)
     return TrajectoryStore.open(folder)
 

@@ -37,8 +37,8 @@ def evaluate(
     settings = {
         "policy": file_content(policy / "model.safetensors"),
         "reward": None if reward is None else file_content(reward / "model.safetensors"),
-        "scene": vars(scene),
-        "evaluation": vars(plan),
+        "scene": scene.identity,
+        "episodes": plan.episodes,
         "seed": lab.seed,
     }
 
@@ -47,7 +47,7 @@ def evaluate(
             load_policy(policy),
             name=name,
             env_id=scene.id,
-            env_options=scene.options,
+            env_options={**scene.options, **scene.view},
             seeds=evaluation_seeds(plan.episodes, lab.seed * plan.episodes),
             workers=lab.hardware.workers,
             record=plan.record,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def store_labels(
     """Add labels in one transaction; a phase that was killed after it finds them and is content."""
     with LabelStore(url) as labels:
         there = labels.count(source=source, annotator=annotator)
-        if there not in (0, len(preferences)):
+        if there and content(labels.preferences(source=source, annotator=annotator)) != content(preferences):
             raise ConfigError(
                 f"{url} already holds {there} labels of the {source} {annotator!r}, made otherwise. "
                 "Choose another annotator= or another labels=."
@@ -117,7 +118,11 @@ def _rewards(
 
 
 def read_labels(
-    store: TrajectoryStore, url: str, *, source: str | None = None, annotator: str | None = None
+    store: TrajectoryStore,
+    url: str,
+    *,
+    source: str | Sequence[str] | None = None,
+    annotator: str | None = None,
 ) -> Preferences:
     """Read labels and check that they speak of these episodes."""
     with LabelStore(url) as labels:

@@ -8,7 +8,7 @@ import numpy as np
 
 from robopref.data.preferences import Preferences
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError
+from robopref.errors import ConfigError, DataError
 from robopref.files import write_json
 from robopref.methods.components import Component, Fit
 from robopref.methods.phases.lab import Lab, stream
@@ -63,6 +63,11 @@ def train_reward(
         train, kept = split_by_episode(preferences, len(store), held_out, rng)
         if max_pairs is not None and max_pairs < len(train):
             train = train.select(np.sort(rng.choice(len(train), max_pairs, replace=False)))
+        if not len(train):
+            raise DataError(
+                f"None of the {len(preferences)} labelled pairs is left to learn from: held_out={held_out} "
+                "keeps episodes aside, and pairs with one of them are not learned from."
+            )
         judged = true_labels(kept, store)
         measurable = bool((judged.label != 0.5).any())
         fabric = lab.fabric()
@@ -100,7 +105,10 @@ def train_reward(
 
     result = lab.run.phase("train-reward", settings, work)
     if "pair_accuracy" in result:
-        lab.run.say(f"  {result['pair_accuracy']:.1%} of held-out pairs ordered right")
+        share, pairs = result["pair_accuracy"], result["held_out_pairs"]
+        lab.run.say(f"  {share:.1%} of {pairs} held-out pairs are ordered right")
+    else:
+        lab.run.say("  no held-out pairs with an order, so the reward is not measured")
     return folder
 
 
