@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from robopref.data.label_store import LabelStore
 from robopref.data.preferences import Preferences
@@ -89,10 +89,10 @@ def estimate_reliability(
         DataError: There are no answers, or one is no class.
     """
     _check(answers, classes, prior, prior_accuracy, rounds)
-    given = _one_hot(answers, classes)  # (J, P, C)
+    given = _one_hot(answers, classes)
     imagined = np.full((classes, classes), prior * (1 - prior_accuracy) / (classes - 1))
     np.fill_diagonal(imagined, prior * prior_accuracy)
-    votes = given.sum(axis=0)
+    votes = given.sum(axis=1)
     total = votes.sum(axis=1, keepdims=True)
     truth = np.where(total > 0, votes / np.maximum(total, 1), 1 / classes)
     chances, confusion = _maximise(given, truth, imagined)
@@ -106,7 +106,7 @@ def estimate_reliability(
             break
         before = now
         chances, confusion = _maximise(given, truth, imagined)
-    return Reliability(confusion, chances, truth, history, given.sum((1, 2)).astype(np.int64))
+    return Reliability(confusion, chances, truth, history, given.sum((0, 2)).astype(np.int64))
 
 
 def weighted_preferences(labels: LabelStore, weights: Mapping[str, float]) -> Preferences:
@@ -125,32 +125,32 @@ def weighted_preferences(labels: LabelStore, weights: Mapping[str, float]) -> Pr
 
 
 def _maximise(
-    given: Bool[np.ndarray, "J P C"], truth: Float[np.ndarray, "P C"], imagined: Float[np.ndarray, "C C"]
+    given: Float[np.ndarray, "P J C"], truth: Float[np.ndarray, "P C"], imagined: Float[np.ndarray, "C C"]
 ) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, "J C C"]]:
     """Dawid and Skene's equations 2.3 and 2.4, with the prior and the symmetry."""
-    answered = truth[given.any(axis=(0, 2))]
-    chances = answered.mean(axis=0)
-    counts = np.einsum("pk,jpl->jkl", truth, given)
+    chances = truth[given.any(axis=(1, 2))].mean(axis=0)
+    pairs, annotators, classes = given.shape
+    counts = (truth.T @ given.reshape(pairs, -1)).reshape(classes, annotators, classes).swapaxes(0, 1)
     counts = (counts + counts[:, ::-1, ::-1]) / 2 + imagined
     return (chances + chances[::-1]) / 2, counts / counts.sum(axis=2, keepdims=True)
 
 
 def _expect(
-    given: Bool[np.ndarray, "J P C"], chances: Float[np.ndarray, " C"], confusion: Float[np.ndarray, "J C C"]
+    given: Float[np.ndarray, "P J C"], chances: Float[np.ndarray, " C"], confusion: Float[np.ndarray, "J C C"]
 ) -> tuple[Float[np.ndarray, "P C"], float]:
     """Dawid and Skene's equation 2.5: Bayes' rule for each pair; and the log likelihood of all answers."""
     tiny = 1e-300
-    log_joint = np.log(np.maximum(chances, tiny)) + np.einsum(
-        "jpl,jkl->pk", given, np.log(np.maximum(confusion, tiny))
-    )
+    logs = np.log(np.maximum(confusion, tiny)).swapaxes(1, 2).reshape(-1, len(chances))  # (J C, k)
+    log_joint = np.log(np.maximum(chances, tiny)) + given.reshape(len(given), -1) @ logs
     highest = log_joint.max(axis=1, keepdims=True)
     joint = np.exp(log_joint - highest)
     evidence = joint.sum(axis=1, keepdims=True)
     return joint / evidence, float((highest + np.log(evidence)).sum())
 
 
-def _one_hot(answers: Int[np.ndarray, "J P"], classes: int) -> Bool[np.ndarray, "J P C"]:
-    return answers[:, :, None] == np.arange(classes)
+def _one_hot(answers: Int[np.ndarray, "J P"], classes: int) -> Float[np.ndarray, "P J C"]:
+    """Return 1 where an annotator gave a class: one row a pair, so that EM is two matrix products."""
+    return (answers.T[:, :, None] == np.arange(classes)).astype(np.float64)
 
 
 def _check(answers: np.ndarray, classes: int, prior: float, accuracy: float, rounds: int) -> None:
