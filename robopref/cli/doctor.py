@@ -27,7 +27,7 @@ REQUIRED = (
     "lightning-fabric",
     "wandb",
 )
-EXTRAS = {"fastapi": "label", "hydra-submitit-launcher": "slurm"}
+EXTRAS = {"fastapi": "label", "hydra-submitit-launcher": "slurm", "minari": "interchange"}
 STATES = {"ok": "[green]ok[/]", "optional": "[yellow]optional[/]", "missing": "[red]missing[/]"}
 
 
