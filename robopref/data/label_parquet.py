@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from robopref.data.judgement import Judgement
 from robopref.errors import DataError
+from robopref.files import replacing
 
 FORMAT = "robopref-labels"
 VERSION = 1
@@ -52,12 +53,8 @@ def write_labels(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         [{name: row[name] for name in SCHEMA.names} for row in rows],
         schema=SCHEMA.with_metadata({_KEY: json.dumps(about).encode()}),
     )
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with replacing(path) as temporary:
         pq.write_table(table, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"Could not write the labels to {path}: {error}.") from error
 
 
 def read_labels(path: Path) -> list[dict[str, Any]]:

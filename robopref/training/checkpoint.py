@@ -5,7 +5,6 @@ leaves a whole file behind, and a full disk leaves the previous one. Nothing is 
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robopref.errors import DataError
+from robopref.files import replacing
 
 LAST_NAME = "last.safetensors"
 _KEY = "robopref-training"
@@ -34,23 +34,8 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], record: Map
         for name, tensor in tensors.items()
     }
     content = save(whole, {_KEY: json.dumps({"version": _VERSION, **record})})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"Cannot make the folder {path.parent}: {error.strerror or error}.") from error
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        kept = " What it held before is unchanged." if path.exists() else ""
-        raise DataError(f"Cannot write {path}: {error.strerror or error}.{kept}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -84,16 +69,5 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
 def remove_leftovers(path: str | Path) -> None:
     """Delete the temporary files that killed processes left beside ``path``; one process writes at a time."""
     path = Path(path)
-    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+    for temporary in path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"):
         temporary.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the renaming itself survive a power cut, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlparse
 
 from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.files import write_text
 
 LOG_NAME = "log.jsonl"
 WandbMode = Literal["auto", "online", "offline", "disabled"]
@@ -93,20 +94,11 @@ class RunLog:
         kept = [line for line in lines if not (line.get("phase") == phase and line.get("step", 0) > after)]
         if len(kept) == len(lines):
             return
-        temporary = self.path.with_name(f".{LOG_NAME}.{os.getpid()}.tmp")
+        self._file.close()
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in kept)
-                file.flush()
-                os.fsync(file.fileno())
-            self._file.close()
-            temporary.replace(self.path)
-        except OSError as error:
-            raise DataError(f"Cannot write {self.path}: {error.strerror or error}.") from error
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         finally:
-            temporary.unlink(missing_ok=True)
-            if self._file.closed:
-                self._file = self.path.open("a", encoding="utf-8")
+            self._file = self.path.open("a", encoding="utf-8")
 
     def close(self) -> None:
         """Close the file, and tell Weights & Biases that the run is over."""

@@ -9,7 +9,6 @@ Letters used in shapes: T actions of an episode, O observation entries, A action
 
 import itertools
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from jaxtyping import Float
 
 from robopref.data.trajectory import Trajectory
 from robopref.errors import DataError
-from robopref.training.run import read_json, write_json
+from robopref.files import read_json, replacing, write_json
 from robopref.training.video import Film, record_videos
 
 logger = logging.getLogger(__name__)
@@ -102,14 +101,8 @@ def _write_arrays(path: Path, trajectory: Trajectory, prediction: dict[str, np.n
         **prediction,
         **{f"keypoints/{name}": points for name, points in trajectory.keypoints.items()},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    try:
+    with replacing(path) as temporary:
         np.savez_compressed(temporary, **arrays)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"Cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _predicted(reward: Reward | None, trajectory: Trajectory) -> dict[str, Float[np.ndarray, " T"]]:

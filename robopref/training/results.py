@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from robopref.errors import ConfigError, DataError
-from robopref.training.run import read_json, write_json
+from robopref.files import read_json, write_json
 
 EVALUATION_SEEDS = 2**30  # environment seeds of evaluations count up from here; collected ones lie below
 LEVEL = 0.95

@@ -51,7 +51,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_and_nothing_else(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="Cannot make the folder"):
+    with pytest.raises(DataError, match="File exists"):
         save_checkpoint(tmp_path / "file" / "x", {}, {})
 
 
