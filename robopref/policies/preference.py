@@ -22,7 +22,6 @@ from robopref.objectives.description import POLICY
 from robopref.objectives.registry import choose
 from robopref.objectives.scores import REDUCTIONS, log_ratio, over_steps
 from robopref.objectives.tokens import gaussian_kl
-from robopref.objectives.unpaired import running_baseline
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.dataset import TransitionSampler
 from robopref.policies.gaussian import GaussianPolicy
@@ -71,7 +70,7 @@ class PreferencePolicy(OfflinePolicy):
 
     kind = "preference"
     baseline: Tensor
-    baseline_known: Tensor
+    baseline_batches: Tensor
 
     def __init__(
         self,
@@ -113,8 +112,8 @@ class PreferencePolicy(OfflinePolicy):
         self.reference = GaussianPolicy(observation_size, action_size, **shape).requires_grad_(False)
         self.reference.load_state_dict(self.actor.state_dict())
         self.actor.log_deviation.requires_grad_(learn_deviation and deviation is None)
-        self.register_buffer("baseline", torch.tensor(0.0))  # running mean score, for KTO and BCO
-        self.register_buffer("baseline_known", torch.tensor(False))
+        self.register_buffer("baseline", torch.tensor(0.0))  # mean score so far, for KTO and BCO
+        self.register_buffer("baseline_batches", torch.tensor(0.0))
 
     # --- the reference ------------------------------------------------------------------------------------
 
@@ -251,13 +250,15 @@ class PreferencePolicy(OfflinePolicy):
         return self.objective(score_a, score_b, labels, *extra, **further)
 
     def _baseline(self, scores: Tensor) -> Tensor:
-        """Running mean of scores: there is one task, so no segment under another task's instruction."""
-        updated = torch.where(
-            self.baseline_known, running_baseline(scores, self.baseline), running_baseline(scores)
-        )
+        """Mean score of the training so far: there is one task, so no segment of another instruction.
+
+        A mean of the last batches alone would follow the scores down and anchor nothing.
+        """
+        share = 1 / (self.baseline_batches + 1)
+        updated = torch.lerp(self.baseline, scores.detach().mean(), share)
         if self.training:
             self.baseline.copy_(updated)
-            self.baseline_known.fill_(True)
+            self.baseline_batches += 1
         return updated
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -109,7 +109,7 @@ def test_simpo_scales_mean_likelihoods_by_its_own_beta_and_asks_for_a_margin():
     assert policy.loss(pair([0.5, 0.5], [-0.5, 0.5, 0.5]))[0].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_kto_judges_each_segment_against_the_mean_of_the_batch_and_remembers_it():
+def test_kto_judges_each_segment_against_the_mean_score_of_the_training_so_far():
     # scores 0.1 * (0.16, -0.04) = 0.016, -0.004; their mean 0.006 is the baseline
     policy = constant(objective="kto")
     loss = policy.loss(pair([0.5, 0.5], [-0.5, 0.5]))[0].item()
@@ -117,10 +117,10 @@ def test_kto_judges_each_segment_against_the_mean_of_the_batch_and_remembers_it(
     assert loss == pytest.approx((up + down) / 2, rel=1e-5)
     assert policy.baseline.item() == pytest.approx(0.006, abs=1e-7)
     policy.loss(pair([0.5, 0.5], [0.5, 0.5]))  # mean 0.016
-    assert policy.baseline.item() == pytest.approx(0.9 * 0.006 + 0.1 * 0.016, abs=1e-7)
+    assert policy.baseline.item() == pytest.approx((0.006 + 0.016) / 2, abs=1e-7)
     policy.eval()
     policy.loss(pair([0.9], [0.9]))
-    assert policy.baseline.item() == pytest.approx(0.9 * 0.006 + 0.1 * 0.016, abs=1e-7)
+    assert policy.baseline.item() == pytest.approx((0.006 + 0.016) / 2, abs=1e-7)
 
 
 def test_token_level_dpo_takes_the_closed_form_divergence():
