@@ -25,7 +25,7 @@ def label(config: DictConfig) -> None:
     from robopref.labeling.clips import Library
     from robopref.labeling.desk import Desk, annotator_name
     from robopref.labeling.plan import make_plan
-    from robopref.labeling.studio import Studio
+    from robopref.labeling.studio import SOON, Studio
 
     store = TrajectoryStore.open(build.required(config, "data", "a trajectory store, from robopref collect"))
     if not len(store):
@@ -50,6 +50,8 @@ def label(config: DictConfig) -> None:
         desk = Desk(plan, labels, store, repeated=config.repeated, mirrored=config.mirrored)
         before = labels.count(source="human")
         studio = Studio(Library(store, Path(config.clips), build.plain(config.view)), config.workers)
+        for segment in {s for pair in desk.upcoming(annotator or "", 2) for s in pair}:
+            studio.order(segment, SOON)  # while the browser starts
         app = build_app(desk, studio, study, token=token)
         say(f"{len(plan.pairs)} pairs of {store.path}; {before} human answers in {config.labels}")
         serve(app, taken, address(taken, token), open_browser=config.open_browser)

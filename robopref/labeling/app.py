@@ -236,7 +236,3 @@ def _explain_errors(app: FastAPI) -> None:
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         found = error.errors()[0]
         return say(422, f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}")
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return say(500, "The server made a mistake; its terminal says more. Nothing that was stored is lost.")

@@ -3,11 +3,13 @@
 - Without a token only this machine may ask, under its own names (which defeats DNS rebinding).
 - With one, every request must carry it: in a cookie, which the address that is printed sets, or a header.
 - What changes something must come from a page of this server, as JSON.
-- A request's body is bounded, and every answer carries a strict content security policy.
+- A request's body is bounded, a mistake is answered without its traceback, and every answer carries a
+  strict content security policy.
 """
 
 import asyncio
 import json
+import logging
 import secrets
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +20,7 @@ COOKIE = "robopref_token"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_BODY = 16 * 1024
 BODY_TIMEOUT_S = 10.0
+MISTAKE = "The server made a mistake; its terminal says more. Nothing that was stored is lost."
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
@@ -61,10 +64,12 @@ class Guard:
                 await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        sets_cookie = False
+        sets_cookie = started = False
 
         async def dressed(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 own = dict(HEADERS)
                 if sets_cookie:
                     own["set-cookie"] = f"{COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict"
@@ -75,14 +80,18 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
+        as_json = scope["path"].startswith("/api/")
         try:
             sets_cookie = self._let_in(scope, headers)
             self._check_writing(scope, headers)
-            receive = await _bounded(headers, receive)
+            await self.app(scope, await _bounded(headers, receive), dressed)
         except Refusal as refusal:
-            await _refuse(dressed, refusal, as_json=scope["path"].startswith("/api/"))
-            return
-        await self.app(scope, receive, dressed)
+            await _refuse(dressed, refusal, as_json=as_json)
+        except Exception:
+            if started:
+                raise
+            logging.getLogger(__name__).exception("%s %s failed", scope["method"], scope["path"])
+            await _refuse(dressed, Refusal(500, MISTAKE), as_json=as_json)
 
     def _let_in(self, scope: Scope, headers: dict[str, str]) -> bool:
         """Check the host or the token; return whether the answer is to leave the token as a cookie."""

@@ -1,0 +1,271 @@
+"""The labelling application over HTTP: what it does, and what it refuses."""
+
+import asyncio
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from robopref.data.label_store import LabelStore
+from robopref.labeling.app import Study, build_app
+from robopref.labeling.clips import Library
+from robopref.labeling.desk import Desk
+from robopref.labeling.guard import MAX_BODY
+from robopref.labeling.plan import make_plan
+from robopref.labeling.studio import Studio
+from tests.labeling.made import made_store
+
+TOKEN = "a-token-of-the-team"
+HERE = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Starts an application; all share one store, and the studio that draws its clips."""
+    store = made_store(tmp_path_factory.mktemp("lab") / "store")
+    studio = Studio(Library(store, store.path / "clips"))
+    with LabelStore.beside(store) as labels:
+        desk = Desk(make_plan(store, pairs=28, shared=1.0), labels, store, repeated=0.0, mirrored=0.0)
+
+        def start(*, token=None, strength=False, base=HERE):
+            study = Study("toy", "Which?", strength, None)
+            return TestClient(
+                build_app(desk, studio, study, token=token), base, raise_server_exceptions=False
+            )
+
+        start.labels, start.desk = labels, desk
+        yield start
+    studio.close()
+
+
+@pytest.fixture
+def client(lab):
+    return lab()
+
+
+def ask(client, name):
+    return client.get("/api/question", params={"annotator": name}).json()
+
+
+def answer(client, name, question, choice="left", **more):
+    return client.post(
+        "/api/answer", json={"annotator": name, "question": question, "choice": choice, **more}
+    )
+
+
+def test_a_person_answers_takes_back_and_answers_otherwise(lab, client):
+    first = ask(client, "anna")
+    second = answer(client, "anna", first["question"]["id"], note=" why ", response_time_s=2.5).json()
+    assert (second["tally"]["answers"], second["last"]) == (1, first["question"]["id"])
+    assert second["question"]["id"] != first["question"]["id"]
+    back = client.post("/api/undo", json={"annotator": "anna", "answer": second["last"]}).json()
+    assert {back["question"][s] for s in ("left", "right")} == {
+        first["question"][s] for s in ("left", "right")
+    }
+    answer(client, "anna", back["question"]["id"], "equal", note="changed my mind")
+    (stored,) = lab.labels.judgements(annotator="anna").values()
+    assert (stored.answer, stored.note) == ("equal", "changed my mind")
+
+
+def test_an_answer_is_stored_before_the_next_pair_is_shown(lab, client):
+    for count in range(1, 4):
+        answer(client, "before", ask(client, "before")["question"]["id"])
+        assert lab.labels.count(annotator="before") == count
+
+
+def test_the_same_answer_twice_is_stored_once_and_another_is_a_conflict(lab, client):
+    question = ask(client, "twice")["question"]["id"]
+    replies = [answer(client, "twice", question) for _ in range(3)]
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.json()["question"]["id"] for reply in replies}) == 1
+    assert answer(client, "twice", question, "right").status_code == 409
+    assert lab.labels.count(annotator="twice") == 1
+
+
+def test_a_clip_is_made_and_sent_as_video_in_parts_if_wished(client):
+    key = ask(client, "viewer")["question"]["left"]
+    about = client.get(f"/api/clips/{key}").json()
+    assert (about["state"], about["drawn_by"], about["frames"], about["fps"]) == (
+        "ready",
+        "keypoints",
+        13,
+        20.0,
+    )
+    assert "nowhere" in about["reason"]  # why it was not rendered
+    whole = client.get(f"/clips/{key}.mp4")
+    assert whole.headers["content-type"] == "video/mp4"
+    assert whole.content[4:8] == b"ftyp"
+    part = client.get(f"/clips/{key}.mp4", headers={"Range": "bytes=0-9"})
+    assert (part.status_code, part.content) == (206, whole.content[:10])
+
+
+def test_every_answer_carries_strict_headers_and_no_page_has_inline_code(client):
+    page = client.get("/")
+    for reply in (page, client.get("/api/study"), client.get("/nowhere"), client.post("/api/answer")):
+        policy = reply.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert reply.headers["x-content-type-options"] == "nosniff"
+    assert not re.search(r"<script(?![^>]*src=)|style=|\son\w+=|https?:", page.text)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/clips/../labels.sqlite.mp4",
+        "/clips/..%2f..%2fetc%2fpasswd.mp4",
+        "/clips/%2e%2e%2flabels.mp4",
+        "/clips/" + "0" * 32 + ".mp4",
+        "/clips/" + "0" * 5000 + ".mp4",
+        "/api/clips/" + "0" * 32,
+        "/static/..%2fapp.py",
+        "/static/../app.py",
+        "/static/%2fetc%2fpasswd",
+    ],
+)
+def test_no_path_of_a_request_reaches_the_file_system(client, path):
+    reply = client.get(path)
+    assert reply.status_code in (404, 422)
+    assert set(reply.json()) == {"error"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"annotator": "x", "question": "y", "choice": "up"},
+        {"annotator": "", "question": "y", "choice": "left"},
+        {"annotator": "a\u0000", "question": "y", "choice": "left"},
+        {"annotator": "x", "question": "y" * 65, "choice": "left"},
+        {"annotator": "x", "question": "y", "choice": "left", "response_time_s": -1},
+        {"annotator": "x", "question": "y", "choice": "left", "response_time_s": 1e300},
+        {"annotator": "x", "question": "y", "choice": "left", "note": "n" * 2001},
+        {"annotator": "x", "question": "y", "choice": "left", "admin": True},
+        {"annotator": "x", "question": "y", "choice": "left", "slightly": True},  # this study does not ask
+        [],
+    ],
+)
+def test_a_malformed_answer_gets_a_sentence(client, body):
+    reply = client.post("/api/answer", json=body)
+    assert reply.status_code == 422
+    assert set(reply.json()) == {"error"}
+    assert "Traceback" not in reply.text
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"NaN", b'{"annotator": NaN}', b"[" * 9000])
+def test_what_is_no_json_gets_a_sentence(client, body):
+    reply = client.post("/api/answer", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code in (400, 422)
+    assert set(reply.json()) == {"error"}
+
+
+def test_an_unknown_question_is_not_found(client):
+    assert answer(client, "anna", "no-such-question").status_code == 404
+
+
+def test_a_huge_body_is_refused_whether_or_not_it_says_its_size(client):
+    huge = b"x" * (MAX_BODY + 1)
+    pieces = iter([huge[:9000]] * 4)
+    for content in (huge, pieces):
+        reply = client.post("/api/answer", content=content, headers={"Content-Type": "application/json"})
+        assert reply.status_code == 413
+
+
+def test_a_body_that_never_ends_is_given_up(lab, monkeypatch):
+    monkeypatch.setattr("robopref.labeling.guard.BODY_TIMEOUT_S", 0.05)
+    sent = []
+
+    async def never():
+        await asyncio.sleep(60)
+
+    async def keep(message):
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/api/answer", "query_string": b"", "headers": headers}
+    asyncio.run(lab().app(scope, never, keep))
+    assert sent[0]["status"] == 408
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "localhost.evil:8000"]
+)
+def test_a_name_that_is_not_this_machines_is_refused(client, host):
+    assert client.get("/api/study", headers={"Host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:9000", "[::1]:8000"])
+def test_this_machines_own_names_are_let_in(client, host):
+    assert client.get("/api/study", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_page_of_another_site_cannot_answer(lab, client, headers):
+    question = ask(client, "victim")["question"]["id"]
+    body = {"annotator": "victim", "question": question, "choice": "left"}
+    assert client.post("/api/answer", json=body, headers=headers).status_code == 403
+    assert lab.labels.count(annotator="victim") == 0
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_a_plain_form_cannot_answer(client, kind):
+    reply = client.post("/api/answer", content=b"{}", headers={"Content-Type": kind})
+    assert reply.status_code == 415
+
+
+def test_without_the_token_nothing_is_let_in(lab):
+    client = lab(token=TOKEN, base="http://team.example:8000")
+    for path in ("/", "/api/study", "/static/app.js", "/clips/x.mp4", "/openapi.json"):
+        assert client.get(path).status_code == 401
+    wrong = TOKEN[:-1] + "x"
+    for headers in (
+        {"Authorization": f"Bearer {wrong}"},
+        {"Cookie": f"robopref_token={wrong}"},
+        {"Cookie": '"'},
+    ):
+        assert client.get("/api/study", headers=headers).status_code == 401
+    assert client.get("/", params={"token": wrong}).status_code == 401
+    assert (
+        client.get("/api/study", params={"token": TOKEN}).status_code == 401
+    )  # only the page takes it there
+    assert client.post("/api/answer", json={}).status_code == 401
+
+
+def test_the_printed_address_leaves_the_token_in_a_cookie_that_scripts_cannot_read(lab):
+    client = lab(token=TOKEN, base="http://team.example:8000")
+    page = client.get("/", params={"token": TOKEN})
+    assert page.status_code == 200
+    assert "HttpOnly" in page.headers["set-cookie"]
+    assert "SameSite=Strict" in page.headers["set-cookie"]
+    assert client.get("/api/study").status_code == 200
+    other = lab(token=TOKEN, base="http://team.example:8000")
+    assert other.get("/api/study", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+
+
+def test_a_mistake_of_the_server_is_answered_without_a_traceback(lab, client, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(lab.desk, "question", broken)
+    reply = client.get("/api/question", params={"annotator": "anna"})
+    assert reply.status_code == 500
+    assert "secret" not in reply.text
+    assert "terminal" in reply.json()["error"]
+    assert "content-security-policy" in reply.headers
+
+
+def test_strength_is_taken_where_the_study_asks_for_it(lab):
+    client = lab(strength=True)
+    question = ask(client, "strong")["question"]["id"]
+    assert answer(client, "strong", question, slightly=True).status_code == 200
+    (stored,) = lab.labels.judgements(annotator="strong").values()
+    assert stored.answer in (0.25, 0.75)

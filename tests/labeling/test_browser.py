@@ -1,0 +1,239 @@
+"""A person's session in a real browser: headless Chromium against the real server."""
+
+import shutil
+import time
+
+import httpx
+import pytest
+
+from robopref.data.label_store import LabelStore
+from robopref.training.collect import collect
+from tests.labeling.server import Server, serving
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+PATIENCE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Six short episodes of Meta-World."""
+    return collect(
+        tmp_path_factory.mktemp("browser") / "store",
+        env_id="robopref.envs:robopref/mw-drawer-open-v0",
+        env_options={"horizon": 60},
+        behaviours=[{"kind": "expert"}, {"kind": "random"}],
+        episodes=6,
+        seed=0,
+        workers=0,
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(store):
+    with serving(
+        store.path, "view={width: 96, height: 96}", "shared=1.0", "mirrored=0", "repeated=0"
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Visitor:
+    """A page, and what went wrong in it."""
+
+    def __init__(self, browser, url, **context):
+        self.page = browser.new_context(**context).new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.problems, self.requests = [], []
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("console", lambda said: said.type == "error" and self.problems.append(said.text))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(url)
+
+    def until(self, condition, argument=None):
+        """Wait for a condition; Playwright's own waiting evaluates text, which the page's policy forbids."""
+        deadline = time.monotonic() + PATIENCE_MS / 1000
+        while not self.page.evaluate(condition, argument):
+            assert time.monotonic() < deadline, condition
+            self.page.wait_for_timeout(30)
+
+    def another_than(self, shown):
+        """Wait for another pair than this, or the end."""
+        self.until("shown => robopref.state.turn.question?.id !== shown && !robopref.state.busy", shown)
+
+    def ready(self):
+        self.until("() => Boolean(window.robopref?.state.ready && !robopref.state.busy)")
+        self.page.wait_for_timeout(300)  # sooner, a key counts as meant for the pair before
+        return self.page.evaluate("robopref.state.turn.question.id")
+
+    def press(self, key):
+        """Press a key that answers; return once the next pair is shown."""
+        shown = self.ready()
+        self.page.keyboard.press(key)
+        self.another_than(shown)
+        return shown
+
+
+@pytest.fixture
+def visit(browser, server):
+    visitors = []
+
+    def go(name, url=None, **context):
+        visitors.append(Visitor(browser, f"{url or server.url}?annotator={name}", **context))
+        return visitors[-1]
+
+    yield go
+    for visitor in visitors:
+        visitor.page.context.close()
+
+
+def stored(store, name):
+    with LabelStore.beside(store) as labels:
+        return list(labels.judgements(annotator=name).values())
+
+
+def test_the_keyboard_answers_and_takes_back(store, visit):
+    visitor = visit("keyboard")
+    asked = [visitor.press(key) for key in ("ArrowLeft", "ArrowRight", "ArrowDown", "=", "s")]
+    judgements = stored(store, "keyboard")
+    assert [judgement.uid for judgement in judgements] == asked
+    left, right = ("a", "b") if judgements[0].shown_left == "a" else ("b", "a")
+    assert judgements[0].answer == left
+    left, right = ("a", "b") if judgements[1].shown_left == "a" else ("b", "a")
+    assert judgements[1].answer == right
+    assert [judgement.answer for judgement in judgements[2:]] == ["equal", "equal", "skip"]
+    assert all(0.2 < judgement.response_time_s < 60 for judgement in judgements)
+    visitor.press("z")
+    visitor.press("z")
+    assert [judgement.uid for judgement in stored(store, "keyboard")] == asked[:3]
+    assert visitor.problems == []
+    hosts = {httpx.URL(url).host for url in visitor.requests if not url.startswith("blob:")}
+    assert hosts == {"127.0.0.1"}
+
+
+def test_a_reason_is_stored_and_its_letters_are_no_answers(store, visit):
+    visitor = visit("reason")
+    visitor.ready()
+    visitor.page.keyboard.press("n")
+    visitor.page.keyboard.type("slips, z= 12?")
+    visitor.page.keyboard.press("Enter")
+    visitor.press("ArrowRight")
+    (judgement,) = stored(store, "reason")
+    assert judgement.note == "slips, z= 12?"
+
+
+def test_both_clips_play_in_lockstep_within_a_frame(visit):
+    visitor = visit("lockstep")
+    visitor.ready()
+    apart = visitor.page.evaluate(
+        """async () => {
+          const { duo } = robopref, apart = [], end = performance.now() + 4000;
+          while (performance.now() < end) {
+            await new Promise(requestAnimationFrame);
+            if (!duo.playing || duo.resting) continue;
+            if (duo.videos.some((video) => video.paused || video.seeking)) continue;
+            apart.push(Math.abs(duo.videos[0].currentTime - duo.videos[1].currentTime) * duo.clips[0].fps);
+          }
+          return apart;
+        }"""
+    )
+    assert len(apart) > 20
+    assert sorted(apart)[int(0.95 * len(apart))] < 1.0, max(apart)
+
+
+def test_pausing_and_stepping_moves_both_by_one_frame(visit):
+    visitor = visit("stepping")
+    visitor.ready()
+    visitor.page.keyboard.press("Space")
+    frames = "[0, 1].map((side) => robopref.duo.frameOf(side))"
+    visitor.page.keyboard.press(",")
+    visitor.page.wait_for_timeout(300)
+    before = visitor.page.evaluate(frames)
+    for key, by in ((",", -1), (".", 1), (".", 1)):
+        visitor.page.keyboard.press(key)
+        visitor.page.wait_for_timeout(300)
+        after = visitor.page.evaluate(frames)
+        assert after == [max(0, before[0] + by)] * 2
+        before = after
+    visitor.page.keyboard.press("1")
+    assert visitor.page.evaluate("robopref.duo.videos.map((video) => video.playbackRate)") == [0.25, 0.25]
+
+
+def test_a_reload_goes_on_with_the_same_pair(visit):
+    visitor = visit("reload")
+    visitor.press("ArrowLeft")
+    shown = visitor.ready()
+    visitor.page.reload()
+    assert visitor.ready() == shown
+    assert visitor.page.inner_text("#count").startswith("1 of")
+
+
+def test_two_people_label_at_once_and_each_sees_no_pair_twice(store, visit):
+    people = {name: visit(name) for name in ("anna", "bert")}
+    for _ in range(4):
+        for visitor in people.values():
+            visitor.press("ArrowLeft")
+    for name in people:
+        pairs = [(judgement.a_episode, judgement.b_episode) for judgement in stored(store, name)]
+        assert len(pairs) == len(set(pairs)) == 4
+
+
+def test_without_a_name_the_page_asks_for_one(store, browser, server):
+    visitor = Visitor(browser, server.url)
+    visitor.page.wait_for_selector("#name[open]")
+    visitor.page.fill("#name-input", "  Zoë   Q ")
+    visitor.page.click("#name-form button")
+    visitor.press("ArrowLeft")
+    assert len(stored(store, "Zoë Q")) == 1
+    visitor.page.context.close()
+
+
+def test_buttons_answer_by_touch_on_a_phone_without_scrolling_sideways(store, visit):
+    visitor = visit("touch", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    shown = visitor.ready()
+    visitor.page.tap("button.choice.right")
+    visitor.another_than(shown)
+    assert len(stored(store, "touch")) == 1
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= 390
+    low = visitor.page.evaluate("document.querySelector('.choice.equal').getBoundingClientRect().bottom")
+    assert low < 844
+
+
+def test_an_answer_given_while_the_server_is_dead_is_stored_when_it_comes_back(store, visit):
+    options = ("view={width: 96, height: 96}", "shared=1.0")
+    first = Server(store.path, *options)
+    visitor = visit("patient", first.url)
+    shown = visitor.ready()
+    first.kill()
+    visitor.page.keyboard.press("ArrowLeft")
+    visitor.until("() => document.getElementById('notice').innerText.includes('kept')")
+    with serving(store.path, *options, port=first.port):
+        visitor.another_than(shown)
+        assert [judgement.uid for judgement in stored(store, "patient")] == [shown]
+        visitor.press("ArrowRight")
+    assert len(stored(store, "patient")) == 2
+
+
+def test_when_nothing_is_left_the_page_says_so_and_the_last_answer_can_be_taken_back(store, visit, server):
+    for _ in range(14):  # of 15 pairs
+        question = httpx.get(f"{server.url}api/question", params={"annotator": "last"}).json()["question"][
+            "id"
+        ]
+        body = {"annotator": "last", "question": question, "choice": "equal"}
+        httpx.post(f"{server.url}api/answer", json=body).raise_for_status()
+    visitor = visit("last")
+    visitor.press("ArrowLeft")
+    visitor.page.wait_for_selector("#done:not([hidden])")
+    visitor.page.keyboard.press("z")
+    visitor.ready()
+    assert len(stored(store, "last")) == 14

@@ -1,0 +1,287 @@
+"""Who is asked what, and what becomes of the answers."""
+
+import itertools
+import time
+
+import pytest
+
+from robopref.data.label_store import LabelStore
+from robopref.errors import ConfigError, DataError
+from robopref.labeling import desk as desk_module
+from robopref.labeling.clips import Segment
+from robopref.labeling.desk import Desk, StaleQuestionError, UnknownQuestionError, annotator_name
+from robopref.labeling.plan import make_plan
+from robopref.labeling.tally import tally
+from tests.labeling.made import made_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return made_store(tmp_path / "store")
+
+
+@pytest.fixture
+def labels(store):
+    with LabelStore.beside(store) as opened:
+        yield opened
+
+
+def set_up(store, labels, *, pairs=20, gold=0, shared=0.0, repeated=0.0, mirrored=0.0):
+    plan = make_plan(store, pairs=pairs, gold=gold, shared=shared)
+    return Desk(plan, labels, store, repeated=repeated, mirrored=mirrored)
+
+
+def answer_all(desk, name, choose=lambda question: "left", limit=1000):
+    asked = []
+    for _ in range(limit):
+        question = desk.question(name)
+        if question is None:
+            return asked
+        desk.answer(name, question.id, choose(question))
+        asked.append(question)
+    return asked
+
+
+# -- the plan ------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_holds_each_pair_once_and_no_more_than_there_are(store):
+    plan = make_plan(store, pairs=1000)
+    assert len({frozenset(pair) for pair in plan.pairs}) == len(plan.pairs) == 8 * 7 // 2
+
+
+def test_a_longer_plan_begins_like_a_shorter_one(store):
+    short, long = make_plan(store, pairs=5, segment_length=4), make_plan(store, pairs=50, segment_length=4)
+    assert long.pairs[:5] == short.pairs
+    assert long.name == short.name
+    assert short.shared == {i for i in long.shared if i < 5}
+    assert make_plan(store, pairs=5, segment_length=4, seed=1).pairs != short.pairs
+
+
+def test_checks_come_first_with_the_better_episode_as_a(store):
+    plan = make_plan(store, pairs=5, gold=3)
+    assert plan.golden == 3
+    for good, bad in plan.pairs[:3]:
+        assert (good.episode in (6, 7), bad.episode in (0, 1)) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"query": "randon"}, "Did you mean 'random'?"),
+        ({"pairs": 0}, "pairs must be 1 or more"),
+        ({"shared": 1.5}, "shared must lie in"),
+        ({"gold": 5}, "more than the 4 clear pairs"),
+    ],
+)
+def test_a_plan_refuses_what_makes_no_sense(store, options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        make_plan(store, **{"pairs": 10, **options})
+
+
+def test_a_plan_of_one_whole_episode_is_refused(tmp_path):
+    with pytest.raises(DataError, match="needs two different"):
+        make_plan(made_store(tmp_path / "one", 1), pairs=3)
+
+
+# -- answers -------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_stored_with_the_side_that_was_shown(store, labels):
+    desk = set_up(store, labels)
+    sides = set()
+    for choice in ("left", "right", "equal", "skip") * 4:
+        question = desk.question("anna")
+        desk.answer("anna", question.id, choice, note="why", response_time_s=1.5)
+        last = list(labels.judgements().values())[-1]
+        left, right = question.sides
+        a, b = question.pair
+        assert {"a": (a, b), "b": (b, a)}[last.shown_left] == (left, right)
+        assert Segment(last.a_episode, last.a_start, last.a_length) == a
+        better = {"left": left, "right": right}.get(choice)
+        expected = choice if better is None else "a" if better == a else "b"
+        assert (last.answer, last.annotator, last.source) == (expected, "anna", "human")
+        assert (last.note, last.response_time_s, last.uid) == ("why", 1.5, question.id)
+        sides.add(last.shown_left)
+    assert sides == {"a", "b"}
+
+
+def test_a_slight_preference_is_stored_as_three_quarters(store, labels):
+    desk = set_up(store, labels)
+    for choice, expected in (("left", 0.75), ("right", 0.25)):
+        question = desk.question("anna")
+        desk.answer("anna", question.id, choice, slightly=True)
+        label = list(labels.judgements().values())[-1].label
+        assert label == (expected if question.shown_left == "a" else 1 - expected)
+
+
+def test_the_same_answer_twice_is_stored_once_and_another_is_refused(store, labels):
+    desk = set_up(store, labels)
+    question = desk.question("anna")
+    desk.answer("anna", question.id, "left")
+    desk.answer("anna", question.id, "left")
+    with pytest.raises(StaleQuestionError, match="answered this pair already"):
+        desk.answer("anna", question.id, "right")
+    assert labels.count() == 1
+
+
+def test_a_question_is_the_same_until_it_is_answered(store, labels):
+    desk = set_up(store, labels)
+    assert desk.question("anna") == desk.question("anna")
+
+
+def test_taking_back_asks_the_same_pair_again_on_the_same_sides(store, labels):
+    desk = set_up(store, labels)
+    first = desk.question("anna")
+    desk.answer("anna", first.id, "left")
+    desk.undo("anna", first.id)
+    assert labels.count() == 0
+    again = desk.question("anna")
+    assert (again.sides, again.index) == (first.sides, first.index)
+    assert again.id != first.id
+    desk.undo("anna", first.id)  # a second click
+    desk.answer("anna", first.id, "left")  # a late copy
+    assert labels.count() == 0
+    desk.answer("anna", again.id, "right")
+    assert len(labels.preferences()) == 1
+    with pytest.raises(StaleQuestionError):
+        desk.undo("anna", "nonsense")
+
+
+def test_a_desk_set_up_again_goes_on_where_it_was(store, labels):
+    desk = set_up(store, labels, repeated=0.2)
+    asked = [q.pair for q in answer_all(desk, "anna", limit=8)]
+    pending = desk.question("anna")
+    again = set_up(store, labels, repeated=0.2)
+    assert again.question("anna").sides == pending.sides
+    assert tally(again.given("anna")) == tally(desk.given("anna"))
+    again.answer("anna", pending.id, "equal")  # asked before the restart, answered after it
+    assert labels.count() == 9
+    rest = [q.pair for q in answer_all(again, "anna")]
+    assert set(asked) | {pending.pair} | set(rest) == set(again.plan.pairs)
+
+
+def test_everything_can_be_taken_back_after_a_restart(store, labels):
+    answer_all(set_up(store, labels), "anna", limit=4)
+    desk = set_up(store, labels)
+    for left in (3, 2, 1, 0):
+        desk.undo("anna", desk.given("anna")[-1].judgement.uid)
+        assert labels.count() == left
+
+
+def test_questions_that_were_never_asked_are_refused(store, labels):
+    desk = set_up(store, labels)
+    mine = desk.question("anna").id
+    plan, who, _, kind, nonce = mine.split(".")
+    for name in ("", "x", "../../etc/passwd", f"{plan}.{who}.999.{kind}.{nonce}", mine.replace("new", "old")):
+        with pytest.raises(UnknownQuestionError):
+            desk.answer("anna", name, "left")
+    for name in (f"{'0' * 12}.{who}.0.{kind}.{nonce}", f"{plan}.{who}.0.mirror.{nonce}"):
+        with pytest.raises(StaleQuestionError):
+            desk.answer("anna", name, "left")
+    with pytest.raises(StaleQuestionError, match="another person"):
+        desk.answer("bert", mine, "left")
+    assert labels.count() == 0
+
+
+def test_a_failure_to_store_leaves_the_question_open(store, labels, monkeypatch):
+    desk = set_up(store, labels)
+    question = desk.question("anna")
+
+    def full(*_, **__):
+        raise DataError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, "add", full)
+        with pytest.raises(DataError):
+            desk.answer("anna", question.id, "left")
+    assert desk.question("anna") == question
+    desk.answer("anna", question.id, "left")
+    assert labels.count() == 1
+
+
+def test_labels_of_other_data_are_refused(store, labels, tmp_path):
+    answer_all(set_up(store, labels), "anna", limit=1)
+    other = made_store(tmp_path / "other", 9, length=11)
+    with pytest.raises(DataError, match="other data"):
+        set_up(other, labels)
+
+
+# -- several people ------------------------------------------------------------------------------------------
+
+
+def test_two_people_share_out_the_pairs_and_both_get_the_shared_ones(store, labels):
+    desk = set_up(store, labels, shared=0.3)
+    asked = {"anna": [], "bert": []}
+    for name in itertools.islice(itertools.cycle(asked), 60):
+        question = desk.question(name)
+        if question is not None:
+            asked[name].append(question.index)
+            desk.answer(name, question.id, "left")
+    anna, bert = set(asked["anna"]), set(asked["bert"])
+    assert len(anna) == len(asked["anna"])
+    assert len(bert) == len(asked["bert"])
+    assert anna & bert == desk.plan.shared
+    assert anna | bert == set(range(20))
+
+
+def test_a_pair_that_is_left_lying_goes_to_somebody_else(store, labels, monkeypatch):
+    desk = set_up(store, labels, pairs=1)
+    assert desk.question("anna") is not None
+    assert desk.question("bert") is None
+    later = time.monotonic() + desk_module.LEASE_S + 1
+    monkeypatch.setattr(desk_module.time, "monotonic", lambda: later)
+    assert desk.question("bert") is not None
+
+
+def test_names_have_one_spelling():
+    assert annotator_name("  Anna   Berta ") == "Anna Berta"
+    assert annotator_name("Zoe\u0308") == "Zo\u00eb"
+    for bad in ("", "   ", "x" * 65, "a\u0000b", "a\u202eb"):
+        with pytest.raises(ConfigError, match="1 to 64"):
+            annotator_name(bad)
+
+
+# -- repeated pairs ------------------------------------------------------------------------------------------
+
+
+def test_repeated_and_mirrored_pairs_come_in_their_shares_ten_questions_later_or_more(tmp_path):
+    store = made_store(tmp_path / "many", 30)
+    with LabelStore.beside(store) as labels:
+        asked = answer_all(set_up(store, labels, pairs=300, repeated=0.15, mirrored=0.15), "anna")
+    kinds = [question.kind for question in asked]
+    for kind in ("repeat", "mirror"):  # 0.15 of about 420: 63, deviation 7
+        assert 40 < kinds.count(kind) < 90
+    first = {q.index: (place, q) for place, q in reversed(list(enumerate(asked)))}
+    for place, question in enumerate(asked):
+        earlier_place, earlier = first[question.index]
+        if question.kind == "repeat":
+            assert question.sides == earlier.sides
+        if question.kind == "mirror":
+            assert question.sides == earlier.sides[::-1]
+        if question.kind != "new":
+            assert place - earlier_place > desk_module.REPEATS_AFTER
+
+
+def test_a_tally_counts_consistency_and_sides_by_hand(store, labels):
+    desk = set_up(store, labels, pairs=28, mirrored=0.4)
+    answer_all(desk, "anna")  # always left: every mirrored pair is answered the other way round
+    counted = tally(desk.given("anna"))
+    mirrored = counted.answers - 28
+    assert (counted.pairs, counted.left, counted.right) == (28, 28 + mirrored, 0)
+    assert (counted.repeated, counted.consistent) == (mirrored, 0)
+    assert mirrored > 2
+
+
+def test_checks_are_passed_by_choosing_the_better_episode(store, labels):
+    desk = set_up(store, labels, pairs=1, gold=4)
+    answer_all(desk, "anna", lambda q: "left" if q.shown_left == "a" else "right", limit=3)
+    answer_all(desk, "anna", lambda q: "equal", limit=1)
+    counted = tally(desk.given("anna"))
+    assert (counted.checks, counted.passed) == (4, 3)
+
+
+@pytest.mark.parametrize(("repeated", "mirrored"), [(-0.1, 0.0), (0.3, 0.3)])
+def test_shares_of_repeated_pairs_are_checked(store, labels, repeated, mirrored):
+    with pytest.raises(ConfigError, match="together at most"):
+        set_up(store, labels, repeated=repeated, mirrored=mirrored)
