@@ -151,7 +151,7 @@ def train_direct(
     if gate["collapsed"]:
         lab.run.say(
             f"  COLLAPSED: {gate['reason']}. A smaller learning rate, policy.imitation_weight=1 or "
-            "objective=ipo are the usual cures."
+            "objective=cpl are the usual cures."
         )
     return folder
 
