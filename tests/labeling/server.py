@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
+
 ROBOPREF = Path(sys.executable).with_name("robopref")
 PATIENCE_S = 90.0
 
@@ -22,7 +24,7 @@ class Server:
                 command, stdout=file, stderr=subprocess.STDOUT, cwd=self.output.parent
             )
         self.url = self._address()
-        self.port = int(re.search(r":(\d+)/", self.url)[1])
+        self.port = httpx.URL(self.url).port
 
     def _address(self):
         deadline = time.monotonic() + PATIENCE_S

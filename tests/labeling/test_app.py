@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,6 +21,18 @@ TOKEN = "a-token-of-the-team"
 HERE = "http://127.0.0.1:8000"
 
 
+@dataclass
+class Lab:
+    """Starts applications; called with a token or other options."""
+
+    start: Callable[..., TestClient]
+    labels: LabelStore
+    desk: Desk
+
+    def __call__(self, **options):
+        return self.start(**options)
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """Starts an application; all share one store, and the studio that draws its clips."""
@@ -33,8 +47,7 @@ def lab(tmp_path_factory):
                 build_app(desk, studio, study, token=token), base, raise_server_exceptions=False
             )
 
-        start.labels, start.desk = labels, desk
-        yield start
+        yield Lab(start, labels, desk)
     studio.close()
 
 

@@ -38,6 +38,16 @@ def frames_of(path):
     return np.stack([np.frombuffer(raw, np.uint8).reshape(height, width, 3) for raw in reader])
 
 
+def future(studio, key):
+    ordered = studio.result(key)
+    assert ordered is not None
+    return ordered
+
+
+def filmed_by(studio, key):
+    return future(studio, key).result(PATIENCE_S)
+
+
 def red_columns(frame):
     """The toy environment paints one more column red at each step, of 34."""
     return round(float((frame[..., 0] > 128).mean(axis=0).round().sum()))
@@ -124,20 +134,22 @@ def test_the_studio_makes_a_clip_once_and_the_awaited_one_first(tmp_path):
     keys = [studio.order(Segment(0, start, 4), SOON) for start in range(5)]
     urgent = studio.order(Segment(0, 8, 4))
     assert studio.order(Segment(0, 8, 4)) == urgent
-    studio.result(urgent).result(PATIENCE_S)
-    assert sum(studio.result(key).done() for key in keys) <= 2
-    assert studio.path(urgent).is_file()
+    filmed_by(studio, urgent)
+    assert sum(future(studio, key).done() for key in keys) <= 2
+    path = studio.path(urgent)
+    assert path is not None
+    assert path.is_file()
     assert studio.result("0" * 32) is None
     assert studio.path("../labels") is None
     for key in keys:
-        studio.result(key).result(PATIENCE_S)
+        filmed_by(studio, key)
     studio.close()
 
 
 def test_a_renderer_that_kills_its_process_costs_a_drawing_and_nothing_more(tmp_path):
     studio = Studio(Library(collected(tmp_path / "store"), tmp_path / "clips", {"gl": "deadly"}))
     for start in (0, 3):
-        filmed = studio.result(studio.order(Segment(0, start, 4))).result(PATIENCE_S)
+        filmed = filmed_by(studio, studio.order(Segment(0, start, 4)))
         assert filmed.drawn_by == "keypoints"
         assert "SIGSEGV" in filmed.reason
     studio.close()
@@ -147,8 +159,8 @@ def test_a_clip_that_cannot_be_written_fails_alone_and_may_be_tried_again(tmp_pa
     (tmp_path / "clips").write_text("a file where the folder should be")
     studio = Studio(Library(collected(tmp_path / "store"), tmp_path / "clips"))
     key = studio.order(Segment(0, 0, 4))
-    assert "cannot be written" in str(studio.result(key).exception(PATIENCE_S))
+    assert "cannot be written" in str(future(studio, key).exception(PATIENCE_S))
     (tmp_path / "clips").unlink()
     studio.retry(key)
-    assert studio.result(studio.order(Segment(0, 0, 4))).result(PATIENCE_S).drawn_by == "renderer"
+    assert filmed_by(studio, studio.order(Segment(0, 0, 4))).drawn_by == "renderer"
     studio.close()

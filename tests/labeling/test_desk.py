@@ -9,7 +9,7 @@ from robopref.data.label_store import LabelStore
 from robopref.errors import ConfigError, DataError
 from robopref.labeling import desk as desk_module
 from robopref.labeling.clips import Segment
-from robopref.labeling.desk import Desk, StaleQuestionError, UnknownQuestionError, annotator_name
+from robopref.labeling.desk import Choice, Desk, StaleQuestionError, UnknownQuestionError, annotator_name
 from robopref.labeling.plan import make_plan
 from robopref.labeling.tally import tally
 from tests.labeling.made import made_store
@@ -29,6 +29,12 @@ def labels(store):
 def set_up(store, labels, *, pairs=20, gold=0, shared=0.0, repeated=0.0, mirrored=0.0):
     plan = make_plan(store, pairs=pairs, gold=gold, shared=shared)
     return Desk(plan, labels, store, repeated=repeated, mirrored=mirrored)
+
+
+def present(desk, name):
+    question = desk.question(name)
+    assert question is not None
+    return question
 
 
 def answer_all(desk, name, choose=lambda question: "left", limit=1000):
@@ -90,8 +96,9 @@ def test_a_plan_of_one_whole_episode_is_refused(tmp_path):
 def test_an_answer_is_stored_with_the_side_that_was_shown(store, labels):
     desk = set_up(store, labels)
     sides = set()
-    for choice in ("left", "right", "equal", "skip") * 4:
-        question = desk.question("anna")
+    choices: list[Choice] = ["left", "right", "equal", "skip"]
+    for choice in choices * 4:
+        question = present(desk, "anna")
         desk.answer("anna", question.id, choice, note="why", response_time_s=1.5)
         last = list(labels.judgements().values())[-1]
         left, right = question.sides
@@ -108,8 +115,9 @@ def test_an_answer_is_stored_with_the_side_that_was_shown(store, labels):
 
 def test_a_slight_preference_is_stored_as_three_quarters(store, labels):
     desk = set_up(store, labels)
-    for choice, expected in (("left", 0.75), ("right", 0.25)):
-        question = desk.question("anna")
+    expectations: dict[Choice, float] = {"left": 0.75, "right": 0.25}
+    for choice, expected in expectations.items():
+        question = present(desk, "anna")
         desk.answer("anna", question.id, choice, slightly=True)
         label = list(labels.judgements().values())[-1].label
         assert label == (expected if question.shown_left == "a" else 1 - expected)
@@ -117,7 +125,7 @@ def test_a_slight_preference_is_stored_as_three_quarters(store, labels):
 
 def test_the_same_answer_twice_is_stored_once_and_another_is_refused(store, labels):
     desk = set_up(store, labels)
-    question = desk.question("anna")
+    question = present(desk, "anna")
     desk.answer("anna", question.id, "left")
     desk.answer("anna", question.id, "left")
     with pytest.raises(StaleQuestionError, match="answered this pair already"):
@@ -127,16 +135,16 @@ def test_the_same_answer_twice_is_stored_once_and_another_is_refused(store, labe
 
 def test_a_question_is_the_same_until_it_is_answered(store, labels):
     desk = set_up(store, labels)
-    assert desk.question("anna") == desk.question("anna")
+    assert desk.question("anna") == present(desk, "anna")
 
 
 def test_taking_back_asks_the_same_pair_again_on_the_same_sides(store, labels):
     desk = set_up(store, labels)
-    first = desk.question("anna")
+    first = present(desk, "anna")
     desk.answer("anna", first.id, "left")
     desk.undo("anna", first.id)
     assert labels.count() == 0
-    again = desk.question("anna")
+    again = present(desk, "anna")
     assert (again.sides, again.index) == (first.sides, first.index)
     assert again.id != first.id
     desk.undo("anna", first.id)  # a second click
@@ -151,9 +159,9 @@ def test_taking_back_asks_the_same_pair_again_on_the_same_sides(store, labels):
 def test_a_desk_set_up_again_goes_on_where_it_was(store, labels):
     desk = set_up(store, labels, repeated=0.2)
     asked = [q.pair for q in answer_all(desk, "anna", limit=8)]
-    pending = desk.question("anna")
+    pending = present(desk, "anna")
     again = set_up(store, labels, repeated=0.2)
-    assert again.question("anna").sides == pending.sides
+    assert present(again, "anna").sides == pending.sides
     assert tally(again.given("anna")) == tally(desk.given("anna"))
     again.answer("anna", pending.id, "equal")  # asked before the restart, answered after it
     assert labels.count() == 9
@@ -171,7 +179,7 @@ def test_everything_can_be_taken_back_after_a_restart(store, labels):
 
 def test_questions_that_were_never_asked_are_refused(store, labels):
     desk = set_up(store, labels)
-    mine = desk.question("anna").id
+    mine = present(desk, "anna").id
     plan, who, _, kind, nonce = mine.split(".")
     for name in ("", "x", "../../etc/passwd", f"{plan}.{who}.999.{kind}.{nonce}", mine.replace("new", "old")):
         with pytest.raises(UnknownQuestionError):
@@ -186,7 +194,7 @@ def test_questions_that_were_never_asked_are_refused(store, labels):
 
 def test_a_failure_to_store_leaves_the_question_open(store, labels, monkeypatch):
     desk = set_up(store, labels)
-    question = desk.question("anna")
+    question = present(desk, "anna")
 
     def full(*_, **__):
         raise DataError("The disk is full.")
