@@ -8,7 +8,7 @@ import pytest
 
 from robopref.data.label_store import LabelStore
 from robopref.training.collect import collect
-from tests.labeling.server import Server, serving
+from tests.labeling.server import serving
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -211,10 +211,9 @@ def test_buttons_answer_by_touch_on_a_phone_without_scrolling_sideways(store, vi
 
 def test_an_answer_given_while_the_server_is_dead_is_stored_when_it_comes_back(store, visit):
     options = ("view={width: 96, height: 96}", "shared=1.0")
-    first = Server(store.path, *options)
-    visitor = visit("patient", first.url)
-    shown = visitor.ready()
-    first.kill()
+    with serving(store.path, *options) as first:
+        visitor = visit("patient", first.url)
+        shown = visitor.ready()
     visitor.page.keyboard.press("ArrowLeft")
     visitor.until("() => document.getElementById('notice').innerText.includes('kept')")
     with serving(store.path, *options, port=first.port):
