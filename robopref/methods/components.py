@@ -58,7 +58,7 @@ class Scene:
 class Collection:
     """How episodes are collected: which behaviours in which shares, how many, from which seed."""
 
-    behaviours: list[dict[str, Any]]
+    behaviours: list[Any]  # of dictionaries, checked below
     episodes: int
     seed: int
 
