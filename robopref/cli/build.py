@@ -25,57 +25,48 @@ from robopref.methods.pearl import Pearl
 
 def pearl(config: DictConfig) -> Pearl:
     """Build the parts of PEARL from a composed ``run`` configuration."""
-    training = config.training
-    alignment = plain(config.alignment)
-    sources = listed(alignment.pop("sources"))
     return make(
         Pearl,
-        target=scene(config),
-        sources=[scene(config, task) for task in sources],
-        collection=collection(config),
-        data_dir=Path(config.data_dir),
-        teacher=component(config.teacher),
-        alignment=component(alignment),
+        **shared(config),
         reward=component(config.reward),
-        policy=component(config.policy),
         reward_fit=fit(config, "reward"),
-        policy_fit=fit(config, "policy"),
-        evaluation=make(EvaluationPlan, **training.evaluation),
         baselines={
             name: LearnedFrom(component(baseline.policy), str(baseline.rewards).lower())
             for name, baseline in config.baselines.items()
         },
-        held_out=training.held_out,
-        max_pairs=training.max_pairs,
-        seed=config.seed,
-        hardware=hardware(config),
     )
 
 
 def direct(config: DictConfig) -> Direct:
     """Build the parts of direct preference optimisation from a composed ``run`` configuration."""
-    training = config.training
-    alignment = plain(config.alignment)
-    sources = listed(alignment.pop("sources"))
     return make(
         Direct,
-        target=scene(config),
-        sources=[scene(config, task) for task in sources],
-        collection=collection(config),
-        data_dir=Path(config.data_dir),
+        **shared(config),
         labels_from=config.labels_from,
         questions=make(Questions, **config.questions),
-        teacher=component(config.teacher),
-        alignment=component(alignment),
-        policy=component(config.policy),
         clone_fit=fit(config, "clone"),
-        policy_fit=fit(config, "policy"),
-        evaluation=make(EvaluationPlan, **training.evaluation),
-        held_out=training.held_out,
-        max_pairs=training.max_pairs,
-        seed=config.seed,
-        hardware=hardware(config),
     )
+
+
+def shared(config: DictConfig) -> dict[str, Any]:
+    """Build the parts that every experiment has."""
+    alignment = plain(config.alignment)
+    sources = listed(alignment.pop("sources"))
+    return {
+        "target": scene(config),
+        "sources": [scene(config, task) for task in sources],
+        "collection": collection(config),
+        "data_dir": Path(config.data_dir),
+        "teacher": component(config.teacher),
+        "alignment": component(alignment),
+        "policy": component(config.policy),
+        "policy_fit": fit(config, "policy"),
+        "evaluation": make(EvaluationPlan, **config.training.evaluation),
+        "held_out": config.training.held_out,
+        "max_pairs": config.training.max_pairs,
+        "seed": config.seed,
+        "hardware": hardware(config),
+    }
 
 
 def plain(node: Any) -> Any:

@@ -1,6 +1,7 @@
 """The verbs that Hydra configures: each turns a configuration into parts and hands them to a phase."""
 
 import functools
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,33 +42,16 @@ def run(config: DictConfig) -> float:
     """Run an experiment; returns its success rate, which a sweeper may maximise."""
     if config.method not in METHODS:
         raise ConfigError(unknown_name("method", config.method, METHODS))
-    result = METHODS[config.method](config)
+    method = importlib.import_module(f"robopref.methods.{config.method}")
+    parts = METHODS[config.method](config)
+    record = open_run(config, method=config.method, task=config.env.task)
+    result = method.run(parts, record)
+    record.finish()
+    show_report([record.directory], record.directory / "report.html")
     return result["rate"]
 
 
-def _pearl(config: DictConfig) -> dict[str, Any]:
-    from robopref.methods import pearl
-
-    parts = build.pearl(config)
-    record = open_run(config, method=config.method, task=config.env.task)
-    result = pearl.run(parts, record)
-    record.finish()
-    show_report([record.directory], record.directory / "report.html")
-    return result
-
-
-def _direct(config: DictConfig) -> dict[str, Any]:
-    from robopref.methods import direct
-
-    parts = build.direct(config)
-    record = open_run(config, method=config.method, task=config.env.task)
-    result = direct.run(parts, record)
-    record.finish()
-    show_report([record.directory], record.directory / "report.html")
-    return result
-
-
-METHODS = {"pearl": _pearl, "direct": _direct}
+METHODS = {"pearl": build.pearl, "direct": build.direct}
 
 
 @verb

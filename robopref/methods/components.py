@@ -84,6 +84,11 @@ class Fit:
     checkpoint_every: int = 500
     log_every: int = 50
 
+    @property
+    def identity(self) -> dict[str, int]:
+        """What the result depends on."""
+        return {"steps": self.steps, "batch_size": self.batch_size}
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 1:

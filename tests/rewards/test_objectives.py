@@ -19,7 +19,7 @@ from robopref.rewards.saved import load_reward, save_reward
 FITTING = [name for name, objective in REGISTRY.items() if not objective.refusal(REWARD)]
 
 
-def small(kind=BradleyTerryReward, **options):
+def small(kind: type[BradleyTerryReward | GaussianReward] = BradleyTerryReward, **options):
     return kind(4, 2, members=2, hidden=(16,), bound="none", learning_rate=3e-3, **options)
 
 
@@ -68,7 +68,9 @@ def test_samples_of_a_gaussian_reward_are_scored_each_and_averaged(batch):
     generator = torch.Generator().manual_seed(5)
     draws = [reparametrised_samples(e.mean, e.deviation, 3, generator) for e in (a, b)]
     sums = [reward.segment_return(d, batch[f"mask_{s}"]) for d, s in zip(draws, "ab", strict=True)]
-    losses = pair_losses.hinge(*sums, batch["labels"].expand_as(sums[0]))  # (3 samples, 2 members, 8 pairs)
+    losses = pair_losses.hinge(
+        sums[0], sums[1], batch["labels"].expand_as(sums[0])
+    )  # (3 samples, 2 members, 8 pairs)
     expected = (losses * batch["weights"] / batch["weights"].sum()).sum(-1).mean(0).sum()
     got = reward.loss(batch, torch.Generator().manual_seed(5))[0]
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)

@@ -43,7 +43,7 @@ def test_settings_and_results_may_be_infinite(tmp_path):
 
 def test_an_unfinished_phase_is_done_again(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        open_run(tmp_path).phase("p", {}, lambda: 1 / 0)
+        open_run(tmp_path).phase("p", {}, lambda: {"x": 1 / 0})
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed in p"
     assert open_run(tmp_path).phase("p", {}, lambda: {"done": True}) == {"done": True}
 

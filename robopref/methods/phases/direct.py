@@ -3,20 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.files import write_json
 from robopref.methods.components import Component, Fit
 from robopref.methods.phases.lab import Lab, file_content, stream
 from robopref.methods.phases.label import content, read_labels, true_labels
-from robopref.methods.phases.reward import split_by_episode
+from robopref.methods.phases.reward import pairs_to_learn_from
 from robopref.objectives.audits import collapse
 from robopref.policies.preference import PreferencePolicy
 from robopref.policies.saved import load_policy, save_policy
 from robopref.rewards.dataset import PreferencePairs, preference_tensors
-from robopref.training.loop import fit
 
 
 def clone_reference(lab: Lab, policy: Component, store: TrajectoryStore, fit_settings: Fit) -> Path:
@@ -29,32 +26,19 @@ def clone_reference(lab: Lab, policy: Component, store: TrajectoryStore, fit_set
         fit_settings: How long to train.
     """
     folder = lab.run.directory / "reference"
-    learner = build(policy, store, lab.seed).cloner()
+    learner = build(lab, policy, store).cloner()
     settings = {
         "reference": learner.config,
         "data": store.fingerprint(),
-        "fit": {"steps": fit_settings.steps, "batch_size": fit_settings.batch_size},
+        "fit": fit_settings.identity,
         "seed": lab.seed,
     }
 
     def work() -> dict[str, Any]:
-        fabric = lab.fabric()
-        transitions = learner.prepare_data(store, None, device=fabric.device)
-        with lab.log() as log:
-            metrics = fit(
-                learner,
-                transitions,
-                steps=fit_settings.steps,
-                batch_size=fit_settings.batch_size,
-                seed=lab.seed,
-                fabric=fabric,
-                log=log,
-                phase="train-reference",
-                directory=folder,
-                settings=settings,
-                checkpoint_every=fit_settings.checkpoint_every,
-                log_every=fit_settings.log_every,
-            )
+        transitions = learner.prepare_data(store, None, device=lab.fabric.device)
+        metrics = lab.fit(
+            learner, transitions, fit_settings, phase="train-reference", folder=folder, settings=settings
+        )
         save_policy(folder, learner)
         return metrics
 
@@ -102,38 +86,30 @@ def train_direct(
         "labels": content(preferences),
         "held_out": held_out,
         "max_pairs": max_pairs,
-        "fit": {"steps": fit_settings.steps, "batch_size": fit_settings.batch_size},
+        "fit": fit_settings.identity,
         "seed": lab.seed,
     }
 
     def work() -> dict[str, Any]:
         rng = stream(lab.seed, "train-direct")
-        train, kept = split_by_episode(preferences, len(store), held_out, rng)
-        if max_pairs is not None and max_pairs < len(train):
-            train = train.select(np.sort(rng.choice(len(train), max_pairs, replace=False)))
-        fabric = lab.fabric()
-        pairs = preference_tensors(store, train, fabric.device)
+        train, kept = pairs_to_learn_from(preferences, len(store), held_out, max_pairs, rng)
+        pairs = preference_tensors(store, train, lab.fabric.device)
         judged = true_labels(kept, store)
         measurable = bool((judged.label != 0.5).any())
-        test = preference_tensors(store, judged, fabric.device, allow_only_ties=True) if measurable else None
-        learner = build(policy, store, lab.seed)
+        test = (
+            preference_tensors(store, judged, lab.fabric.device, allow_only_ties=True) if measurable else None
+        )
+        learner = build(lab, policy, store)
         learner.start_from(load_policy(reference))
-        with lab.log() as log:
-            fit(
-                learner,
-                pairs,
-                steps=fit_settings.steps,
-                batch_size=fit_settings.batch_size,
-                seed=lab.seed,
-                fabric=fabric,
-                log=log,
-                phase="train-policy",
-                directory=folder,
-                settings=settings,
-                checkpoint_every=fit_settings.checkpoint_every,
-                log_every=fit_settings.log_every,
-                held_out=None if test is None else lambda: _measure(learner, test),
-            )
+        lab.fit(
+            learner,
+            pairs,
+            fit_settings,
+            phase="train-policy",
+            folder=folder,
+            settings=settings,
+            held_out=None if test is None else lambda: _measure(learner, test),
+        )
         metrics: dict[str, Any] = {"pairs": len(train), "held_out_pairs": len(kept)}
         metrics |= _measure(learner, pairs)
         metrics |= {} if test is None else {f"held_out/{k}": v for k, v in _measure(learner, test).items()}
@@ -156,15 +132,13 @@ def train_direct(
     return folder
 
 
-def build(policy: Component, store: TrajectoryStore, seed: int) -> PreferencePolicy:
+def build(lab: Lab, policy: Component, store: TrajectoryStore) -> PreferencePolicy:
     """Build the policy for the episodes of a store.
 
     Raises:
         ConfigError: The component is another kind of policy.
     """
-    learner = policy.build(
-        observation_size=store.layout.observation_size, action_size=store.layout.action_size, seed=seed
-    )
+    learner = lab.build(policy, store)
     if not isinstance(learner, PreferencePolicy):
         raise ConfigError(
             f"A {type(learner).__name__} does not learn from labels directly; policy=preference does"

@@ -1,19 +1,23 @@
 """Where phases work: a run that keeps the books, the hardware, and streams of random numbers."""
 
+import functools
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
+from robopref.data.store import TrajectoryStore
 from robopref.errors import DataError
-from robopref.methods.components import Hardware
+from robopref.methods.components import Component, Fit, Hardware
+from robopref.training.loop import HeldOut, fit
+from robopref.training.metrics import RunLog
 from robopref.training.run import Run
+from robopref.training.step import Sampler
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-    from robopref.training.metrics import RunLog
 
 
 class Lab:
@@ -34,21 +38,54 @@ class Lab:
         folder.mkdir(exist_ok=True)
         return f"sqlite:///{folder / task}.sqlite"
 
+    @functools.cached_property
     def fabric(self) -> "Fabric":
-        """Return the device that training runs on."""
+        """The device that training runs on."""
         from robopref.training.devices import make_fabric
 
         return make_fabric(self.hardware.device, self.hardware.precision, self.hardware.threads)
 
-    def log(self) -> "RunLog":
-        """Open the log of the run."""
-        from robopref.training.metrics import RunLog
-
-        return RunLog(
+    def fit(
+        self,
+        learner: nn.Module,
+        sampler: Sampler,
+        plan: Fit,
+        *,
+        phase: str,
+        folder: Path,
+        settings: dict[str, Any],
+        held_out: HeldOut | None = None,
+    ) -> dict[str, float]:
+        """Train a learner where this run keeps it and its log (see :func:`robopref.training.loop.fit`)."""
+        log = RunLog(
             self.run.directory,
             wandb_mode=self.hardware.wandb_mode,
             project=self.hardware.wandb_project,
             name=self.run.name,
+        )
+        with log:
+            return fit(
+                learner,
+                sampler,
+                steps=plan.steps,
+                batch_size=plan.batch_size,
+                seed=self.seed,
+                fabric=self.fabric,
+                log=log,
+                phase=phase,
+                directory=folder,
+                settings=settings,
+                checkpoint_every=plan.checkpoint_every,
+                log_every=plan.log_every,
+                held_out=held_out,
+            )
+
+    def build(self, part: Component, store: TrajectoryStore) -> Any:
+        """Build a reward or a policy for the observations and actions of a store."""
+        return part.build(
+            observation_size=store.layout.observation_size,
+            action_size=store.layout.action_size,
+            seed=self.seed,
         )
 
 

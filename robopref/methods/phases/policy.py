@@ -9,7 +9,6 @@ from robopref.methods.phases.lab import Lab, file_content
 from robopref.policies.saved import save_policy
 from robopref.rewards.relabel import relabel
 from robopref.rewards.saved import load_reward
-from robopref.training.loop import fit
 
 
 def train_policy(
@@ -30,37 +29,18 @@ def train_policy(
         "policy": policy.settings,
         "data": store.fingerprint(),
         "rewards": rewards if isinstance(rewards, str) else file_content(rewards / "model.safetensors"),
-        "fit": {"steps": fit_settings.steps, "batch_size": fit_settings.batch_size},
+        "fit": fit_settings.identity,
         "seed": lab.seed,
     }
 
     def work() -> dict[str, Any]:
-        fabric = lab.fabric()
         if isinstance(rewards, Path):
-            given = relabel(store, load_reward(rewards, device=fabric.device))
+            given = relabel(store, load_reward(rewards, device=lab.fabric.device))
         else:
             given = "true" if rewards == "true" else None
-        learner = policy.build(
-            observation_size=store.layout.observation_size,
-            action_size=store.layout.action_size,
-            seed=lab.seed,
-        )
-        transitions = learner.prepare_data(store, given, device=fabric.device)
-        with lab.log() as log:
-            metrics = fit(
-                learner,
-                transitions,
-                steps=fit_settings.steps,
-                batch_size=fit_settings.batch_size,
-                seed=lab.seed,
-                fabric=fabric,
-                log=log,
-                phase=phase,
-                directory=folder,
-                settings=settings,
-                checkpoint_every=fit_settings.checkpoint_every,
-                log_every=fit_settings.log_every,
-            )
+        learner = lab.build(policy, store)
+        transitions = learner.prepare_data(store, given, device=lab.fabric.device)
+        metrics = lab.fit(learner, transitions, fit_settings, phase=phase, folder=folder, settings=settings)
         save_policy(folder, learner)
         return metrics
 

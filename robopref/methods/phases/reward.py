@@ -16,7 +16,6 @@ from robopref.methods.phases.label import content, read_labels, true_labels
 from robopref.rewards.dataset import preference_tensors
 from robopref.rewards.metrics import pair_accuracy, preference_metrics
 from robopref.rewards.saved import save_reward
-from robopref.training.loop import fit
 
 
 def train_reward(
@@ -54,47 +53,30 @@ def train_reward(
         "labels": content(preferences),
         "held_out": held_out,
         "max_pairs": max_pairs,
-        "fit": {"steps": fit_settings.steps, "batch_size": fit_settings.batch_size},
+        "fit": fit_settings.identity,
         "seed": lab.seed,
     }
 
     def work() -> dict[str, Any]:
         rng = stream(lab.seed, "train-reward")
-        train, kept = split_by_episode(preferences, len(store), held_out, rng)
-        if max_pairs is not None and max_pairs < len(train):
-            train = train.select(np.sort(rng.choice(len(train), max_pairs, replace=False)))
-        if not len(train):
-            raise DataError(
-                f"None of the {len(preferences)} labelled pairs is left to learn from: held_out={held_out} "
-                "keeps episodes aside, and pairs with one of them are not learned from."
-            )
+        train, kept = pairs_to_learn_from(preferences, len(store), held_out, max_pairs, rng)
         judged = true_labels(kept, store)
         measurable = bool((judged.label != 0.5).any())
-        fabric = lab.fabric()
-        pairs = preference_tensors(store, train, fabric.device)
-        test = preference_tensors(store, judged, fabric.device, allow_only_ties=True) if measurable else None
-        learner = reward.build(
-            observation_size=store.layout.observation_size,
-            action_size=store.layout.action_size,
-            seed=lab.seed,
+        pairs = preference_tensors(store, train, lab.fabric.device)
+        test = (
+            preference_tensors(store, judged, lab.fabric.device, allow_only_ties=True) if measurable else None
         )
+        learner = lab.build(reward, store)
         learner.fit_normaliser(pairs.observations().cpu())
-        with lab.log() as log:
-            fit(
-                learner,
-                pairs,
-                steps=fit_settings.steps,
-                batch_size=fit_settings.batch_size,
-                seed=lab.seed,
-                fabric=fabric,
-                log=log,
-                phase="train-reward",
-                directory=folder,
-                settings=settings,
-                checkpoint_every=fit_settings.checkpoint_every,
-                log_every=fit_settings.log_every,
-                held_out=None if test is None else lambda: brief(preference_metrics(learner, test)),
-            )
+        lab.fit(
+            learner,
+            pairs,
+            fit_settings,
+            phase="train-reward",
+            folder=folder,
+            settings=settings,
+            held_out=None if test is None else lambda: brief(preference_metrics(learner, test)),
+        )
         metrics: dict[str, Any] = {"pairs": len(train), "held_out_pairs": len(kept)}
         if test is not None:
             metrics |= preference_metrics(learner, test)
@@ -122,6 +104,25 @@ def split_by_episode(
     aside[rng.choice(episodes, round(share * episodes), replace=False)] = True
     a, b = aside[preferences.a.episode], aside[preferences.b.episode]
     return preferences.select(np.flatnonzero(~a & ~b)), preferences.select(np.flatnonzero(a & b))
+
+
+def pairs_to_learn_from(
+    preferences: Preferences, episodes: int, held_out: float, most: int | None, rng: np.random.Generator
+) -> tuple[Preferences, Preferences]:
+    """Split as :func:`split_by_episode`, and draw ``most`` of the first part at random; None keeps all.
+
+    Raises:
+        DataError: Nothing is left to learn from.
+    """
+    train, kept = split_by_episode(preferences, episodes, held_out, rng)
+    if not len(train):
+        raise DataError(
+            f"None of the {len(preferences)} labelled pairs is left to learn from: held_out={held_out} keeps "
+            "episodes aside, and pairs with one of them are not learned from."
+        )
+    if most is not None and most < len(train):
+        train = train.select(np.sort(rng.choice(len(train), most, replace=False)))
+    return train, kept
 
 
 def brief(metrics: Mapping[str, Any]) -> dict[str, float]:
