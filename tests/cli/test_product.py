@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -193,3 +194,55 @@ def test_a_script_is_the_same_as_its_verb():
         ]
         assert answers[0].returncode == answers[1].returncode == 1
         assert answers[0].stderr == answers[1].stderr != ""
+
+
+def test_a_disk_that_fills_up_ends_with_a_sentence_and_the_run_goes_on_when_there_is_room(lab):
+    folder, _ = lab
+
+    def small_disk():  # files beyond this size cannot be written, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    child = start(folder, "run", *SMALL, "data_dir=scarce", "out=scarce-run", preexec_fn=small_disk)
+    said, _ = child.communicate()
+    assert child.returncode == 1
+    assert "Traceback" not in said
+    assert "scarce/window-open" in said
+    code, said = robopref(folder, "run", *SMALL, "data_dir=scarce", "out=scarce-run")
+    assert code == 0, said
+    assert results(folder / "scarce-run") == results(folder / "first")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "phase", ["collect/window-open", "label/", "align", "train-reward", "evaluate/PEARL"]
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_stopped_in_any_phase_goes_on_and_ends_the_same(lab, phase, number):
+    folder, _ = lab
+    name = f"stopped-in-{phase.replace('/', '-')}-{number}"
+    arguments = ("run", *SMALL, f"out={name}", f"data_dir={name}-data")
+    child = start(folder, *arguments)
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith(phase):
+            break
+    child.send_signal(number)
+    said, _ = child.communicate(timeout=120)
+    assert child.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number], said
+    assert "Traceback" not in said
+    code, said = robopref(folder, *arguments)
+    assert code == 0, said
+    assert results(folder / name) == results(folder / "first")
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_through_the_cluster_launcher(lab):
+    folder, _ = lab
+    launcher = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10")
+    code, said = robopref(folder, "run", "-m", *launcher, *SMALL, "seed=0,1", "policy=bc")
+    assert code == 0, said
+    finished = [
+        json.loads((run / "run.json").read_text())
+        for run in (folder / "outputs" / "pearl" / "drawer-open").glob("seed*")
+    ]
+    assert {run["seed"] for run in finished if run["status"] == "complete"} >= {0, 1}

@@ -132,7 +132,7 @@ def test_more_noise_earns_less(task, environment):
 
 
 def test_the_default_mix_is_eight_behaviours_in_equal_shares():
-    path = Path(__file__).parents[2] / "conf/behaviours/graded.yaml"
+    path = Path(__file__).parents[2] / "conf/collection/graded.yaml"
     mix = yaml.safe_load(path.read_text())["behaviours"]
     assert [entry.pop("share") for entry in mix] == [1] * 8
     kinds = [Behaviour("push", entry.pop("kind"), rng(), **entry).kind for entry in mix]
