@@ -88,7 +88,7 @@ def read_run(directory: Path | str) -> Run:
         alignment=_read_alignment(directory / "alignment", notes),
         reward=_read_reward(directory / "reward", notes),
         reward_kind=_kind(directory / "reward", config.get("reward")),
-        policy_kind=_kind(directory / "policy", config.get("policy")),
+        policy_kind=_policy_kind(directory / "policy", config.get("policy")),
         evaluations=_read_evaluations(directory / "evaluation", notes),
         rollouts=_read_rollouts(directory / "evaluation", notes),
         notes=tuple(notes),
@@ -149,6 +149,13 @@ def _phases(header: dict[str, Any], path: Path, notes: list[str]) -> tuple[Phase
     if not phases:
         notes.append("run.json lists no finished phase: time and memory are not known.")
     return tuple(phases)
+
+
+def _policy_kind(folder: Path, config: Any) -> str | None:
+    """Name of a policy, with the share of the episodes that it clones if that is not all."""
+    kind = _kind(folder, config)
+    share = config.get("top_fraction", 1.0) if isinstance(config, dict) else 1.0
+    return kind if share == 1.0 else f"{kind} of the best {share:.0%}"
 
 
 def _kind(folder: Path, config: Any) -> str | None:
