@@ -46,7 +46,8 @@ def success_bars(group: Group, *, key: str) -> Drawing:
         "it covers chance in the starts of the episodes"
     )
     if several:
-        caption += " and treats all episodes as independent. Circles: each training seed alone."
+        caption += " and treats all episodes as independent, so it is too narrow where trainings differ."
+        caption += " Circles: each training seed alone."
     else:
         caption += ", not chance in training, which one seed cannot show."
     for pair in group.paired:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 from robopref.report.gather import find_runs, read_run
 from robopref.report.runs import Run, plain
 
-NORMAL_QUANTILE_975 = 1.959963984540054
 BOOKKEEPING = ("seed", "out", "name", "hydra", "wandb", "workers", "threads")
 SHOWN_ELSEWHERE = ("env.task", "alignment.sources", "method")
 
@@ -20,18 +18,17 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % score interval of a binomial share (Wilson 1927), without continuity correction."""
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"0 <= successes <= n and n > 0 are needed, got {successes} of {n}")
-    z, share = NORMAL_QUANTILE_975, successes / n
-    scale = 1 + z**2 / n
-    centre = (share + z**2 / (2 * n)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def sign_test(wins: int, losses: int) -> float:
     """Two-sided exact sign test (McNemar's exact test): chance of a split at least this uneven by luck."""
-    n = wins + losses
-    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
