@@ -159,12 +159,17 @@ def _policy_kind(folder: Path, config: Any) -> str | None:
 
 
 def _kind(folder: Path, config: Any) -> str | None:
-    """Name of a component: the kind in its checkpoint, else the last part of its ``_target_``."""
-    path = folder / "config.json"
-    if path.exists() and (kind := _mapping(path).get("kind")):
-        return str(kind)
+    """Name of a component: the kind in its checkpoint, else the last part of its ``_target_``.
+
+    The objective stands behind it in parentheses, unless it is a reward's usual one (Bradley-Terry, ``dpo``).
+    """
     config = _dict(config)
-    return str(config["_target_"]).rsplit(".", 1)[-1] if "_target_" in config else None
+    path = folder / "config.json"
+    kind = _mapping(path).get("kind") if path.exists() else None
+    kind = kind or str(config.get("_target_", "")).rsplit(".", 1)[-1] or None
+    objective = _dict(config.get("objective")).get("name", "dpo")
+    usual = objective == "dpo" and kind != "preference"
+    return kind if kind is None or usual else f"{kind} ({objective})"
 
 
 # Phases ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 from robopref.errors import DataError
 from robopref.report.gather import find_runs, read_log, read_run
@@ -39,6 +40,16 @@ def test_what_the_files_say_is_what_is_read(run):
         "behaviour-cloning": 11,
         "collected data": 19,
     }
+
+
+def test_what_is_not_usual_in_a_part_stands_in_its_name(run):
+    config = (run / "config.yaml").read_text()
+    parts = yaml.safe_load(config)
+    parts["reward"]["objective"] = {"name": "ipo", "tau": 0.1}
+    parts["policy"]["top_fraction"] = 0.25
+    (run / "config.yaml").write_text(yaml.safe_dump(parts))
+    found = read_run(run)
+    assert (found.reward_kind, found.policy_kind) == ("gaussian (ipo)", "iql of the best 25%")
 
 
 @pytest.mark.parametrize(
