@@ -7,9 +7,10 @@ Manipulation", ICML (arXiv 2306.03615). The page follows the algorithm:
     collect episodes D_t of the target task, unlabelled
     CPA:  T_s = Gromov-Wasserstein coupling of D_s and D_t;   Z_t = mean over s of P_s' Z_s P_s
     RRL:  r(s, a) ~ N(mu, sigma^2) fitted to Z_t
-    relabel D_t with mu, learn a policy offline (IQL), evaluate it
+    relabel D_t with mu, learn a policy offline, evaluate it
 
-Each part can be another one: any alignment, reward, policy.
+Each part can be another one: any alignment, reward, policy. The paper's offline learner is IQL (``policy=iql``);
+``conf/experiment/pearl.yaml`` says why the default is another.
 """
 
 import dataclasses
