@@ -9,8 +9,8 @@ Manipulation", ICML (arXiv 2306.03615). The page follows the algorithm:
     RRL:  r(s, a) ~ N(mu, sigma^2) fitted to Z_t
     relabel D_t with mu, learn a policy offline, evaluate it
 
-Each part can be another one: any alignment, reward, policy. The paper's offline learner is IQL (``policy=iql``);
-``conf/experiment/pearl.yaml`` says why the default is another.
+Each part can be another one: any alignment, reward, policy. The paper's offline learner is IQL
+(``policy=iql``); ``conf/experiment/pearl.yaml`` says why the default is another.
 """
 
 import dataclasses
