@@ -61,8 +61,13 @@ class TrajectoryStore:
             ConfigError: A size, a name, the rate or the metadata makes no sense.
             DataError: The directory holds something already, or cannot be written.
         """
-        path = Path(path)
         layout = Layout(observation_size, action_size, tuple(keypoints), control_hz, dict(metadata or {}))
+        return cls.create_with(path, layout)
+
+    @classmethod
+    def create_with(cls, path: str | Path, layout: Layout) -> "TrajectoryStore":
+        """Create an empty store of a given layout; see :meth:`create`."""
+        path = Path(path)
         prepare_directory(path, known=(LOCK, f"{HEADER}.tmp"))
         store = cls(path, layout)
         store._writer = StoreWriter(path, layout)

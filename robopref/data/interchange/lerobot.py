@@ -76,14 +76,7 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
             "tool edited the data set, delete that file and convert with lossy=true."
         )
     columns = [key for key in features if features[key]["dtype"] not in ("video", "image")]
-    with TrajectoryStore.create(
-        folder,
-        observation_size=layout.observation_size,
-        action_size=layout.action_size,
-        keypoints=layout.keypoints,
-        control_hz=layout.control_hz,
-        metadata=layout.metadata,
-    ) as store:
+    with TrajectoryStore.create_with(folder, layout) as store:
         for record, table in _tables(path, info, episodes, columns):
             where = f"{path}, episode {record['episode_index']}"
             own = None if ours is None else ours.slice(len(store), 1)

@@ -125,14 +125,7 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
         where = f"{source}, {names[0]}"
         keys = choose(observation, list(_vectors_of(first, where, ledger)), where)
         layout = _layout(about, first, keys, path, where, ledger)
-        with TrajectoryStore.create(
-            folder,
-            observation_size=layout.observation_size,
-            action_size=layout.action_size,
-            keypoints=layout.keypoints,
-            control_hz=layout.control_hz,
-            metadata=layout.metadata,
-        ) as store:
+        with TrajectoryStore.create_with(folder, layout) as store:
             for name in names:
                 episode = hdf5.group(file, name, str(source))
                 task = str(layout.metadata.get("task", "unknown"))

@@ -95,14 +95,7 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
         keys = [FLAT] if ours else choose(observation, keys, str(path))
         layout = _layout(data, names[0], keys, path, ledger)
         task = _environment(data, path)
-        with TrajectoryStore.create(
-            folder,
-            observation_size=layout.observation_size,
-            action_size=layout.action_size,
-            keypoints=layout.keypoints,
-            control_hz=layout.control_hz,
-            metadata=layout.metadata,
-        ) as store:
+        with TrajectoryStore.create_with(folder, layout) as store:
             for name in names:
                 where = f"{path}, {name}"
                 demo = hdf5.group(data, name, str(path))
