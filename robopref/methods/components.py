@@ -149,3 +149,21 @@ class EvaluationPlan:
                 "evaluation needs at least one episode and films at most all of them, "
                 f"got episodes={self.episodes}, record={self.record}"
             )
+
+
+def check_sources(sources: list[Scene], target: Scene) -> None:
+    """Refuse an alignment without sources, with one twice, or from the target to itself."""
+    names = [source.task for source in sources]
+    if not names or len(set(names)) < len(names) or target.task in names:
+        raise ConfigError(
+            "alignment.sources must be one or more different tasks other than the target "
+            f"{target.task!r}, got {names}"
+        )
+
+
+def check_split(held_out: float, max_pairs: int | None) -> None:
+    """Refuse a share of held-out episodes or a number of pairs that makes no sense."""
+    if not 0 <= held_out < 1:
+        raise ConfigError(f"held_out must lie in [0, 1), got {held_out}")
+    if max_pairs is not None and max_pairs < 1:
+        raise ConfigError(f"max_pairs must be 1 or more, or null, got {max_pairs}")

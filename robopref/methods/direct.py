@@ -19,7 +19,16 @@ from typing import Any
 
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
-from robopref.methods.components import Collection, Component, EvaluationPlan, Fit, Hardware, Scene
+from robopref.methods.components import (
+    Collection,
+    Component,
+    EvaluationPlan,
+    Fit,
+    Hardware,
+    Scene,
+    check_sources,
+    check_split,
+)
 from robopref.methods.phases.align import align
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.direct import clone_reference, train_direct
@@ -72,17 +81,9 @@ class Direct:
         if self.labels_from not in LABELS_FROM:
             raise ConfigError(f"labels_from must be teacher or transfer, got {self.labels_from!r}")
         if self.labels_from == "transfer":
-            names = [source.task for source in self.sources]
-            if not names or len(set(names)) < len(names) or self.target.task in names:
-                raise ConfigError(
-                    f"alignment.sources must be one or more different tasks other than the target "
-                    f"{self.target.task!r}, got {names}"
-                )
+            check_sources(self.sources, self.target)
             self.alignment.check()
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out must lie in [0, 1), got {self.held_out}")
-        if self.max_pairs is not None and self.max_pairs < 1:
-            raise ConfigError(f"max_pairs must be 1 or more, or null, got {self.max_pairs}")
+        check_split(self.held_out, self.max_pairs)
         self.teacher.check()
         if not isinstance(self.policy.build(observation_size=1, action_size=1), PreferencePolicy):
             raise ConfigError("This method learns a policy from labels directly: policy=preference does that")

@@ -17,7 +17,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from robopref.errors import ConfigError
 from robopref.methods.components import (
     Collection,
     Component,
@@ -26,6 +25,8 @@ from robopref.methods.components import (
     Hardware,
     LearnedFrom,
     Scene,
+    check_sources,
+    check_split,
 )
 from robopref.methods.phases.align import align
 from robopref.methods.phases.collect import collect
@@ -59,16 +60,8 @@ class Pearl:
     hardware: Hardware
 
     def __post_init__(self):
-        names = [source.task for source in self.sources]
-        if not names or len(set(names)) < len(names) or self.target.task in names:
-            raise ConfigError(
-                f"alignment.sources must be one or more different tasks other than the target "
-                f"{self.target.task!r}, got {names}"
-            )
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out must lie in [0, 1), got {self.held_out}")
-        if self.max_pairs is not None and self.max_pairs < 1:
-            raise ConfigError(f"max_pairs must be 1 or more, or null, got {self.max_pairs}")
+        check_sources(self.sources, self.target)
+        check_split(self.held_out, self.max_pairs)
         self.teacher.check()
         self.alignment.check()
         for part in (self.reward, self.policy, *(b.policy for b in self.baselines.values())):
