@@ -142,7 +142,8 @@ def page(cells: list[dict[str, Any]], machine: str) -> str:
         "",
         f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/transfer.py` on {machine}, data seeds",
         f"{', '.join(map(str, seeds))}. Intervals are 95 % t intervals over seeds of the mean over targets.",
-        "*Worst* is the worst transfer, *inverted* how many ordered fewer than half of the pairs right.",
+        "*Worst* is the worst single transfer, *inverted* how many ordered fewer than half of the pairs "
+        "right.",
         "The settings of `alignment=auto` (the penalty, the firmness against anchors, the agreement below",
         f"which it warns) were chosen on other tasks ({', '.join(DEVELOPMENT)})",
         "at seed 0; the targets below were not looked at before this run.",
