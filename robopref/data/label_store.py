@@ -6,8 +6,9 @@ may write at once. Each judgement remembers the fingerprint of the data that it 
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,14 @@ from robopref.errors import DataError, unknown_name
 
 _CHUNK = 500  # below SQLite's limit on the number of bound parameters
 _SEGMENT = [f"{side}_{name}" for side in "ab" for name in ("episode", "start", "length")]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How much of a label store was seen: the highest ids of its judgements and its retractions."""
+
+    judgement: int = 0
+    retraction: int = 0
 
 
 class LabelStore:
@@ -59,7 +68,14 @@ class LabelStore:
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def add(self, given: Sequence[Judgement], *, data_fingerprint: str, episodes: int) -> list[int]:
+    def add(
+        self,
+        given: Sequence[Judgement],
+        *,
+        data_fingerprint: str,
+        episodes: int,
+        connection: sa.Connection | None = None,
+    ) -> list[int]:
         """Store judgements in one transaction; return their ids, in order.
 
         A judgement whose ``uid`` is there already is not stored again: its first id is returned.
@@ -68,15 +84,16 @@ class LabelStore:
             given: The judgements.
             data_fingerprint: ``store.fingerprint(episodes)`` of the data that they speak of.
             episodes: How many episodes that fingerprint covers.
+            connection: Of :meth:`writing`, to store them in its transaction; None for one of their own.
 
         Raises:
             DataError: A judgement names an episode outside the data, or the labels here speak of other data.
         """
         now = datetime.now(UTC)
         rows = [_row(judgement, now) for judgement in given]
-        with self._writing() as connection:
-            self._insert(connection, rows, data_fingerprint, episodes)
-            known = _ids(connection, [row["uid"] for row in rows])
+        with self.writing() if connection is None else nullcontext(connection) as writing:
+            known = _ids(writing, [row["uid"] for row in rows])
+            known |= self._insert(writing, rows, data_fingerprint, episodes, known)
         return [known[row["uid"]] for row in rows]
 
     def add_preferences(
@@ -112,21 +129,28 @@ class LabelStore:
                 *columns, preferences.label.tolist(), preferences.confidence.tolist(), strict=True
             )
         ]
-        with self._writing() as connection:
-            return self._insert(connection, rows, data_fingerprint, episodes, may_be_known=False)
+        with self.writing() as connection:
+            return len(self._insert(connection, rows, data_fingerprint, episodes, known=()))
 
-    def retract(self, id: int, *, annotator: str | None = None) -> None:
+    def retract(
+        self, id: int, *, annotator: str | None = None, connection: sa.Connection | None = None
+    ) -> None:
         """Take a judgement back: from now on it does not count. Taking it back twice changes nothing.
+
+        Args:
+            id: Its id.
+            annotator: Who takes it back.
+            connection: Of :meth:`writing`, to do it in its transaction; None for one of its own.
 
         Raises:
             DataError: There is no such judgement.
         """
-        with self._writing() as connection:
-            uid = connection.scalar(sa.select(judgements.c.uid).where(judgements.c.id == id))
+        with self.writing() if connection is None else nullcontext(connection) as writing:
+            uid = writing.scalar(sa.select(judgements.c.uid).where(judgements.c.id == id))
             if uid is None:
                 raise DataError(f"{self._name} has no judgement {id}.")
             event = {"judgement_uid": uid, "annotator": annotator, "stored_at": datetime.now(UTC)}
-            connection.execute(sa.insert(retractions), event)
+            writing.execute(sa.insert(retractions), event)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -155,7 +179,7 @@ class LabelStore:
             judgements.c.b_episode.is_not(None),
             judgements.c.list_uid.is_(None),
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query.order_by(judgements.c.id)).fetchall()
         table = np.array([tuple(row) for row in rows], np.float64).reshape(-1, len(wanted))
         a, b = (Segments(*table[:, first : first + 3].astype(np.int64).T) for first in (0, 3))
@@ -174,7 +198,7 @@ class LabelStore:
         names = ("a_episode", "a_start", "a_length", "label", "confidence")
         query = self._counting(sa.select(*(judgements.c[name] for name in names)), source, annotator)
         query = query.where(judgements.c.label.is_not(None), judgements.c.b_episode.is_(None))
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query.order_by(judgements.c.id)).fetchall()
         table = np.array([tuple(row) for row in rows], np.float64).reshape(-1, len(names))
         return Ratings(Segments(*table[:, :3].astype(np.int64).T), table[:, 3], table[:, 4])
@@ -189,7 +213,7 @@ class LabelStore:
         """
         query = self._counting(sa.select(judgements), source, annotator)
         query = query.where(judgements.c.list_uid.is_not(None)).order_by(judgements.c.id)
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query).fetchall()
         return ranked_lists(_judgement(row._asdict()) for row in rows)
 
@@ -198,12 +222,12 @@ class LabelStore:
     ) -> dict[int, Judgement]:
         """Return the judgements that count with all that is known of them, skipped ones too, by id."""
         query = self._counting(sa.select(judgements), source, annotator).order_by(judgements.c.id)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return {row.id: _judgement(row._asdict()) for row in connection.execute(query)}
 
     def retracted(self) -> set[str]:
         """Return the uids of the judgements that were taken back."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return set(connection.scalars(sa.select(retractions.c.judgement_uid)))
 
     def count(
@@ -211,7 +235,7 @@ class LabelStore:
     ) -> int:
         """Return the number of judgements that count, skipped ones included."""
         query = self._counting(sa.select(sa.func.count()).select_from(judgements), source, annotator)
-        with self._reading() as connection:
+        with self.reading() as connection:
             return int(connection.scalar(query) or 0)
 
     def check_data(self, store: TrajectoryStore) -> None:
@@ -220,7 +244,7 @@ class LabelStore:
         Raises:
             DataError: The labels speak of other data, or of more episodes than the store has.
         """
-        with self._reading() as connection:
+        with self.reading() as connection:
             known = connection.execute(sa.select(data.c.episodes, data.c.fingerprint)).all()
         for episodes, fingerprint in known:
             if episodes > len(store):
@@ -234,6 +258,56 @@ class LabelStore:
                     "episodes are not the same."
                 )
 
+    # -- several processes ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Give a connection whose errors are explained (``DataError``)."""
+        with explained(self._name), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self, *, durable: bool = True) -> Iterator[sa.Connection]:
+        """Give a connection that alone may write, and is committed at the end.
+
+        Args:
+            durable: Whether what was written survives a power failure; else it may be lost then, never torn.
+        """
+        with explained(self._name), self._engine.connect() as connection:
+            connection.execution_options(robopref_writes=True, robopref_durable=durable)
+            with connection.begin():
+                yield connection
+
+    def news(
+        self, seen: "Mark", *, source: Source, connection: sa.Connection | None = None
+    ) -> tuple[dict[int, Judgement], list[str], "Mark"]:
+        """Return what was stored since an earlier call, by any process.
+
+        Args:
+            seen: What the earlier call returned; ``Mark()`` for everything.
+            source: Judgements of this source alone.
+            connection: Of :meth:`reading` or :meth:`writing`; None for one of its own.
+
+        Returns:
+            Judgements of that source by id, also retracted ones; the uids that were retracted; and the mark
+            to give next time.
+        """
+        last = [sa.select(sa.func.max(table.c.id)).scalar_subquery() for table in (judgements, retractions)]
+        with self.reading() if connection is None else nullcontext(connection) as reading:
+            now = Mark(*(number or 0 for number in reading.execute(sa.select(*last)).one()))
+            given: dict[int, Judgement] = {}
+            taken_back: list[str] = []
+            if now.judgement > seen.judgement:
+                new = (judgements.c.id > seen.judgement) & (judgements.c.id <= now.judgement)
+                query = sa.select(judgements).where(new, judgements.c.source == source)
+                rows = reading.execute(query.order_by(judgements.c.id))
+                given = {row.id: _judgement(row._asdict()) for row in rows}
+            if now.retraction > seen.retraction:
+                new = (retractions.c.id > seen.retraction) & (retractions.c.id <= now.retraction)
+                query = sa.select(retractions.c.judgement_uid).where(new).order_by(retractions.c.id)
+                taken_back = list(reading.scalars(query))
+        return given, taken_back, now
+
     # -- Parquet -------------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:
@@ -243,7 +317,7 @@ class LabelStore:
             .join(data, data.c.id == judgements.c.data_id)
             .order_by(judgements.c.id)
         )
-        with self._reading() as connection:
+        with self.reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def export_parquet(self, path: str | Path) -> int:
@@ -273,9 +347,10 @@ class LabelStore:
             of = groups.setdefault((row.pop("fingerprint"), row.pop("episodes")), [])
             of.append(row | {"stored_at": now})
         added = 0
-        with self._writing() as connection:
+        with self.writing() as connection:
             for (fingerprint, episodes), group in groups.items():
-                added += self._insert(connection, group, fingerprint, episodes)
+                known = _ids(connection, [row["uid"] for row in group])
+                added += len(self._insert(connection, group, fingerprint, episodes, known))
             already = set(connection.scalars(sa.select(retractions.c.judgement_uid)))
             events = [{"judgement_uid": uid, "stored_at": now} for uid in sorted(retracted - already)]
             if events:
@@ -288,28 +363,15 @@ class LabelStore:
     def _name(self) -> str:
         return self._engine.url.render_as_string(hide_password=True)
 
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with explained(self._name), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with explained(self._name), self._engine.connect() as connection:
-            connection.execution_options(robopref_writes=True)
-            with connection.begin():
-                yield connection
-
     def _insert(
         self,
         connection: sa.Connection,
         rows: Sequence[dict[str, Any]],
         fingerprint: str,
         episodes: int,
-        *,
-        may_be_known: bool = True,
-    ) -> int:
-        """Insert the rows that are not there yet, in order; return how many."""
+        known: Container[str],
+    ) -> dict[str, int]:
+        """Insert the rows whose uid is not known, in order; return their ids, by uid."""
         for side in ("a_episode", "b_episode"):
             highest = max((row[side] for row in rows if row[side] is not None), default=-1)
             if highest >= episodes:
@@ -317,11 +379,14 @@ class LabelStore:
                     f"A judgement names episode {highest}, but the data it speaks of has {episodes} episodes."
                 )
         number = self._data_id(connection, fingerprint, episodes)
-        known = _ids(connection, [row["uid"] for row in rows]) if may_be_known else {}
         fresh = {row["uid"]: row | {"data_id": number} for row in rows if row["uid"] not in known}
+        if len(fresh) == 1:
+            (uid,) = fresh
+            (id,) = connection.execute(sa.insert(judgements), fresh[uid]).inserted_primary_key or (0,)
+            return {uid: id}
         if fresh:
             connection.execute(sa.insert(judgements), list(fresh.values()))
-        return len(fresh)
+        return _ids(connection, list(fresh))
 
     def _data_id(self, connection: sa.Connection, fingerprint: str, episodes: int) -> int:
         """Return the row of ``data`` that says which episodes are meant; add it if it is new."""

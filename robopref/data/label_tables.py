@@ -100,6 +100,15 @@ tokens = sa.Table(
     sa.Column("revoked_at", UtcTime),
 )
 
+leases = sa.Table(
+    "robopref_leases",
+    METADATA,
+    sa.Column("plan", sa.String(64), primary_key=True),
+    sa.Column("annotator", sa.String(256), primary_key=True),
+    sa.Column("item", sa.Integer, nullable=False),
+    sa.Column("until", sa.Double, nullable=False),  # seconds since 1970
+)
+
 
 def open_engine(url: str) -> sa.Engine:
     """Connect, make the tables in an empty database, and refuse a foreign one.
@@ -180,7 +189,11 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        writes = connection.get_execution_options().get("robopref_writes", False)
+        options = connection.get_execution_options()
+        writes = options.get("robopref_writes", False)
+        if writes:
+            durable = options.get("robopref_durable", True)
+            connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
@@ -189,8 +202,11 @@ def _prepare_postgresql(engine: sa.Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        if connection.get_execution_options().get("robopref_writes", False):
+        options = connection.get_execution_options()
+        if options.get("robopref_writes", False):
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS})")
+            if not options.get("robopref_durable", True):
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
 
 
 def _check_sqlite_pages(connection: sa.Connection, name: str) -> None:
@@ -245,6 +261,7 @@ def _make_or_check(connection: sa.Connection, name: str) -> None:
             raise DataError(
                 f"The label store {name} has schema version {got}; this robopref reads {VERSION}."
             )
+        leases.create(connection, checkfirst=True)  # which a store of version 2 may lack: no label is in it
         return
     METADATA.create_all(connection)
     connection.execute(

@@ -126,7 +126,7 @@ def build_app(
     @app.get("/api/question")
     def question(
         request: Request, annotator: Annotated[str, Query(min_length=1, max_length=200)]
-    ) -> dict[str, Any]:
+    ) -> JSONResponse:
         return _turn(desk, studio, _own_name(request, annotator), retry=True)
 
     @app.get("/api/online")
@@ -135,7 +135,7 @@ def build_app(
         return {} if online is None else online.status()
 
     @app.post("/api/answer")
-    def answer(request: Request, given: AnswerIn) -> dict[str, Any]:
+    def answer(request: Request, given: AnswerIn) -> JSONResponse:
         if given.slightly and not study.strength:
             raise ConfigError("This study does not ask how much better a clip is.")
         name = _own_name(request, given.annotator)
@@ -151,7 +151,7 @@ def build_app(
         return _turn(desk, studio, name)
 
     @app.post("/api/undo")
-    def undo(request: Request, wanted: UndoIn) -> dict[str, Any]:
+    def undo(request: Request, wanted: UndoIn) -> JSONResponse:
         name = _own_name(request, wanted.annotator)
         desk.undo(name, wanted.answer)
         return _turn(desk, studio, name)
@@ -168,8 +168,8 @@ def _own_name(request: Request, text: str) -> str:
     return name
 
 
-def _turn(desk: Desk, studio: Studio, annotator: str, *, retry: bool = False) -> dict[str, Any]:
-    """Return all that the page needs for the next pair, and have its clips and the following ones made."""
+def _turn(desk: Desk, studio: Studio, annotator: str, *, retry: bool = False) -> JSONResponse:
+    """Send all that the page needs for the next pair, and have its clips and the following ones made."""
     question = desk.question(annotator)
     given = desk.given(annotator)
     done, remaining = desk.done(annotator), desk.remaining(annotator)
@@ -177,15 +177,17 @@ def _turn(desk: Desk, studio: Studio, annotator: str, *, retry: bool = False) ->
     upcoming = [
         [studio.order(segment, SOON) for segment in item] for item in desk.upcoming(annotator, LOOK_AHEAD)
     ]
-    return {
-        "annotator": annotator,
-        "question": shown,
-        "upcoming": upcoming,
-        "done": done,
-        "total": done + remaining,
-        "tally": asdict(tally(given)),
-        "last": given[-1].judgement.uid if given else None,
-    }
+    return JSONResponse(
+        {
+            "annotator": annotator,
+            "question": shown,
+            "upcoming": upcoming,
+            "done": done,
+            "total": done + remaining,
+            "tally": asdict(tally(given)),
+            "last": given[-1].judgement.uid if given else None,
+        }
+    )
 
 
 def _shown(question: Question, studio: Studio, retry: bool) -> dict[str, Any]:

@@ -1,36 +1,38 @@
 """Who is asked what next, and what becomes of the answer.
 
 Everything follows from the plan and the label store: a desk that is killed and set up again goes on with the
-same questions. An answer is on disk before :meth:`Desk.answer` returns, and taking it back is a new entry.
+same questions, and several desks may share one store. An answer is on disk before :meth:`Desk.answer`
+returns, and taking it back is a new entry.
 """
 
 import hashlib
 import re
 import secrets
 import threading
-import time
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 import numpy as np
+import sqlalchemy as sa
 
 from robopref.data.judgement import Answer, Feedback, Judgement, Member
-from robopref.data.label_store import LabelStore
-from robopref.data.ranking import RankedList, Ranking, ranked_lists
+from robopref.data.label_leases import Lease, Leases
+from robopref.data.label_store import LabelStore, Mark
+from robopref.data.ranking import RankedList, Ranking
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, RoboprefError
+from robopref.labeling.book import Book, Given, Kind, Person, held_by_others
 from robopref.labeling.clips import Segment
 from robopref.labeling.plan import Plan
 
-LEASE_S = 900.0  # so long a pair is kept for the person who sees it
 REPEATS_AFTER = 10  # at least so many questions lie between a pair and its repetition
 SLIGHTLY = 0.75  # chance that a slightly preferred clip is meant
 
-Kind = Literal["new", "random", "gold", "repeat", "mirror"]
 FIRST: tuple[Kind, ...] = ("new", "random")  # asked for the first time
+AGAIN: tuple[Kind, ...] = ("repeat", "mirror")
 Choice = Literal["left", "right", "equal", "skip", "up", "down", "rest"]
 CHOICES: dict[Feedback, tuple[Choice, ...]] = {
     "pair": ("left", "right", "equal", "skip"),
@@ -86,16 +88,6 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Given:
-    """An answer that counts."""
-
-    row: int  # its id in the label store
-    index: int
-    kind: Kind
-    judgement: Judgement
-
-
-@dataclass(frozen=True)
 class Progress:
     """How far one person is.
 
@@ -116,19 +108,6 @@ class Progress:
     last: datetime | None
     holds: int | None
     kept_s: float | None
-
-
-@dataclass
-class _Person:
-    name: str
-    given: list[Given] = field(default_factory=list)
-    lists: dict[int, RankedList] = field(default_factory=dict)
-    current: Question | None = None
-
-    def answered(self) -> set[int]:
-        """Return the items about which there is nothing more to ask."""
-        begun = {given.index for given in self.given}
-        return {index for index in begun if index not in self.lists or self.lists[index].done}
 
 
 class Desk:
@@ -167,100 +146,114 @@ class Desk:
         self._repeated = 0.0 if plan.feedback == "ranking" else repeated
         self._mirrored = mirrored if plan.feedback == "pair" else 0.0
         self._lock = threading.Lock()
-        self._people: dict[str, _Person] = {}
-        self._leases: dict[int, tuple[str, float]] = {}  # item -> who has it before them, until when
-        self._takers: dict[int, set[str]] = {}  # item -> who answered something about it
-        self._order: Sequence[int] = range(len(plan.items))
-        self._retracted = labels.retracted()
-        self._resume()
-
-    def _resume(self) -> None:
-        """Take in what was answered before, by whatever tool."""
-        places = {
-            _key(tuple(map(_member, item)), self.plan.feedback): i for i, item in enumerate(self.plan.items)
+        self._book = Book(plan)
+        self._leases = Leases(labels, plan.name)
+        self._held: dict[str, int] = {}  # who has which item before them, when it was last looked up
+        self._current: dict[str, Question] = {}
+        self._places = {
+            _key(tuple(map(_member, item)), plan.feedback): i for i, item in enumerate(plan.items)
         }
-        for row, judgement in self._labels.judgements(source="human").items():
-            if judgement.feedback != self.plan.feedback:
+        self._seen = Mark()
+        self._catch_up()
+
+    def _catch_up(self, connection: sa.Connection | None = None) -> None:
+        """Take in what was answered and taken back since the last time, by whatever process or tool."""
+        given, taken_back, seen = self._labels.news(self._seen, source="human", connection=connection)
+        for uid in taken_back:
+            self._book.take_back(uid)
+        for row, judgement in given.items():
+            if judgement.feedback != self.plan.feedback or judgement.uid in self._book.retracted:
                 continue
-            index = places.get(_key(_members(judgement), self.plan.feedback))
-            person = self._person(judgement.annotator)
-            if index is None or judgement.list_uid not in (None, self._list_uid(person, index)):
+            index = self._places.get(_key(_members(judgement), self.plan.feedback))
+            name = judgement.annotator
+            self._book.person(name)
+            if index is None or judgement.list_uid not in (None, self._list_uid(name, index)):
                 continue
             parts = _ID.fullmatch(judgement.uid)
             kind: Kind = parts[4] if parts and not parts[4].startswith("rank") else "new"  # type: ignore[assignment]
-            self._take(person, Given(row, index, kind, judgement))
+            self._book.take(name, Given(row, index, kind, judgement))
+        self._seen = seen
 
     # -- asking ----------------------------------------------------------------------------------------------
 
     def question(self, annotator: str) -> Question | None:
-        """Return what to ask now, the same until it is answered; None when nothing is left."""
+        """Return what to ask now, the same until it is answered; None when nothing is left.
+
+        Raises:
+            DataError: The label store cannot be read or written.
+        """
         with self._lock:
-            person = self._person(annotator)
-            current = person.current
-            if current is None or not self._may_have(current.index, person):
-                current = person.current = self._next(person)
-            if current is not None:
-                self._lease(current.index, annotator)
-            return current
+            self._seat(self._book.person(annotator))
+            return self._current.get(annotator)
 
     def upcoming(self, annotator: str, n: int) -> list[tuple[Segment, ...]]:
         """Return the items that will probably be asked after the present one."""
         with self._lock:
-            person = self._person(annotator)
-            shown = person.current.index if person.current and not person.current.ranked else -1
-            free = (i for i in self._free(person) if i != shown)
+            person, current = self._book.person(annotator), self._current.get(annotator)
+            shown = current.index if current and not current.ranked else -1
+            free = (i for i in self._book.free(person, self._kept(annotator)) if i != shown)
             return [self.plan.items[index] for index, _ in zip(free, range(n), strict=False)]
 
     def remaining(self, annotator: str) -> int:
         """Return how many items are left for this person."""
         with self._lock:
-            return sum(1 for _ in self._free(self._person(annotator)))
+            return self._book.remaining(self._book.person(annotator), self._kept(annotator))
 
     def done(self, annotator: str) -> int:
         """Return about how many items this person has said everything."""
         with self._lock:
-            return len(self._person(annotator).answered())
+            return len(self._book.person(annotator).done)
 
     def given(self, annotator: str) -> list[Given]:
         """Return this person's answers that count, in order."""
         with self._lock:
-            return list(self._person(annotator).given)
+            return list(self._book.person(annotator).given)
 
     def judgements(self) -> list[Judgement]:
         """Return everybody's answers that count, in the order in which they were stored."""
         with self._lock:
-            given = [given for person in self._people.values() for given in person.given]
-        return [each.judgement for each in sorted(given, key=lambda each: each.row)]
+            self._catch_up()
+            return self._book.judgements()
 
     def begun(self) -> int:
         """Return about how many items somebody said something."""
         with self._lock:
-            return sum(1 for names in self._takers.values() if names)
+            return self._book.begun
 
     @property
-    def version(self) -> int:
-        """A number that is another one after every answer and every retraction."""
+    def version(self) -> tuple[int, int]:
+        """Something that is another one after every answer and every retraction."""
         with self._lock:
-            return sum(len(person.given) for person in self._people.values()) + 2 * len(self._retracted)
+            self._catch_up()
+            return self._seen.judgement, self._seen.retraction
 
     def progress(self) -> list[Progress]:
         """Return how far everybody is, by name."""
         with self._lock:
-            people = [self._people[name] for name in sorted(self._people)]
-            return [self._progress(person) for person in people if person.given or person.current]
+            self._catch_up()
+            leases = self._leases.held()
+            self._held = {name: lease.item for name, lease in leases.items()}
+            people = [self._book.person(name) for name in sorted({*self._book.people, *leases})]
+            found = [self._progress(person, leases.get(person.name)) for person in people]
+        return [each for each in found if each.answers or each.holds is not None]
 
-    def _progress(self, person: _Person) -> Progress:
-        holds = person.current.index if person.current else None
-        holder, until = self._leases.get(-1 if holds is None else holds, (None, 0.0))
-        left = until - time.monotonic()
+    def _progress(self, person: Person, lease: Lease | None) -> Progress:
+        current = self._current.get(person.name)
+        if (
+            lease is not None
+            and lease.item in person.done
+            and (current is None or current.index != lease.item)
+        ):
+            lease = None  # it was answered, and nothing was asked since
+        shared = lease is not None and lease.item in self.plan.shared
         return Progress(
             person.name,
             answers=len(person.given),
-            done=len(person.answered()),
-            remaining=sum(1 for _ in self._free(person)),
+            done=len(person.done),
+            remaining=self._book.remaining(person, self._kept(person.name)),
             last=person.given[-1].judgement.created_at if person.given else None,
-            holds=holds,
-            kept_s=left if holder == person.name and left > 0 else None,
+            holds=None if lease is None else lease.item,
+            kept_s=None if lease is None or shared else lease.left_s,
         )
 
     # -- the order -------------------------------------------------------------------------------------------
@@ -271,14 +264,13 @@ class Desk:
         Args:
             order: Positions in the plan; what is left out comes last, in the plan's order.
         """
-        first = dict.fromkeys([*range(self.plan.golden), *order, *range(len(self.plan.items))])
         with self._lock:
-            self._order = tuple(first)
+            self._book.reorder(order)
 
     def unanswered(self) -> list[int]:
         """Return the items that nobody answered, checks left out, in the plan's order."""
         with self._lock:
-            return [i for i in range(self.plan.golden, len(self.plan.items)) if not self._takers.get(i)]
+            return self._book.unanswered()
 
     # -- answering -------------------------------------------------------------------------------------------
 
@@ -312,58 +304,75 @@ class Desk:
         """
         self._check(choice, slightly, decided)
         with self._lock:
-            person = self._person(annotator)
-            if question_id in self._retracted:
-                return  # a late copy of an answer that was taken back
-            earlier = next((g for g in reversed(person.given) if g.judgement.uid == question_id), None)
-            if earlier is not None:
-                if earlier.judgement.answer != _stored(choice, slightly, earlier.judgement.shown_left):
-                    raise StaleQuestionError(
-                        "You have answered this already. Take the answer back to change it."
-                    )
-                return
-            question = self._asked(person, question_id)
-            judgement = replace(
-                _judgement(question, annotator, _stored(choice, slightly, question.shown_left)),
-                note=note or None,
-                response_time_s=response_time_s,
-                decided_start=decided[0] if decided else None,
-                decided_length=decided[1] if decided else None,
-            )
-            (row,) = self._labels.add([judgement], **self._data)
-            self._take(person, Given(row, question.index, question.kind, judgement))
-            person.current = None
-            self._leases.pop(question.index, None)
+            with self._labels.writing() as connection:
+                self._catch_up(connection)  # nobody writes beside us until this is stored
+                question = self._to_answer(annotator, question_id, choice, slightly)
+                if question is None:
+                    return
+                judgement = replace(
+                    _judgement(question, annotator, _stored(choice, slightly, question.shown_left)),
+                    note=note or None,
+                    response_time_s=response_time_s,
+                    decided_start=decided[0] if decided else None,
+                    decided_length=decided[1] if decided else None,
+                )
+                (row,) = self._labels.add([judgement], **self._data, connection=connection)
+            self._book.take(annotator, Given(row, question.index, question.kind, judgement))
+            self._seen = replace(self._seen, judgement=row)
+            self._current.pop(annotator, None)
+
+    def _to_answer(self, annotator: str, uid: str, choice: Choice, slightly: bool) -> Question | None:
+        """Return the question that is answered, or None where this answer is known."""
+        if uid in self._book.retracted:
+            return None  # a late copy of an answer that was taken back
+        earlier = self._book.said(uid)
+        if earlier is None or earlier.judgement.annotator != annotator:
+            return self._asked(self._book.person(annotator), uid)
+        if earlier.judgement.answer != _stored(choice, slightly, earlier.judgement.shown_left):
+            raise StaleQuestionError("You have answered this already. Take the answer back to change it.")
+        return None
 
     def undo(self, annotator: str, uid: str) -> None:
         """Take back the last answer, which ``uid`` must name, so that two clicks do not take back two.
 
         Raises:
             StaleQuestionError: Another answer is the last one.
+            DataError: This cannot be stored; it may be sent again.
         """
         with self._lock:
-            person = self._person(annotator)
-            if uid in self._retracted:
-                return
-            if not person.given or person.given[-1].judgement.uid != uid:
-                raise StaleQuestionError("This is not your last answer any more.")
-            last = person.given[-1]
-            self._labels.retract(last.row, annotator=annotator)
-            person.given.pop()
-            self._retracted.add(uid)
-            person.lists.pop(last.index, None)
-            about = [given.judgement for given in person.given if given.index == last.index]
-            for ranked in ranked_lists(about):
-                person.lists[last.index] = ranked
-            if not about:
-                self._takers[last.index].discard(annotator)
-            person.current = self._made(person, last.index, last.kind)
-            self._lease(last.index, annotator)
+            person = self._book.person(annotator)
+            with self._labels.writing() as connection:
+                self._catch_up(connection)
+                if uid in self._book.retracted:
+                    return
+                if not person.given or person.given[-1].judgement.uid != uid:
+                    raise StaleQuestionError("This is not your last answer any more.")
+                last = person.given[-1]
+                self._labels.retract(last.row, annotator=annotator, connection=connection)
+            self._catch_up()
+            self._current[annotator] = self._made(person, last.index, last.kind)
+            self._seat(person)
 
     # -- small parts -----------------------------------------------------------------------------------------
 
-    def _person(self, name: str) -> _Person:
-        return self._people.setdefault(name, _Person(name))
+    def _seat(self, person: Person) -> None:
+        """Keep for a person what they are asked now, having chosen it where it is answered or another's."""
+
+        def choose(leases: Mapping[str, Lease], connection: sa.Connection) -> int | None:
+            self._catch_up(connection)
+            self._held = {name: lease.item for name, lease in leases.items()}
+            current = self._current.pop(person.name, None)
+            if current is None or not self._may_have(current, person):
+                current = self._next(person)
+            if current is None:
+                return None
+            self._current[person.name] = current
+            return current.index
+
+        self._leases.take(person.name, choose)
+
+    def _kept(self, name: str) -> set[int]:
+        return held_by_others(self._held, name, self.plan.shared)
 
     def _check(self, choice: Choice, slightly: bool, decided: tuple[int, int] | None) -> None:
         feedback = self.plan.feedback
@@ -374,31 +383,27 @@ class Desk:
         if decided and decided[1] < 1:
             raise ConfigError("The part that decided has at least one step.")
 
-    def _take(self, person: _Person, given: Given) -> None:
-        """Count an answer that is stored."""
-        person.given.append(given)
-        self._takers.setdefault(given.index, set()).add(person.name)
-        if given.judgement.list_uid is not None:
-            person.lists[given.index] = self._list(person, given.index).taking(given.judgement)
+    def _list_uid(self, name: str, index: int) -> str:
+        return f"{self.plan.name}.{_short(name)}.{index}"
 
-    def _list_uid(self, person: _Person, index: int) -> str:
-        return f"{self.plan.name}.{_short(person.name)}.{index}"
-
-    def _list(self, person: _Person, index: int) -> RankedList:
+    def _list(self, person: Person, index: int) -> RankedList:
         """Return the list that an item is, as far as this person has ranked it."""
         members = tuple(map(_member, self.plan.items[index]))
-        fresh = RankedList(
-            self._list_uid(person, index), person.name, "human", members, Ranking(len(members))
-        )
+        uid = self._list_uid(person.name, index)
+        fresh = RankedList(uid, person.name, "human", members, Ranking(len(members)))
         return person.lists.get(index, fresh)
 
-    def _next(self, person: _Person) -> Question | None:
-        fresh = next(self._free(person), None)
+    def _next(self, person: Person) -> Question | None:
+        kept = self._kept(person.name)
+        fresh = next(self._book.free(person, kept), None)
         if fresh is None:
             return None
         again = self._again(person)
         if again is not None:
             return self._made(person, *again)
+        had = self._held.get(person.name)  # before this server was started, or on another one
+        if had is not None and had not in person.done and self._book.is_free(had, person, kept):
+            fresh = had
         return self._made(person, fresh, self._first_kind(fresh))
 
     def _first_kind(self, index: int) -> Kind:
@@ -406,37 +411,29 @@ class Desk:
             return "gold"
         return "random" if index in self.plan.at_random else "new"
 
-    def _free(self, person: _Person) -> Iterator[int]:
-        """Yield the items that this person may be asked about, a list that is begun before all others."""
-        answered, now = person.answered(), time.monotonic()
-        others = {i for i, (name, until) in self._leases.items() if name != person.name and until > now}
-        taken = {index for index, names in self._takers.items() if names}
-        room = self.plan.limit - len(taken | others)
-        unfinished = [index for index, ranked in person.lists.items() if not ranked.done]
-        for index in dict.fromkeys([*unfinished, *self._order]):
-            begun = index in taken or index in others
-            if index not in answered and (begun or room > 0) and self._is_free(index, person.name):
-                room -= not begun
-                yield index
+    def _may_have(self, question: Question, person: Person) -> bool:
+        """Whether a question may go on being asked."""
+        if self._is_answered(question, person):
+            return False
+        free = self._book.is_free(question.index, person, self._kept(person.name))
+        return free or question.kind in AGAIN
 
-    def _is_free(self, index: int, name: str) -> bool:
-        """Whether everybody is asked about this item, or nobody else answered it or has it before them."""
-        if index in self.plan.shared:
-            return True
-        holder, until = self._leases.get(index, (name, 0.0))
-        return self._takers.get(index, set()) <= {name} and (holder == name or until < time.monotonic())
+    def _is_answered(self, question: Question, person: Person) -> bool:
+        """Whether a question was answered elsewhere since it was asked."""
+        if question.ranked is not None:
+            return question.ranked != self._list(person, question.index)
+        if question.kind in AGAIN:
+            return any(given.index == question.index and given.kind in AGAIN for given in person.given)
+        return question.index in person.done
 
-    def _may_have(self, index: int, person: _Person) -> bool:
-        return self._is_free(index, person.name) or index in person.answered()
-
-    def _again(self, person: _Person) -> tuple[int, Kind] | None:
+    def _again(self, person: Person) -> tuple[int, Kind] | None:
         """Decide whether to repeat an earlier pair; it depends on nothing but the answers so far."""
         asked = len(person.given)
         rng = np.random.default_rng([_number(self.plan.name, person.name), asked])
         draw = rng.random()
         if draw >= self._repeated + self._mirrored:
             return None
-        repeated = {given.index for given in person.given if given.kind in ("repeat", "mirror")}
+        repeated = {given.index for given in person.given if given.kind in AGAIN}
         eligible = [
             given.index
             for given in person.given[: max(0, asked - REPEATS_AFTER)]
@@ -446,21 +443,21 @@ class Desk:
             return None
         return int(rng.choice(eligible)), "repeat" if draw < self._repeated else "mirror"
 
-    def _made(self, person: _Person, index: int, kind: Kind) -> Question:
+    def _made(self, person: Person, index: int, kind: Kind) -> Question:
         item = self.plan.items[index]
         if self.plan.feedback == "updown":
             return Question(self._named(person, index, kind), index, kind, item, None)
         if self.plan.feedback == "ranking":
             return self._step(person, index)
         side: Literal["a", "b"] = "a" if _number(self.plan.name, person.name, index) % 2 else "b"
-        if kind in ("repeat", "mirror"):
+        if kind in AGAIN:
             first = next((given for given in person.given if given.index == index), None)
             side = (first.judgement.shown_left if first else None) or side
         if kind == "mirror":
             side = "b" if side == "a" else "a"
         return Question(self._named(person, index, kind), index, kind, item, side)
 
-    def _step(self, person: _Person, index: int) -> Question:
+    def _step(self, person: Person, index: int) -> Question:
         """Return what a list asks next; it must not be done."""
         ranked = self._list(person, index)
         assert ranked.ranking.question is not None
@@ -470,31 +467,30 @@ class Desk:
         side: Literal["a", "b"] = "a" if _number(self.plan.name, person.name, index, a, b) % 2 else "b"
         return Question(name, index, "new", clips, side, ranked)
 
-    def _named(self, person: _Person, index: int, kind: str) -> str:
+    def _named(self, person: Person, index: int, kind: str) -> str:
         return f"{self.plan.name}.{_short(person.name)}.{index}.{kind}.{secrets.token_hex(6)}"
 
-    def _asked(self, person: _Person, question_id: str) -> Question:
+    def _asked(self, person: Person, question_id: str) -> Question:
         """Return the question of this name, also one that was asked before a restart."""
-        if person.current is not None and person.current.id == question_id:
-            return person.current
+        current = self._current.get(person.name)
+        if current is not None and current.id == question_id:
+            if self._is_answered(current, person):
+                raise StaleQuestionError("This has been answered already.")
+            return current
         parts = _ID.fullmatch(question_id)
         if parts is None or (parts[1] == self.plan.name and int(parts[3]) >= len(self.plan.items)):
             raise UnknownQuestionError("There is no such question.")
         if parts[1] != self.plan.name or parts[2] != _short(person.name):
             raise StaleQuestionError("This question is another person's, or of another study.")
         asks, index = question_id.rpartition(".")[0], int(parts[3])
-        made = person.current or self._next(person)
+        made = current or self._next(person)
         if made is None or made.asks != asks:
-            if index in person.answered():
+            if index in person.done:
                 raise StaleQuestionError("This has been answered already.")
             made = self._made(person, index, self._first_kind(index))
         if made.asks != asks:
             raise StaleQuestionError("This has been answered already.")
         return replace(made, id=question_id)
-
-    def _lease(self, index: int, annotator: str) -> None:
-        if index not in self.plan.shared:
-            self._leases[index] = (annotator, time.monotonic() + LEASE_S)
 
 
 def annotator_name(text: str) -> str:

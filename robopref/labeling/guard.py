@@ -105,7 +105,7 @@ class Guard:
 
         as_json = scope["path"].startswith("/api/")
         try:
-            visitor = await asyncio.to_thread(self._let_in, scope, headers)
+            visitor = await self._let_in(scope, headers)
             scope.setdefault("state", {})["visitor"] = visitor
             self._check_writing(scope, headers)
             await self.app(scope, await _bounded(headers, receive), dressed)
@@ -117,27 +117,30 @@ class Guard:
             logging.getLogger(__name__).exception("%s %s failed", scope["method"], scope["path"])
             await _refuse(dressed, Refusal(500, MISTAKE), as_json=as_json)
 
-    def _let_in(self, scope: Scope, headers: dict[str, str]) -> Visitor:
+    async def _let_in(self, scope: Scope, headers: dict[str, str]) -> Visitor:
         """Check the host or the token; return whose it is."""
         if self.token is None:
             if _host(headers.get("host", "")) not in LOOPBACK:
                 raise Refusal(403, "This server answers only to 127.0.0.1 and localhost.")
             return Visitor(None, admin=True)
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["method"] == "GET" and scope["path"] in PAGES and asked and (visitor := self._whose(asked)):
-            return replace(visitor, token=asked)
+        if scope["method"] == "GET" and scope["path"] in PAGES and asked:
+            visitor = await self._whose(asked)
+            if visitor is not None:
+                return replace(visitor, token=asked)
         kind, _, bearer = headers.get("authorization", "").partition(" ")
         for shown in (_cookie(headers), bearer.strip() if kind.lower() == "bearer" else ""):
-            if shown and (visitor := self._whose(shown)):
+            visitor = await self._whose(shown) if shown else None
+            if visitor is not None:
                 return visitor
         raise Refusal(
             401, "This page needs the token that the server printed: open the address with ?token=."
         )
 
-    def _whose(self, shown: str) -> Visitor | None:
+    async def _whose(self, shown: str) -> Visitor | None:
         if secrets.compare_digest(shown.encode(), (self.token or "").encode()):
             return Visitor(None, admin=True)
-        name = self.annotators.who(shown) if self.annotators else None
+        name = await asyncio.to_thread(self.annotators.who, shown) if self.annotators else None
         return None if name is None else Visitor(name, admin=False)
 
     def _check_writing(self, scope: Scope, headers: dict[str, str]) -> None:

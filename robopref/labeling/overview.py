@@ -32,7 +32,7 @@ def serve_overview(app: FastAPI, desk: Desk, annotators: AnnotatorTokens | None)
     """Add the API of the pages ``/quality`` and ``/admin``."""
 
     @lru_cache(maxsize=1)
-    def quality_of(version: int) -> dict[str, Any]:
+    def quality_of(version: tuple[int, int]) -> dict[str, Any]:
         try:
             report = report_of(desk.judgements(), gold=_gold(desk), singles=desk.plan.feedback == "updown")
         except DataError as error:  # nothing was answered

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from robopref.labeling.desk import Given
+from robopref.labeling.book import Given
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
     python scripts/bench/labeling_load.py --annotators 20 --seconds 60
 
 A real server is started on made-up episodes; threads ask and answer over HTTP, each with a pause between two
-answers (one second is a hurried person). The server makes the clips of all pairs meanwhile, as it does for
-people. Afterwards the label store is compared with what was acknowledged.
+answers (one second is a hurried person; from half to one and a half times that, at random, since people do
+not answer in step: ``--together`` lets them). The server makes the clips of all pairs meanwhile, as it does
+for people. Afterwards the label store is compared with what was acknowledged.
+
+The times hold what the annotators' own process takes, which runs beside the server.
 """
 
 import argparse
@@ -29,23 +32,28 @@ def main() -> None:
     parser.add_argument("--annotators", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between an answer and the next")
+    parser.add_argument("--together", action="store_true", help="all answer in the same moment")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = made_store(Path(folder) / "store")
-        with Served(path) as url:
-            before = os.getloadavg()[0]
-            people = [Annotator(f"annotator {i}", url, options.pause) for i in range(options.annotators)]
+        with Served(path) as server:
+            before, spent = os.getloadavg()[0], server.cpu_s()
+            people = [
+                Annotator(i, server.url, options.pause, spread=0.0 if options.together else 0.5)
+                for i in range(options.annotators)
+            ]
             until = time.monotonic() + options.seconds
             threads = [threading.Thread(target=person.label, args=(until,)) for person in people]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        report(path, people, before)
+            spent = server.cpu_s() - spent
+        report(path, people, before, spent)
 
 
 class Served:
-    """``robopref label`` in a process of its own; gives its address."""
+    """``robopref label`` in a process of its own, at ``url``."""
 
     def __init__(self, store: Path):
         robopref = Path(sys.executable).with_name("robopref")
@@ -62,12 +70,21 @@ class Served:
             [*map(str, command), "segment_length=5"], stdout=subprocess.PIPE, text=True
         )
 
-    def __enter__(self) -> str:
+    def __enter__(self) -> "Served":
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("Label at "):
-                return line.split()[2]
+                self.url = line.split()[2]
+                return self
         raise RuntimeError("the server did not start")
+
+    def cpu_s(self) -> float:
+        """Return the processor time that the server took so far, without what makes clips; 0 beyond Linux."""
+        file = Path(f"/proc/{self.process.pid}/stat")
+        if not file.exists():
+            return 0.0
+        user, system = file.read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
@@ -77,8 +94,11 @@ class Served:
 class Annotator:
     """One scripted annotator, and what the server said to them."""
 
-    def __init__(self, name: str, url: str, pause: float):
-        self.name, self.url, self.pause = name, url, pause
+    def __init__(self, number: int, url: str, pause: float, spread: float):
+        self.name, self.url = f"annotator {number}", url
+        self.pauses = np.random.default_rng(number).uniform(
+            pause * (1 - spread), pause * (1 + spread), 10_000
+        )
         self.times: list[float] = []
         self.acknowledged: list[str] = []
 
@@ -86,8 +106,10 @@ class Annotator:
         """Answer until the time is up."""
         with httpx.Client(base_url=self.url, timeout=60) as client:
             turn = client.get("/api/question", params={"annotator": self.name}).raise_for_status().json()
-            while time.monotonic() < until and turn["question"] is not None:
-                time.sleep(self.pause)
+            for pause in self.pauses:
+                if time.monotonic() > until or turn["question"] is None:
+                    return
+                time.sleep(pause)
                 answer = {"annotator": self.name, "question": turn["question"]["id"], "choice": "left"}
                 started = time.perf_counter()
                 turn = client.post("/api/answer", json=answer).raise_for_status().json()
@@ -95,7 +117,7 @@ class Annotator:
                 self.acknowledged.append(answer["question"])
 
 
-def report(path: Path, people: list[Annotator], load: float) -> None:
+def report(path: Path, people: list[Annotator], load: float, spent: float) -> None:
     """Compare what was acknowledged with what is stored, and print the times."""
     with TrajectoryStore.open(path) as store, LabelStore.beside(store) as labels:
         stored = list(labels.judgements().values())
@@ -108,6 +130,7 @@ def report(path: Path, people: list[Annotator], load: float) -> None:
         f"{len(people)} annotators, {len(times)} answers, load average {load:.1f} on {os.cpu_count()} cores"
     )
     print(f"ms an answer takes: median {p50:.1f}, 95 % {p95:.1f}, 99 % {p99:.1f}, most {times.max():.0f}")
+    print(f"{1000 * spent / len(times):.1f} ms of them the server's processor time, of one core")
     print(f"{lost} acknowledged answers lost, {len(first) - len(set(first))} pairs asked of two people")
 
 
