@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 
 from .metaworld.tasks import TASKS, environment_id
+from .robosuite import tasks as robosuite
 
 SCENES: dict[str, tuple[str, dict[str, str]]] = {
     "robopref/rope-shape-v0": ("deformable.environment:RopeShapeEnv", {}),
@@ -32,6 +33,14 @@ for _task in TASKS:
         gymnasium.register(
             id=environment_id(_task),
             entry_point=f"{__name__}.metaworld.environment:MetaWorldEnv",
+            kwargs={"task": _task},
+        )
+
+for _task in robosuite.TASKS:
+    if robosuite.environment_id(_task) not in gymnasium.registry:
+        gymnasium.register(
+            id=robosuite.environment_id(_task),
+            entry_point=f"{__name__}.robosuite.environment:RobosuiteEnv",
             kwargs={"task": _task},
         )
 

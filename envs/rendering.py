@@ -127,13 +127,21 @@ class Renderer:
         width: Pixels.
         height: Pixels.
         effects: Draw shadows and reflections, with multisampling: some ten times slower in software.
+        hidden_groups: Groups of geometries that are not drawn, such as shapes for collisions alone.
 
     Raises:
         DependencyNotInstalled: No OpenGL back end works here; the message says what to install.
     """
 
     def __init__(
-        self, model: "mujoco.MjModel", camera: str, width: int, height: int, *, effects: bool = False
+        self,
+        model: "mujoco.MjModel",
+        camera: str,
+        width: int,
+        height: int,
+        *,
+        effects: bool = False,
+        hidden_groups: tuple[int, ...] = (),
     ):
         backend = gl_backend()
         if backend.name is None:
@@ -151,6 +159,7 @@ class Renderer:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = effects
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = effects
         self._options = mujoco.MjvOption()
+        self._options.geomgroup[list(hidden_groups)] = 0
         self._view = mujoco.MjvCamera()
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._view.fixedcamid = model.camera(camera).id

@@ -229,7 +229,7 @@ def task_of(env: gymnasium.Env) -> str:
 def versions() -> dict[str, str]:
     """Return the versions that decide an episode's numbers; a package that is not installed is left out."""
     versions = {}
-    for package in ("robopref", "gymnasium", "metaworld", "mujoco", "numpy"):
+    for package in ("robopref", "gymnasium", "metaworld", "mujoco", "numpy", "robosuite"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions

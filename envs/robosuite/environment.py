@@ -1,0 +1,222 @@
+"""A robosuite task as a Gymnasium environment that can be repeated, saved, labelled and drawn.
+
+Observation, (O,) float64: position 3 and orientation xyzw 4 of the object in the world frame, then both in the
+frame of the hand (Lift: its position less the hand's, 3), then position 3 and orientation xyzw 4 of the hand and
+the fingers' positions 2, in metres: robomimic's low-dimensional keys. Action, (7,) float32 in [-1, 1]: displacement of the hand along x, y, z of the base (1 is 5 cm), its
+rotation about x, y, z (1 is 0.5 rad), and the gripper (1 closes, -1 opens). 20 actions a second.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled names carry no type information)
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.spaces import Box
+
+from ..checks import finite_actions, one_of, positive_whole
+from ..rendering import Renderer
+from . import simulation
+from .behaviours import ACTION_SIZE, Behaviour, Option
+from .simulation import Snapshot
+from .tasks import ROBOT_KEYS, TASKS
+
+CAMERAS = ("agentview", "frontview", "sideview", "birdview", "robot0_robotview", "robot0_eye_in_hand")
+CONTROL_HZ = 20
+_LIFT_M = 0.1
+
+
+class RobosuiteEnv(gymnasium.Env):
+    """One task.
+
+    ``reset(seed=s)`` is a function of ``s`` alone, whatever was played before; ``reset()`` draws the next
+    start from the environment's own generator. Episodes have a fixed length: they are truncated after
+    ``horizon`` steps and never terminate earlier, so that their returns compare. The reward is robosuite's
+    shaped one, at most 1.
+
+    Args:
+        task: Name of the task: lift, can or square.
+        horizon: Steps after which an episode is truncated; None for the task's own.
+        render_mode: None or "rgb_array".
+        camera: One of :data:`CAMERAS`.
+        width: Width of a frame in pixels.
+        height: Height of a frame in pixels.
+        effects: Draw shadows and reflections, with multisampling; slower.
+
+    Raises:
+        ValueError: Unknown task, camera or render mode, or a size that is not positive.
+        DependencyNotInstalled: robosuite is not installed; the message says what to install.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012 (Gymnasium's own type)
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        horizon: int | None = None,
+        render_mode: str | None = None,
+        camera: str = "agentview",
+        width: int = 224,
+        height: int = 224,
+        effects: bool = False,
+    ):
+        one_of("robosuite task", task, TASKS)
+        one_of("camera", camera, CAMERAS)
+        if render_mode is not None:
+            one_of("render mode", render_mode, ["rgb_array"])
+        self._about = TASKS[task]
+        self.task = task
+        self.horizon = self._about.horizon if horizon is None else horizon
+        positive_whole(horizon=self.horizon, width=width, height=height)
+        self.control_hz = CONTROL_HZ
+        self.render_mode = render_mode
+        size = self._about.object_size + sum(ROBOT_KEYS.values())
+        self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
+        self.action_space = Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
+        self._frame_options = {"camera": camera, "width": width, "height": height, "effects": effects}
+        self._renderer: Renderer | None = None
+        self._upstream = simulation.build(self._about)
+        from .control import FastStep  # imports robosuite
+
+        self._fast = FastStep(self._upstream)
+        self._canvas: mujoco.MjData | None = None
+        self._observation = np.zeros(size)
+        self._keypoints: dict[str, np.ndarray] = {}
+        self._goal_m = np.zeros(3)
+        self._elapsed: int | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Start an episode.
+
+        Args:
+            seed: Decides where robot and object begin. None draws from the environment's generator.
+            options: None or empty; there are none.
+        """
+        if options:
+            raise ValueError(f"reset() knows no options, got {sorted(options)}.")
+        super().reset(seed=seed)
+        simulation.begin_episode(self._upstream, self.np_random)
+        goal = self._about.goal
+        data = self._upstream.sim.data
+        lifted = data.get_body_xpos(self._about.body) + [0, 0, _LIFT_M]
+        self._goal_m = np.array(lifted if goal is None else data.get_body_xpos(goal))
+        self._elapsed = 0
+        self._look()
+        return self._observation.copy(), {"success": bool(self._upstream._check_success())}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Act once.
+
+        Args:
+            action: (7,). Rounded to float32, as actions are stored, and clipped to [-1, 1].
+
+        Raises:
+            ValueError: The action has another shape or is not finite.
+            ResetNeeded: The episode is over, or none has begun.
+            ArithmeticError: The physics became unstable.
+        """
+        self._require_episode()
+        if self._elapsed is None or self._elapsed >= self.horizon:
+            raise ResetNeeded(f"The episode ended after {self._elapsed} steps: call reset().")
+        checked = finite_actions(action, ACTION_SIZE).astype(np.float64)
+        data = self._upstream.sim.data._data
+        started_s = data.time
+        self._fast.step(checked)
+        if data.time <= started_s or not np.isfinite(data.qpos).all():  # MuJoCo starts anew on overflow
+            elapsed, self._elapsed = self._elapsed, None
+            raise ArithmeticError(f"The physics of '{self.task}' became unstable at step {elapsed}.")
+        self._elapsed += 1
+        self._look()
+        reward = float(self._upstream.reward(checked))
+        success = bool(self._upstream._check_success())
+        return self._observation.copy(), reward, False, self._elapsed >= self.horizon, {"success": success}
+
+    def _look(self) -> None:
+        """Read observation and keypoints where MuJoCo's data stands now."""
+        self._observation = simulation.observe(self._upstream)
+        hand = self._about.object_size
+        self._keypoints = {
+            "hand": self._observation[hand : hand + 3].copy(),
+            "object": self._observation[:3].copy(),
+            "goal": self._goal_m.copy(),
+        }
+
+    def keypoints(self) -> dict[str, np.ndarray]:
+        """Return the world positions of "hand", "object" and "goal" in metres, (3,) each."""
+        self._require_episode()
+        return {name: point.copy() for name, point in self._keypoints.items()}
+
+    def snapshot(self) -> Snapshot:
+        """Copy the state in the middle of an episode; see :meth:`restore`."""
+        self._require_episode()
+        assert self._elapsed is not None
+        return Snapshot(
+            self.task,
+            *simulation.capture(self._upstream),
+            self._goal_m.copy(),
+            self._observation.copy(),
+            self.keypoints(),
+            self._elapsed,
+        )
+
+    def restore(self, snapshot: Snapshot) -> np.ndarray:
+        """Go back to a snapshot, also of another instance of the task, and return its observation, (O,).
+
+        The same actions then give the same observations and rewards to the last bit. The counter of steps
+        goes back too; the generator of later resets does not.
+
+        Raises:
+            TypeError: It is no snapshot.
+            ValueError: It belongs to another task.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"restore() takes what snapshot() returned, got {type(snapshot).__name__}.")
+        if snapshot.task != self.task:
+            raise ValueError(
+                f"This snapshot belongs to the task '{snapshot.task}', the environment to '{self.task}'."
+            )
+        simulation.restore(self._upstream, snapshot)
+        self._goal_m = snapshot.goal_m.copy()
+        self._observation = snapshot.observation.copy()
+        self._keypoints = {name: point.copy() for name, point in snapshot.keypoints.items()}
+        self._elapsed = snapshot.elapsed_steps
+        return self._observation.copy()
+
+    def state_hash(self) -> str:
+        """Return a SHA-256 of the whole state: equal states go on equally under equal actions."""
+        return self.snapshot().digest()
+
+    def behaviour(self, kind: str, rng: np.random.Generator, **options: Option | None) -> Behaviour:
+        """Return a scripted behaviour for one episode (:data:`robopref.envs.graded.KINDS`)."""
+        return Behaviour(self.task, kind, rng, **options)
+
+    def render(self) -> np.ndarray:
+        """Draw the state, upright: (height, width, 3) uint8.
+
+        Raises:
+            DependencyNotInstalled: No OpenGL back end works here; the message says what to install.
+            ValueError: The environment was made without ``render_mode="rgb_array"``.
+        """
+        if self.render_mode is None:
+            raise ValueError("To draw frames, make the environment with render_mode='rgb_array'.")
+        self._require_episode()
+        model = self._upstream.sim.model._model
+        if self._renderer is None:
+            self._canvas = mujoco.MjData(model)
+            self._renderer = Renderer(model, **self._frame_options, hidden_groups=(0,))
+        physics = simulation.capture(self._upstream)[0]
+        mujoco.mj_setState(model, self._canvas, physics, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, self._canvas)
+        return self._renderer.frame(self._canvas)
+
+    def close(self) -> None:
+        """Release the OpenGL context, if one was made."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _require_episode(self) -> None:
+        if self._elapsed is None:
+            raise ResetNeeded("No episode has begun: call reset().")
