@@ -40,6 +40,4 @@ class Behaviour(GradedBehaviour):
     """One episode's way to act in one task; make a new one for every episode."""
 
     def __init__(self, task: str, kind: str, rng: np.random.Generator, **options: Option | None):
-        super().__init__(
-            expert(task), kind, rng, action_size=ACTION_SIZE, position=_OBJECT, options=options
-        )
+        super().__init__(expert(task), kind, rng, action_size=ACTION_SIZE, position=_OBJECT, options=options)

@@ -19,7 +19,11 @@ _PEG_M = np.array([0.23, 0.1])
 _SLOW_M = 0.008  # a step, when the hand goes slowly
 _HELD_M = 0.04
 _GAIN = 0.7  # of the way in one step: the hand lags, and the whole way would swing
-_WITHIN_REACH = (-np.pi / 2, np.pi / 2, np.pi)  # ways to lay the nut: its handle must not point away from the arm
+_WITHIN_REACH = (
+    -np.pi / 2,
+    np.pi / 2,
+    np.pi,
+)  # ways to lay the nut: its handle must not point away from the arm
 _OVER_M = 1.05  # the hand's height where what it holds clears the peg
 _TABLE_M = 0.83  # where the middle of the nut lies
 _HANDLE_M = 0.054  # from the middle of the nut to the middle of its handle
@@ -70,7 +74,9 @@ def _pointing_down(turn: float) -> np.ndarray:
 def _rotation_to(wanted: np.ndarray, now: np.ndarray) -> np.ndarray:
     """Return the rotation vector in the world frame, (3,) in rad, from one orientation (xyzw) to another."""
     (x, y, z, w), (a, b, c, d) = wanted, now
-    vector = np.array([-w * a + x * d - y * c + z * b, -w * b + y * d - z * a + x * c, -w * c + z * d - x * b + y * a])
+    vector = np.array(
+        [-w * a + x * d - y * c + z * b, -w * b + y * d - z * a + x * c, -w * c + z * d - x * b + y * a]
+    )
     scalar = w * d + x * a + y * b + z * c
     if scalar < 0:
         vector, scalar = -vector, -scalar
@@ -79,7 +85,12 @@ def _rotation_to(wanted: np.ndarray, now: np.ndarray) -> np.ndarray:
 
 
 def _reach(
-    seen: np.ndarray, place: np.ndarray, fingers: float, turn: float = 0.0, near_m: float = 0.015, dwell: int = 0
+    seen: np.ndarray,
+    place: np.ndarray,
+    fingers: float,
+    turn: float = 0.0,
+    near_m: float = 0.015,
+    dwell: int = 0,
 ) -> Part:
     """Go to a place, stay for ``dwell`` steps more, and return the last observation."""
     patience = 15 + int(np.linalg.norm(seen[7:10] - place) / _SLOW_M)  # a hand that trembles never arrives

@@ -73,7 +73,9 @@ def test_steps_are_robosuites_own_to_the_last_bit(task):
         observation, reward, *_ = ours.step(action)
         found, expected_reward, _, _ = theirs.step(action.astype(np.float64))
         object_m, object_xyzw = (found[f"{TASKS[task].sensors}_{key}"] for key in ("pos", "quat"))
-        hand_m, hand_xyzw, fingers = (found[f"robot0_{key}"] for key in ("eef_pos", "eef_quat", "gripper_qpos"))
+        hand_m, hand_xyzw, fingers = (
+            found[f"robot0_{key}"] for key in ("eef_pos", "eef_quat", "gripper_qpos")
+        )
         hand = Rotation.from_quat(hand_xyzw).inv()
         relative = object_m - hand_m
         if task != "lift":
@@ -142,7 +144,9 @@ def test_experts_succeed_on_twenty_starts(task, least):
 @pytest.mark.slow
 def test_more_noise_earns_less():
     env = environment("lift")
-    means = [np.mean([outcome(env, "expert", s, noise=n)[0] for s in range(8)]) for n in (0.05, 0.3, 1.0, 2.0)]
+    means = [
+        np.mean([outcome(env, "expert", s, noise=n)[0] for s in range(8)]) for n in (0.05, 0.3, 1.0, 2.0)
+    ]
     assert means == sorted(means, reverse=True)
 
 
