@@ -19,11 +19,8 @@ _PEG_M = np.array([0.23, 0.1])
 _SLOW_M = 0.008  # a step, when the hand goes slowly
 _HELD_M = 0.04
 _GAIN = 0.7  # of the way in one step: the hand lags, and the whole way would swing
-_WITHIN_REACH = (
-    -np.pi / 2,
-    np.pi / 2,
-    np.pi,
-)  # ways to lay the nut: its handle must not point away from the arm
+# Ways to lay the nut: a handle that points away from the arm is out of reach.
+_WITHIN_REACH = (-np.pi / 2, np.pi / 2, np.pi)
 _OVER_M = 1.05  # the hand's height where what it holds clears the peg
 _TABLE_M = 0.83  # where the middle of the nut lies
 _HANDLE_M = 0.054  # from the middle of the nut to the middle of its handle
@@ -74,9 +71,7 @@ def _pointing_down(turn: float) -> np.ndarray:
 def _rotation_to(wanted: np.ndarray, now: np.ndarray) -> np.ndarray:
     """Return the rotation vector in the world frame, (3,) in rad, from one orientation (xyzw) to another."""
     (x, y, z, w), (a, b, c, d) = wanted, now
-    vector = np.array(
-        [-w * a + x * d - y * c + z * b, -w * b + y * d - z * a + x * c, -w * c + z * d - x * b + y * a]
-    )
+    vector = d * wanted[:3] - w * now[:3] - np.cross(wanted[:3], now[:3])
     scalar = w * d + x * a + y * b + z * c
     if scalar < 0:
         vector, scalar = -vector, -scalar
@@ -89,6 +84,7 @@ def _reach(
     place: np.ndarray,
     fingers: float,
     turn: float = 0.0,
+    *,
     near_m: float = 0.015,
     dwell: int = 0,
 ) -> Part:
@@ -107,21 +103,25 @@ def _above(place: np.ndarray, height: float) -> np.ndarray:
     return np.array([place[0], place[1], height])
 
 
+def _raised(place: np.ndarray, by_m: float) -> np.ndarray:
+    return _above(place, place[2] + by_m)
+
+
 def _grasp(seen: np.ndarray, depth_m: float, height_m: float) -> Part:
-    """Take the object, as often as it takes, and return once the hand holds it ``height_m`` above its place."""
+    """Take the object, as often as it takes; return once the hand holds it ``height_m`` above its place."""
     while True:
-        place = seen[:3] + [0, 0, depth_m]
+        place = _raised(seen[:3], depth_m)
         seen = yield from _reach(seen, _above(place, max(place[2] + 0.07, seen[9])), _OPEN, near_m=0.02)
-        place = seen[:3] + [0, 0, depth_m]
+        place = _raised(seen[:3], depth_m)
         seen = yield from _reach(seen, place, _OPEN)
         seen = yield from _reach(seen, place, _CLOSED, dwell=6)
-        seen = yield from _reach(seen, place + [0, 0, height_m], _CLOSED, near_m=0.02)
+        seen = yield from _reach(seen, _raised(place, height_m), _CLOSED, near_m=0.02)
         if np.linalg.norm(seen[:3] - seen[7:10]) < _HELD_M:
             return seen
 
 
 def _lift(seen: np.ndarray) -> Plan:
-    goal = seen[:3] + [0, 0, 0.1]
+    goal = _raised(seen[:3], 0.1)
     while True:
         seen = yield from _grasp(seen, 0.0, 0.08)
         while np.linalg.norm(seen[:3] - seen[7:10]) < _HELD_M:
@@ -173,7 +173,7 @@ def _square(seen: np.ndarray) -> Plan:
         place = seen[7:10].copy()
         seen = yield from _reach(seen, place, _OPEN, turn, dwell=8)
         while np.abs(seen[:2] - _PEG_M).max() < 0.03 and seen[2] < 0.87:
-            seen = yield place + [0, 0, 0.1], turn, _OPEN
+            seen = yield _raised(place, 0.1), turn, _OPEN
 
 
 _PLANS: Mapping[str, Callable[[np.ndarray], Plan]] = {"lift": _lift, "can": _can, "square": _square}

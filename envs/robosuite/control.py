@@ -6,7 +6,7 @@ sensors whether they want to be read. Here the first of the 25 is upstream's own
 others every quantity is computed once, by the same operations in the same order, so positions and velocities
 agree with ``env.step`` to the last bit (tests/envs/test_robosuite.py).
 
-Source: ``robosuite/controllers/parts/arm/osc.py`` and ``robosuite/robots/fixed_base_robot.py``, version 1.5.2.
+Source: robosuite 1.5.2, ``controllers/parts/arm/osc.py`` and ``robots/fixed_base_robot.py``.
 """
 
 # pyright: reportAttributeAccessIssue=false

@@ -1,9 +1,11 @@
 """A robosuite task as a Gymnasium environment that can be repeated, saved, labelled and drawn.
 
-Observation, (O,) float64: position 3 and orientation xyzw 4 of the object in the world frame, then both in the
-frame of the hand (Lift: its position less the hand's, 3), then position 3 and orientation xyzw 4 of the hand and
-the fingers' positions 2, in metres: robomimic's low-dimensional keys. Action, (7,) float32 in [-1, 1]: displacement of the hand along x, y, z of the base (1 is 5 cm), its
-rotation about x, y, z (1 is 0.5 rad), and the gripper (1 closes, -1 opens). 20 actions a second.
+Observation, (O,) float64: position 3 and orientation xyzw 4 of the object in the world frame, then both in
+the frame of the hand (Lift: its position less the hand's, 3), then position 3 and orientation xyzw 4 of the
+hand and the fingers' positions 2, in metres: robomimic's low-dimensional keys.
+
+Action, (7,) float32 in [-1, 1], 20 a second: displacement of the hand along x, y, z of the base (1 is 5 cm),
+its rotation about x, y, z (1 is 0.5 rad), and the gripper (1 closes, -1 opens).
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -100,8 +102,9 @@ class RobosuiteEnv(gymnasium.Env):
         simulation.begin_episode(self._upstream, self.np_random)
         goal = self._about.goal
         data = self._upstream.sim.data
-        lifted = data.get_body_xpos(self._about.body) + [0, 0, _LIFT_M]
-        self._goal_m = np.array(lifted if goal is None else data.get_body_xpos(goal))
+        self._goal_m = np.array(data.get_body_xpos(goal or self._about.body))
+        if goal is None:
+            self._goal_m[2] += _LIFT_M
         self._elapsed = 0
         self._look()
         return self._observation.copy(), {"success": bool(self._upstream._check_success())}

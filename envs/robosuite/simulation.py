@@ -1,9 +1,11 @@
 """What has to be known about robosuite to make it repeatable.
 
-An episode lives in MuJoCo's data and in three places in Python: the gripper's speed-limited command, the joint
-positions that the controller drifts back to, and the generator of later resets. Everything else is computed
-anew at every step. A loaded model stays as it is (``hard_reset=False``: 3 ms instead of a second); its one
-random part, the size of Lift's cube, is therefore the same in all instances.
+An episode lives in MuJoCo's data and in three places in Python: the gripper's speed-limited command, the
+joint positions that the controller drifts back to, and the generator of later resets. Everything else is
+computed anew at every step.
+
+A loaded model stays as it is (``hard_reset=False``: 3 ms instead of a second); its one random part, the size
+of Lift's cube, is therefore the same in all instances.
 
 What MuJoCo derives from its state (where bodies are) is one of 25 substeps behind the state after a step, as
 upstream steps; observations, rewards and keypoints are read there, as upstream reads them.

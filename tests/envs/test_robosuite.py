@@ -3,6 +3,7 @@ import os
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -20,7 +21,7 @@ every_task = pytest.mark.parametrize("task", TASKS)
 
 
 @functools.cache
-def environment(task, number=0, **options):
+def environment(task, number=0, **options) -> Any:
     return gymnasium.make(
         f"robopref.envs:robopref/rs-{task}-v0", disable_env_checker=True, **options
     ).unwrapped
