@@ -51,6 +51,7 @@ class RobosuiteEnv(gymnasium.Env):
         DependencyNotInstalled: robosuite is not installed; the message says what to install.
     """
 
+    packages = ("robosuite",)  # recorded with their versions beside every episode
     metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012 (Gymnasium's own type)
 
     def __init__(

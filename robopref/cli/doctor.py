@@ -33,6 +33,7 @@ EXTRAS = {
     "minari": "interchange",
     "onnxruntime": "deploy",
     "onnxscript": "export",
+    "robosuite": "robosuite",
 }
 STATES = {"ok": "[green]ok[/]", "optional": "[yellow]optional[/]", "missing": "[red]missing[/]"}
 

@@ -140,6 +140,7 @@ def run_episode(
     observation, _ = env.reset(seed=seed)
     simulator: Any = env.unwrapped
     start = simulator.state_hash()
+    more = getattr(simulator, "packages", ())  # that decide its numbers beside those which all share
     observations, keypoints = [observation], [keypoints_of(simulator)]
     actions, rewards, successes = [], [], []
     terminated = truncated = False
@@ -173,7 +174,7 @@ def run_episode(
             options=plain_options(options or {})
             | plain_options(env_options or {}, prefix=ENVIRONMENT_PREFIX),
             initial_state_hash=start,
-            versions=dict(versions()),
+            versions=versions() | {name: importlib.metadata.version(name) for name in more},
         ),
         frames=None,
     )
@@ -229,7 +230,7 @@ def task_of(env: gymnasium.Env) -> str:
 def versions() -> dict[str, str]:
     """Return the versions that decide an episode's numbers; a package that is not installed is left out."""
     versions = {}
-    for package in ("robopref", "gymnasium", "metaworld", "mujoco", "numpy", "robosuite"):
+    for package in ("robopref", "gymnasium", "metaworld", "mujoco", "numpy"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
