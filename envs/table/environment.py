@@ -21,7 +21,7 @@ class TableEnv(SceneEnv):
 
     Args:
         task: "group", "avoid" or "handle".
-        embodiment: "panda" or "kuka"; the same tools on another arm.
+        embodiment: "panda" (Franka) or "kuka" (LBR iiwa 7): the same tools on another arm.
         distractors: Draw colours, textures, lights, a shifted camera and clutter anew for each episode.
         horizon: Steps of an episode, at 10 per second; None takes the task's.
         threads: CPU threads of :meth:`try_actions`; 0 computes in the calling thread.

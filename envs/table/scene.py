@@ -2,7 +2,7 @@
 
 Action, (3,) or (4,): displacement of the tool along x, y and z in the world frame, as shares of 3 cm, within
 0.1 s; the fourth number, where there is one, closes the gripper (1) or opens it (-1). The tool stays within
-x in [-0.25, 0.32], y in [-0.28, 0.28], z in [0.01, 0.3] (metres). The arm's joints are servos; the commanded
+x in [-0.16, 0.27], y in [-0.28, 0.28], z in [0.01, 0.3] (metres). The arm's joints are servos; the commanded
 place is turned into joint angles in closed form, and the arm follows with some lag.
 """
 
@@ -18,11 +18,11 @@ import numpy as np
 from ..checks import one_of
 from ..scene import ASSETS, FULL, Scene, States
 from . import looks
-from .arm import BASE_X_M, EMBODIMENTS, HAND_M, JOINTS, add_arm, add_servo, joint_angles
+from .arm import EMBODIMENTS, JOINTS, MOVING, add_arm, add_servo, joint_angles, tool_points
 
 STEP_M = 0.03
-LOW_M = np.array([-0.25, -0.28, 0.01])
-HIGH_M = np.array([0.32, 0.28, 0.3])
+LOW_M = np.array([-0.16, -0.28, 0.01])
+HIGH_M = np.array([0.27, 0.28, 0.3])
 SUBSTEPS = 20
 CAMERAS = ("front", "side", "top")
 
@@ -49,7 +49,7 @@ class TableScene(Scene):
         looks.add_clutter(spec)
         hand = add_arm(spec, self.shape)
         self.furnish(spec, hand)
-        for joint in ("turn", "shoulder", "elbow", "wrist", "hand"):
+        for joint in MOVING:
             add_servo(spec, joint, stiffness=2000.0, damping=80.0)
         for joint in self.servos:
             add_servo(spec, joint, stiffness=300.0, damping=25.0)
@@ -90,11 +90,7 @@ class TableScene(Scene):
 
     def tool(self, states: States) -> np.ndarray:
         """Return where the tool's point is, (B, 3) in metres, from the joint angles."""
-        turn, shoulder, elbow = self.qpos(states)[:, :3].T
-        across = self.shape.upper * np.cos(shoulder) + self.shape.fore * np.cos(shoulder + elbow)
-        up = self.shape.upper * np.sin(shoulder) + self.shape.fore * np.sin(shoulder + elbow)
-        x, y = across * np.cos(turn) + BASE_X_M, across * np.sin(turn)
-        return np.stack([x, y, up + self.shape.shoulder_height - HAND_M], -1)
+        return tool_points(self.shape, self.qpos(states)[:, :JOINTS])
 
     def objects(self, states: States) -> np.ndarray:
         """Return the positions of everything but the arm, (B, ...)."""

@@ -2,13 +2,16 @@
 # (MuJoCo's compiled names carry no type information)
 
 import functools
+import itertools
+from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 
 from robopref.envs.rendering import gl_backend
 from robopref.envs.table import avoid, group, handle
-from robopref.envs.table.arm import EMBODIMENTS, HAND_M, joint_angles
+from robopref.envs.table.arm import EMBODIMENTS, HAND_M, joint_angles, tool_points
 from robopref.envs.table.behaviours import KINDS
 from robopref.envs.table.environment import TableEnv
 from robopref.envs.table.scene import HIGH_M, LOW_M, STEP_M
@@ -36,13 +39,45 @@ def episode(env, kind, seed, **options):
 @pytest.mark.parametrize("embodiment", EMBODIMENTS)
 def test_joint_angles_put_the_tool_where_it_was_wanted(embodiment):
     env = environment("avoid", embodiment=embodiment)
-    shape = EMBODIMENTS[embodiment]
+    shape, data = EMBODIMENTS[embodiment], mujoco.MjData(env.scene.model)
     env.reset(seed=0)
     for place in np.random.default_rng(0).uniform(LOW_M, HIGH_M, (10, 3)):
         env.states.physics[0, 1:6] = joint_angles(shape, place)
         wrist = env.scene.body_positions(env.states)[0, env.scene.hand_body]
         assert wrist - [0, 0, HAND_M] == pytest.approx(place, abs=1e-9)
         assert env.scene.tool(env.states)[0] == pytest.approx(place, abs=1e-9)
+        env.states.physics[0, 1:6] += [0.1, -0.1, 0.2, 0.05, 0.3]  # tilted as well
+        env.scene.dress(data, env.states)
+        tool = data.xpos[env.scene.hand_body] - HAND_M * data.xmat[env.scene.hand_body].reshape(3, 3)[:, 2]
+        assert env.scene.tool(env.states)[0] == pytest.approx(tool, abs=1e-9)
+
+
+def test_the_arms_have_the_lengths_that_robosuite_gives_them():
+    robosuite = pytest.importorskip("robosuite")
+    robots = Path(robosuite.__file__).parent / "models" / "assets" / "robots"
+    numbers = {"panda": [1, 2, 4, 6, 7], "kuka": [1, 2, 4, 6, 7]}
+    for name, folder, joint in (("panda", "panda", "joint{}"), ("kuka", "iiwa", "joint_{}")):
+        theirs = mujoco.MjModel.from_xml_path(str(robots / folder / "robot.xml"))
+        data, shape = mujoco.MjData(theirs), EMBODIMENTS[name]
+        for place in np.random.default_rng(0).uniform(LOW_M, HIGH_M, (5, 3)):
+            for number, angle in zip(numbers[name], joint_angles(shape, place), strict=True):
+                data.joint(joint.format(number)).qpos[:] = angle
+            mujoco.mj_kinematics(theirs, data)
+            last = data.joint(joint.format(7)).xanchor + np.array([shape.base_x, 0, 0])
+            assert last[:2] == pytest.approx(place[:2], abs=1e-3)  # the hand's axis is above the tool
+            hand = data.body("right_hand").xmat.reshape(3, 3)
+            assert abs(hand[2]) == pytest.approx([0, 0, 1], abs=1e-3)
+            height = data.joint(joint.format(6)).xanchor[2] - HAND_M - shape.drop
+            assert height == pytest.approx(place[2], abs=1e-3)
+
+
+def test_no_joint_of_the_panda_leaves_its_range_anywhere_in_the_workspace():
+    places = np.random.default_rng(0).uniform(LOW_M, HIGH_M, (500, 3))
+    places = np.concatenate([places, list(itertools.product(*zip(LOW_M, HIGH_M, strict=True)))])
+    least, most = np.array(EMBODIMENTS["panda"].limits).T
+    angles = joint_angles(EMBODIMENTS["panda"], places)
+    assert ((least <= angles) & (angles <= most)).all()
+    assert tool_points(EMBODIMENTS["panda"], angles) == pytest.approx(places, abs=1e-9)
 
 
 @pytest.mark.parametrize("task", TASKS)
