@@ -99,7 +99,7 @@ EMBODIMENTS: Mapping[str, Embodiment] = {
 
 
 def joint_angles(shape: Embodiment, points: np.ndarray) -> np.ndarray:
-    """Return the moving joints' angles (..., 5), radians, that put the tool's point at points (..., 3), metres.
+    """Return the joints' angles (..., 5), radians, that put the tool's point at points (..., 3), metres.
 
     Places out of reach are approached as far as the arm is long.
     """

@@ -18,6 +18,7 @@ from robopref.methods.components import (
     Fit,
     Hardware,
     LearnedFrom,
+    Sampling,
     Scene,
 )
 from robopref.methods.deformpam import DeformPAM, Selection
@@ -25,8 +26,8 @@ from robopref.methods.direct import Direct, Questions
 from robopref.methods.grape import Grape
 from robopref.methods.pearl import Pearl
 from robopref.methods.phases.comparisons import Comparisons
-from robopref.methods.phases.vla import Alignment, Axis, Sampling
-from robopref.methods.rapl import Camera, Rapl
+from robopref.methods.phases.vla import Alignment, Axis
+from robopref.methods.rapl import Camera, Ranked, Rapl
 from robopref.rewards.staged.pairs import Pairing
 from robopref.rewards.staged.scores import ScoreWeights
 from robopref.training.aligning import AligningPlan
@@ -92,7 +93,8 @@ def grape(config: DictConfig) -> Grape:
 
 def rapl(config: DictConfig) -> Rapl:
     """Build the parts of RAPL from a composed ``run`` configuration."""
-    aligning = plain(config.aligning)
+    aligning, rollouts = plain(config.aligning), plain(config.rollouts)
+    gap = rollouts.pop("gap")
     return make(
         Rapl,
         target=scene(config),
@@ -110,6 +112,14 @@ def rapl(config: DictConfig) -> Rapl:
         demonstrations=config.demonstrations,
         policy=component(config.policy),
         policy_fit=fit(config, "policy"),
+        ranked=make(
+            Ranked,
+            sampling=make(Sampling, **rollouts),
+            gap=gap,
+            clone_fit=fit(config, "clone"),
+            fit=fit(config, "preferences"),
+            comparisons=comparisons(config),
+        ),
         evaluation=make(EvaluationPlan, **config.training.evaluation),
         baselines={
             name: LearnedFrom(component(baseline.policy), str(baseline.rewards).lower())

@@ -151,6 +151,28 @@ class EvaluationPlan:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Rollouts that are compared.
+
+    Attributes:
+        starts: Initial states of each task.
+        repeats: Rollouts from each of them; GRAPE takes 5.
+        at_once: Rollouts of a task that advance together.
+    """
+
+    starts: int = 8
+    repeats: int = 5
+    at_once: int = 32
+
+    def __post_init__(self):
+        if self.starts < 1 or self.repeats < 2 or self.at_once < 1:
+            raise ConfigError(
+                "A comparison needs one initial state or more and two rollouts or more from each, got "
+                f"starts={self.starts}, repeats={self.repeats}, at_once={self.at_once}"
+            )
+
+
 def check_sources(sources: list[Scene], target: Scene) -> None:
     """Refuse an alignment without sources, with one twice, or from the target to itself."""
     names = [source.task for source in sources]

@@ -23,13 +23,12 @@ from typing import Any
 
 from robopref.errors import ConfigError
 from robopref.files import write_json
-from robopref.methods.components import Collection, Component, Fit, Hardware, Scene
+from robopref.methods.components import Collection, Component, Fit, Hardware, Sampling, Scene
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.vla import (
     Alignment,
     Axis,
-    Sampling,
     align_policy,
     build_policy,
     collapsed,

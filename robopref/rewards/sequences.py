@@ -91,12 +91,13 @@ class FeatureSequences:
         for start in range(0, len(self), size):
             yield np.arange(start, min(start + size, len(self)))
 
-    def every_step(self, values: Float[np.ndarray, " F"], actions: int) -> Float[np.ndarray, " T"]:
-        """Spread numbers of frames over steps: step t has the value of the state that it leads to.
 
-        Between two frames the value is interpolated; behind the last one it stays.
-        """
-        return np.interp(np.arange(1, actions + 1), np.arange(len(values)) * self.every, values)
+def spread_over_steps(values: Float[np.ndarray, " F"], every: int, actions: int) -> Float[np.ndarray, " T"]:
+    """Spread numbers of frames over steps: step t has the value of the state that it leads to.
+
+    Between two frames the value is interpolated; behind the last one it stays.
+    """
+    return np.interp(np.arange(1, actions + 1), np.arange(len(values)) * every, values)
 
 
 class SequencePairs:

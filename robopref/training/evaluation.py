@@ -32,7 +32,7 @@ from jaxtyping import Float
 from robopref.data.trajectory import Trajectory
 from robopref.errors import ConfigError, DataError
 from robopref.training.progress import Progress
-from robopref.training.recording import Reward, write_rollouts
+from robopref.training.recording import Judge, Reward, write_rollouts
 from robopref.training.results import EVALUATION_SEEDS, Evaluation, check_seeds
 from robopref.training.rollout import (
     Actor,
@@ -178,6 +178,7 @@ def evaluate(
     directory: Path | str | None = None,
     record: int = 0,
     reward: Reward | None = None,
+    judge: Judge | None = None,
     progress: bool = True,
 ) -> Evaluation:
     """Try a policy once from each seed.
@@ -195,6 +196,7 @@ def evaluate(
         record: Record the first so many episodes as ``rollout-<k>.npz``, ``.mp4`` and ``.json``.
         reward: Predicts the reward of recorded steps: (observations (T, O), actions (T, A)) to mean (T,) and
             deviation (T,), as tensors; ``predict`` of a reward model.
+        judge: Gives the reward of recorded steps (T,) from the episode itself, in the place of ``reward``.
         progress: Show a progress bar.
 
     Raises:
@@ -231,7 +233,9 @@ def evaluate(
         evaluation.save(Path(directory) / f"{name}.json")
         kept = [outcome.trajectory for outcome in outcomes if outcome.trajectory is not None]
         control_hz = outcomes[0].control_hz
-        write_rollouts(directory, kept, policy=name, reward=reward, control_hz=control_hz, workers=workers)
+        write_rollouts(
+            directory, kept, policy=name, reward=reward, judge=judge, control_hz=control_hz, workers=workers
+        )
     return evaluation
 
 

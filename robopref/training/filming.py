@@ -14,7 +14,7 @@ import numpy as np
 
 from robopref.data.frames import HEADER, FrameCache, View, cache_folder
 from robopref.data.store import TrajectoryStore
-from robopref.data.trajectory import Provenance
+from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
 from robopref.training.progress import Progress
 from robopref.training.rollout import ENVIRONMENT_PREFIX, versions
@@ -117,16 +117,35 @@ class FilmTask:
 
 def _task(store: TrajectoryStore, episode: int, view: View, every: int) -> FilmTask:
     trajectory = store.episode(episode)
+    video = None if trajectory.frames is None else store.path / trajectory.frames
+    return _as_seen(trajectory, episode, view, every, video)
+
+
+def _as_seen(trajectory: Trajectory, episode: int, view: View, every: int, video: Path | None) -> FilmTask:
     seen = {ENVIRONMENT_PREFIX + name: value for name, value in view.items()}
     size = (int(view["width"]), int(view["height"])) if {"width", "height"} <= view.keys() else None
+    origin = trajectory.provenance
     return FilmTask(
         episode,
-        replace(trajectory.provenance, options={**trajectory.provenance.options, **seen}),
+        replace(origin, options={**origin.options, **seen}),
         trajectory.actions,
         every,
-        None if trajectory.frames is None else store.path / trajectory.frames,
+        video,
         size,
     )
+
+
+def film_episode(trajectory: Trajectory, *, view: View, every: int = 1) -> Frames:
+    """Return the frames of states 0, every, 2 every, ... of one episode, which need not be in a store.
+
+    Raises:
+        RenderingError: Nothing can be drawn here.
+    """
+    filmer = Filmer()
+    try:
+        return filmer(_as_seen(trajectory, 0, view, every, None))
+    finally:
+        filmer.close()
 
 
 @dataclass

@@ -25,6 +25,7 @@ from robopref.training.video import Film, record_videos
 logger = logging.getLogger(__name__)
 
 Reward = Callable[..., tuple[Any, Any]]  # tensors (T, O) and (T, A) to mean (T,) and deviation (T,)
+Judge = Callable[[Trajectory], Float[np.ndarray, " T"]]  # a reward that looks at an episode, as on film
 
 
 def write_rollouts(
@@ -35,6 +36,7 @@ def write_rollouts(
     reward: Reward | None,
     control_hz: float,
     workers: int | None,
+    judge: Judge | None = None,
 ) -> None:
     """Write the rollouts of one policy.
 
@@ -45,6 +47,7 @@ def write_rollouts(
         reward: Predicts the reward of each step, or ``None``.
         control_hz: Actions per second.
         workers: Processes that make the videos, see :func:`~robopref.training.video.record_videos`.
+        judge: Gives the reward of each step in the place of ``reward``.
 
     Raises:
         DataError: The reward model answers with a wrong shape or NaN, or a file cannot be written.
@@ -52,7 +55,7 @@ def write_rollouts(
     directory = Path(directory)
     numbers = _numbers(directory, policy, len(trajectories))
     paths = [directory / f"rollout-{number}.mp4" for number in numbers]
-    predictions = [_predicted(reward, trajectory) for trajectory in trajectories]
+    predictions = [_predicted(reward, judge, trajectory) for trajectory in trajectories]
     for path, trajectory, prediction in zip(paths, trajectories, predictions, strict=True):
         _write_arrays(path.with_suffix(".npz"), trajectory, prediction)
     films = [Film(path, trajectory, control_hz) for path, trajectory in zip(paths, trajectories, strict=True)]
@@ -105,8 +108,12 @@ def _write_arrays(path: Path, trajectory: Trajectory, prediction: dict[str, np.n
         np.savez_compressed(temporary, **arrays)
 
 
-def _predicted(reward: Reward | None, trajectory: Trajectory) -> dict[str, Float[np.ndarray, " T"]]:
+def _predicted(
+    reward: Reward | None, judge: Judge | None, trajectory: Trajectory
+) -> dict[str, Float[np.ndarray, " T"]]:
     """Ask the reward model about every step, on the device where it is."""
+    if judge is not None:
+        return {"predicted_rewards": _one_each("predicted_rewards", judge(trajectory), trajectory)}
     if reward is None:
         return {}
     import torch
@@ -118,13 +125,17 @@ def _predicted(reward: Reward | None, trajectory: Trajectory) -> dict[str, Float
     actions = torch.as_tensor(trajectory.actions, device=device)
     with torch.no_grad():
         answer = reward(observations, actions)
-    columns = {}
-    for name, values in zip(("predicted_rewards", "predicted_deviation"), answer, strict=True):
-        column = torch.as_tensor(values).detach().cpu().numpy().astype(np.float32)
-        if column.shape != (trajectory.length,) or not np.isfinite(column).all():
-            raise DataError(
-                f"The reward model must give one finite number per step, {(trajectory.length,)}, "
-                f"got {name} of shape {column.shape} with {int((~np.isfinite(column)).sum())} not finite."
-            )
-        columns[name] = column
-    return columns
+    return {
+        name: _one_each(name, torch.as_tensor(values).detach().cpu().numpy(), trajectory)
+        for name, values in zip(("predicted_rewards", "predicted_deviation"), answer, strict=True)
+    }
+
+
+def _one_each(name: str, values: np.ndarray, trajectory: Trajectory) -> Float[np.ndarray, " T"]:
+    column = np.asarray(values, np.float32)
+    if column.shape != (trajectory.length,) or not np.isfinite(column).all():
+        raise DataError(
+            f"The reward model must give one finite number per step, {(trajectory.length,)}, "
+            f"got {name} of shape {column.shape} with {int((~np.isfinite(column)).sum())} not finite."
+        )
+    return column

@@ -1,10 +1,10 @@
-"""Rollouts of policies that see: several from each initial state, in lock step, into trajectory stores.
+"""Rollouts of policies: several from each initial state, in lock step, into trajectory stores.
 
-A policy that sees (:class:`Seeing`) answers a frame and an instruction. Drawing its tokens costs much the
-same for one frame as for twenty, so the rollouts of a task advance together: one simulator goes from rollout
-to rollout by its snapshots, and all frames of a decision go through the policy at once. What a rollout does
-depends on (seed, repeat) and, by rounding, on how many advance together, which is fixed by the call and not
-by the number of workers: those share out tasks.
+A policy that sees (:class:`Seeing`) answers a frame and an instruction, any other (:class:`Acting`) what the
+environment says. A large policy costs much the same for one decision as for twenty, so the rollouts of a task
+advance together: one simulator goes from rollout to rollout by its snapshots, and all observations of a
+decision go through the policy at once. What a rollout does depends on (seed, repeat) and, by rounding, on how
+many advance together, which is fixed by the call and not by the number of workers: those share out tasks.
 
 Letters used in shapes: B rollouts side by side, H actions in a chunk, A entries of an action, S pixels of a
 side.
@@ -41,17 +41,22 @@ from robopref.training.workers import WorkerPool
 
 
 @runtime_checkable
-class Seeing(Protocol):
+class Acting(Protocol):
+    """A policy."""
+
+    def act(self, observations: Any, *, generator: Any = None, deterministic: bool = True) -> Any:
+        """Answer observations (B, O) with chunks of actions (B, H, A)."""
+        ...
+
+
+@runtime_checkable
+class Seeing(Acting, Protocol):
     """A policy whose observations are made of frames and instructions."""
 
     image_size: int
 
     def see(self, frames: Any, instructions: Sequence[str]) -> Any:
         """Join frames (B, S, S, 3) uint8 and instructions to observations."""
-        ...
-
-    def act(self, observations: Any, *, generator: Any = None, deterministic: bool = True) -> Any:
-        """Answer observations with chunks of actions (B, H, A)."""
         ...
 
 
@@ -63,10 +68,10 @@ class Assignment:
         name: Names the store.
         env_id: "module:namespace/name-v0".
         env_options: Keyword arguments of the environment, with those of its camera.
-        instructions: What it is told; all rollouts of seed i get entry i modulo their number.
+        instructions: What a policy that sees is told; all rollouts of seed i get entry i modulo their number.
         seeds: Environment seeds, one initial state each.
         repeats: Rollouts from each of them.
-        deterministic: Take the likeliest tokens; otherwise draw.
+        deterministic: Take what the policy thinks best; otherwise draw.
         draw_seed: Of the drawing, together with seed and repeat.
     """
 
@@ -115,11 +120,12 @@ class _Rollout:
 class _Roller:
     """Does one assignment; each worker has one."""
 
-    policy: Seeing
+    policy: Acting
     at_once: int
 
     def __call__(self, assignment: Assignment) -> tuple[list[Trajectory], float]:
-        env = make_environment(assignment.env_id, assignment.env_options, render_mode="rgb_array")
+        drawn = "rgb_array" if isinstance(self.policy, Seeing) else None
+        env = make_environment(assignment.env_id, assignment.env_options, render_mode=drawn)
         try:
             simulator: Any = env.unwrapped
             if not hasattr(simulator, "snapshot") or not hasattr(simulator, "restore"):
@@ -155,15 +161,22 @@ class _Roller:
         self, env: gymnasium.Env, active: list[_Rollout], generator: torch.Generator, deterministic: bool
     ) -> np.ndarray:
         """One chunk for each rollout; every rollout draws, so that one that ends changes no other."""
-        simulator: Any = env.unwrapped
-        frames: list[Any] = []
-        for rollout in active:
-            simulator.restore(rollout.snapshot)
-            frames.append(simulator.render())
         with torch.inference_mode():
-            seen = self.policy.see(np.stack(frames), [rollout.instruction for rollout in active])
+            if isinstance(self.policy, Seeing):
+                seen = self.policy.see(_drawn(env, active), [rollout.instruction for rollout in active])
+            else:
+                seen = torch.from_numpy(np.stack([r.observations[-1] for r in active]).astype(np.float32))
             chunks: Tensor = self.policy.act(seen, generator=generator, deterministic=deterministic)
         return chunks.float().cpu().numpy()
+
+
+def _drawn(env: gymnasium.Env, active: list[_Rollout]) -> np.ndarray:
+    simulator: Any = env.unwrapped
+    frames: list[Any] = []
+    for rollout in active:
+        simulator.restore(rollout.snapshot)
+        frames.append(simulator.render())
+    return np.stack(frames)
 
 
 def _begin(env: gymnasium.Env, assignment: Assignment, seed: int, repeat: int) -> _Rollout:
@@ -229,7 +242,7 @@ def _finished(env: gymnasium.Env, assignment: Assignment, rollout: _Rollout) -> 
 
 def collect_rollouts(
     folder: Path | str,
-    policy: Seeing,
+    policy: Acting,
     assignments: Sequence[Assignment],
     *,
     policy_content: str,

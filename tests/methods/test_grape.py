@@ -6,7 +6,8 @@ import pytest
 
 from robopref.cli import main
 from robopref.errors import ConfigError
-from robopref.methods.phases.vla import Alignment, Sampling
+from robopref.methods.components import Sampling
+from robopref.methods.phases.vla import Alignment
 
 SMALL = [
     "experiment=grape",

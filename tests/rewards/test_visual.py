@@ -12,7 +12,7 @@ from robopref.data.preferences import Preferences, Segments
 from robopref.errors import ConfigError, DataError
 from robopref.nets.vision import PcaEncoder
 from robopref.rewards.saved import load_frame_reward, save_reward
-from robopref.rewards.sequences import FeatureSequences, SequencePairs, triplets
+from robopref.rewards.sequences import FeatureSequences, SequencePairs, spread_over_steps, triplets
 from robopref.rewards.visual import EnsembleFrameReward, TransportReward
 from robopref.training.aligning import AligningPlan, learn_ensemble, learn_transport
 
@@ -231,22 +231,9 @@ def test_a_saved_reward_judges_as_before(scene, aligned, tmp_path):
         load_frame_reward(tmp_path / "r")
 
 
-def test_values_of_frames_are_spread_over_the_steps_that_lead_to_them(scene):
-    sequences = FeatureSequences(np.zeros((3, 1), np.float32), np.array([0, 3]), 5)
-    assert sequences.every_step(np.array([0.0, 10.0, 20.0]), 12).tolist() == [
-        2,
-        4,
-        6,
-        8,
-        10,
-        12,
-        14,
-        16,
-        18,
-        20,
-        20,
-        20,
-    ]
+def test_values_of_frames_are_spread_over_the_steps_that_lead_to_them():
+    found = spread_over_steps(np.array([0.0, 10.0, 20.0]), every=5, actions=12)
+    assert found.tolist() == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 20, 20]
 
 
 def test_bad_videos_and_preferences_are_sentences(scene):

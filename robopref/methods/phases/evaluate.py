@@ -12,6 +12,7 @@ from robopref.policies.saved import load_policy
 from robopref.rewards.saved import load_reward
 from robopref.training.evaluation import evaluate as try_policy
 from robopref.training.evaluation import evaluation_seeds
+from robopref.training.recording import Judge
 from robopref.training.results import Evaluation
 
 
@@ -23,6 +24,7 @@ def evaluate(
     plan: EvaluationPlan,
     *,
     reward: Path | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Try a policy on the evaluation seeds; returns the summary with its Wilson 95 % interval.
 
@@ -32,6 +34,7 @@ def evaluate(
         scene: Where it is tried.
         plan: How many episodes, and how many of them are filmed.
         reward: A reward model whose trace is recorded under the films.
+        judge: Gives that trace in its place; the summary does not depend on it.
     """
     folder = lab.run.directory / "evaluation"
     settings = {
@@ -56,6 +59,7 @@ def evaluate(
             record=plan.record,
             directory=folder,
             reward=None if reward is None else load_reward(reward).predict,
+            judge=judge,
         )
         return result.summary()
 

@@ -11,6 +11,7 @@ from torch import nn
 from robopref.data.store import TrajectoryStore
 from robopref.errors import DataError
 from robopref.methods.components import Component, Fit, Hardware
+from robopref.training.collect import COLLECTION_SEEDS
 from robopref.training.loop import HeldOut, fit
 from robopref.training.metrics import RunLog
 from robopref.training.run import Run
@@ -93,6 +94,12 @@ def stream(seed: int, name: str) -> np.random.Generator:
     """Return the random numbers of one purpose, which do not depend on what was drawn for another."""
     words = np.frombuffer(hashlib.sha256(name.encode()).digest()[:8], np.uint32)
     return np.random.default_rng([seed, *words.tolist()])
+
+
+def training_seeds(lab: Lab, task: str, count: int) -> tuple[int, ...]:
+    """Seeds of the initial states that rollouts are compared from; none of them is an evaluation's."""
+    drawn = stream(lab.seed, f"starts/{task}").choice(COLLECTION_SEEDS, count, replace=False)
+    return tuple(int(seed) for seed in drawn)
 
 
 def file_content(path: Path) -> str:

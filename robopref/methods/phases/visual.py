@@ -1,5 +1,4 @@
-"""Frames of a store, a reward learned from them and from preferences, and what that reward says of each "
-"step."""
+"""Frames of a store, a reward learned from them and from preferences, and what it says of what is filmed."""
 
 from pathlib import Path
 from typing import Any
@@ -11,28 +10,35 @@ from torch import nn
 from robopref.data.frames import FrameCache
 from robopref.data.preferences import Preferences
 from robopref.data.store import TrajectoryStore
+from robopref.data.trajectory import Trajectory
 from robopref.errors import ConfigError, DataError
 from robopref.files import replacing, write_json
-from robopref.methods.components import Component, Fit
+from robopref.methods.components import Component, Fit, Sampling, Scene
 from robopref.methods.phases.align import whole_episodes_only
-from robopref.methods.phases.lab import Lab, file_content, stream
-from robopref.methods.phases.label import content, read_labels
+from robopref.methods.phases.lab import Lab, file_content, stream, training_seeds
+from robopref.methods.phases.label import content, read_labels, store_labels
 from robopref.methods.phases.reward import split_by_episode
 from robopref.nets.features import cached_features
 from robopref.nets.vision import FITTING_FRAMES, FrameEncoder, make_encoder
+from robopref.policies.saved import load_policy
 from robopref.rewards.metrics import pair_accuracy
 from robopref.rewards.saved import load_frame_reward, save_reward
-from robopref.rewards.sequences import FeatureSequences
+from robopref.rewards.sequences import FeatureSequences, spread_over_steps
+from robopref.rewards.staged.pairs import Pairing, ranked_pairs
 from robopref.rewards.visual import TransportReward
 from robopref.training.aligning import AligningPlan, learn_transport
-from robopref.training.filming import film_store
+from robopref.training.filming import film_episode, film_store
+from robopref.training.recording import Judge
+from robopref.training.rollouts import Assignment, collect_rollouts
 from robopref.training.step import Sampler
 
 REWARDS_NAME = "rewards.npy"
 
 
-def film(lab: Lab, store: TrajectoryStore, view: dict[str, Any], every: int) -> FrameCache:
-    """Film the episodes that are not filmed yet; the frames lie beside the store."""
+def film(
+    lab: Lab, store: TrajectoryStore, view: dict[str, Any], every: int, *, name: str = "film"
+) -> FrameCache:
+    """Film the episodes that are not filmed yet; the frames lie beside the store. ``name`` is the phase's."""
     _ = lab.fabric  # before anything is drawn, see the phase ``evaluate``
 
     def work() -> dict[str, Any]:
@@ -40,7 +46,7 @@ def film(lab: Lab, store: TrajectoryStore, view: dict[str, Any], every: int) -> 
         lab.run.say(f"  {len(cache.frames)} frames of {cache.width} x {cache.height} pixels in {cache.path}")
         return {"frames": len(cache.frames), "cache": str(cache.path)}
 
-    lab.run.phase("film", {"data": store.fingerprint(), "view": view, "every": every}, work)
+    lab.run.phase(name, {"data": store.fingerprint(), "view": view, "every": every}, work)
     return film_store(store, view=view, every=every, workers=0, progress=False)
 
 
@@ -50,10 +56,15 @@ def encode(lab: Lab, cache: FrameCache, settings: dict[str, Any]) -> tuple[Frame
     frames = cache.frames
     chosen = np.unique(np.linspace(0, len(frames) - 1, FITTING_FRAMES).astype(int))
     encoder.fit(torch.from_numpy(frames[chosen]).permute(0, 3, 1, 2))
+    return encoder, _encoded(lab, cache, encoder)
+
+
+def _encoded(lab: Lab, cache: FrameCache, encoder: FrameEncoder) -> FeatureSequences:
     features = cached_features(
-        encoder, frames, content=cache.content(), folder=cache.path, device=lab.fabric.device
+        encoder, cache.frames, content=cache.content(), folder=cache.path, device=lab.fabric.device
     )
-    return encoder.cpu(), FeatureSequences.of(cache, features)
+    encoder.cpu()
+    return FeatureSequences.of(cache, features)
 
 
 def align_reward(
@@ -187,7 +198,9 @@ def frame_rewards(lab: Lab, reward: Path, sequences: FeatureSequences, store: Tr
         rows = np.zeros(len(store.array("rewards")), np.float32)
         for episode, values in enumerate(learned.steps_all(sequences)):
             first, length = int(store.first_rows[episode]), int(store.lengths[episode])
-            rows[first : first + length] = sequences.every_step(values.astype(np.float64), length)
+            rows[first : first + length] = spread_over_steps(
+                values.astype(np.float64), sequences.every, length
+            )
         with replacing(path) as temporary:
             np.save(temporary, rows)
         scores = learned.score_all(sequences)
@@ -197,3 +210,75 @@ def frame_rewards(lab: Lab, reward: Path, sequences: FeatureSequences, store: Tr
 
     lab.run.phase("frame-rewards", settings, work)
     return path
+
+
+def sample_rollouts(lab: Lab, policy: Path, scene: Scene, sampling: Sampling) -> TrajectoryStore:
+    """Let a policy act several times from each of some initial states; none of them is an evaluation's."""
+    content = file_content(policy / "model.safetensors")
+    seeds = training_seeds(lab, scene.task, sampling.starts)
+    asked = Assignment(
+        scene.task, scene.id, scene.options, ("",), seeds, sampling.repeats, False, draw_seed=lab.seed
+    )
+
+    def sampled() -> TrajectoryStore:
+        return collect_rollouts(
+            lab.run.directory / "rollouts",
+            load_policy(policy),
+            [asked],
+            policy_content=content,
+            at_once=sampling.at_once,
+            workers=lab.hardware.workers,
+        )[scene.task]
+
+    def work() -> dict[str, Any]:
+        return {"success": float(np.mean(sampled().successes))}
+
+    settings = {"policy": content, "assignment": asked.settings(), "at_once": sampling.at_once}
+    found = lab.run.phase("rollouts", settings, work)
+    lab.run.say(f"  {sampling.starts * sampling.repeats} rollouts, {found['success']:.0%} successful")
+    return sampled()
+
+
+def rank_rollouts(lab: Lab, reward: Path, cache: FrameCache, *, gap: float) -> str:
+    """Compare rollouts of one initial state by their score; returns the URL of the label store.
+
+    Args:
+        reward: The folder of a frame reward.
+        cache: Frames of the rollouts.
+        gap: Least difference of two scores that makes a pair, in deviations of all scores.
+
+    Raises:
+        DataError: No two rollouts differ by that much.
+    """
+    store, url = cache.store, lab.label_url("rollouts")
+
+    def work() -> dict[str, Any]:
+        learned = load_frame_reward(reward)
+        scores = learned.score_all(_encoded(lab, cache, learned.encoder)).astype(np.float64)
+        pairs = ranked_pairs(store, scores, Pairing(top=None, gap=gap * float(scores.std())))
+        if not len(pairs):
+            raise DataError(
+                f"No two of {len(store)} rollouts differ by {gap} deviations of their scores: sample more of "
+                "each initial state, or give a smaller rollouts.gap."
+            )
+        store_labels(url, pairs, store, "model", "frame-reward")
+        return {"pairs": len(pairs)}
+
+    settings = {
+        "reward": file_content(reward / "model.safetensors"),
+        "data": cache.content(),
+        "gap": gap,
+    }
+    found = lab.run.phase("rank-rollouts", settings, work)
+    lab.run.say(f"  {found['pairs']} pairs of rollouts from one initial state, ordered by the aligned reward")
+    return url
+
+
+def filmed_judge(reward: Path, view: dict[str, Any], every: int) -> Judge:
+    """Return what films an episode and gives the learned reward of each of its steps."""
+
+    def judge(trajectory: Trajectory) -> np.ndarray:
+        values = load_frame_reward(reward).judge(film_episode(trajectory, view=view, every=every))
+        return spread_over_steps(values, every, trajectory.length)
+
+    return judge

@@ -17,8 +17,8 @@ from robopref.data.preferences import Preferences
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 from robopref.files import write_json
-from robopref.methods.components import Component, Fit, Scene
-from robopref.methods.phases.lab import Lab, file_content, stream
+from robopref.methods.components import Component, Fit, Sampling, Scene
+from robopref.methods.phases.lab import Lab, file_content, stream, training_seeds
 from robopref.methods.phases.label import content, read_labels, store_labels
 from robopref.policies.vla.data import (
     Decisions,
@@ -36,35 +36,12 @@ from robopref.rewards.staged.language import load_costs
 from robopref.rewards.staged.pairs import Pairing, check_same_start, random_pairs_of_states, ranked_pairs
 from robopref.rewards.staged.scores import ScoreWeights, score_columns
 from robopref.rewards.staged.tasks import cost_file
-from robopref.training.collect import COLLECTION_SEEDS
 from robopref.training.filming import film_store
 from robopref.training.results import EVALUATION_SEEDS, Evaluation
 from robopref.training.rollouts import Assignment, collect_rollouts
 from robopref.training.signals import replayed_signals
 
 WEIGHTS = "model.safetensors"
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """Rollouts that are compared.
-
-    Attributes:
-        starts: Initial states of each task.
-        repeats: Rollouts from each of them; GRAPE takes 5.
-        at_once: Rollouts of a task that advance together.
-    """
-
-    starts: int = 8
-    repeats: int = 5
-    at_once: int = 32
-
-    def __post_init__(self):
-        if self.starts < 1 or self.repeats < 2 or self.at_once < 1:
-            raise ConfigError(
-                "A comparison needs one initial state or more and two rollouts or more from each, got "
-                f"starts={self.starts}, repeats={self.repeats}, at_once={self.at_once}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,12 +200,6 @@ def sample_rollouts(
         for scene in scenes
     ]
     return _rolled(lab, f"rollouts/{name}", policy, actor, assignments, sampling.at_once)
-
-
-def training_seeds(lab: Lab, task: str, count: int) -> tuple[int, ...]:
-    """Seeds of the initial states that rollouts are compared from; none of them is an evaluation's."""
-    drawn = stream(lab.seed, f"starts/{task}").choice(COLLECTION_SEEDS, count, replace=False)
-    return tuple(int(seed) for seed in drawn)
 
 
 def _rolled(

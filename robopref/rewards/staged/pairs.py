@@ -3,6 +3,7 @@
 Letters used in shapes: N rollouts, B pairs.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +20,15 @@ class Pairing:
 
     Attributes:
         top: m; the best m rollouts are paired with the worst m, m^2 pairs (GRAPE's algorithm 1; its
-            experiments take 1).
+            experiments take 1). None pairs every two rollouts.
         gap: Least difference of the two scores; a smaller one, and every tie, gives no pair.
     """
 
-    top: int = 1
+    top: int | None = 1
     gap: float = 0.0
 
     def __post_init__(self):
-        if self.top < 1:
+        if self.top is not None and self.top < 1:
             raise ConfigError(f"top must be at least 1, got {self.top}")
         if not 0 <= self.gap < np.inf:
             raise ConfigError(f"gap must be a number of at least 0, got {self.gap}")
@@ -42,7 +43,7 @@ def initial_states(store: TrajectoryStore) -> dict[str, Int64[np.ndarray, " n"]]
 
 
 def ranked_pairs(store: TrajectoryStore, scores: Float[np.ndarray, " N"], pairing: Pairing) -> Preferences:
-    """Pair the best rollouts of each initial state with its worst; the first of each pair is the better.
+    """Pair the rollouts of each initial state; the first of each pair is the better.
 
     Whole episodes are compared. A state with one rollout, or whose rollouts are all alike, gives no pair.
 
@@ -53,13 +54,16 @@ def ranked_pairs(store: TrajectoryStore, scores: Float[np.ndarray, " N"], pairin
     better, worse = [], []
     for episodes in initial_states(store).values():
         order = episodes[np.argsort(-scores[episodes], kind="stable")]
-        count = min(pairing.top, len(order) // 2)
-        for first in order[:count]:
-            for second in order[len(order) - count :]:
-                difference = scores[first] - scores[second]
-                if difference > 0 and difference >= pairing.gap:
-                    better.append(first)
-                    worse.append(second)
+        if pairing.top is None:
+            pairs = itertools.combinations(order, 2)
+        else:
+            count = min(pairing.top, len(order) // 2)
+            pairs = itertools.product(order[:count], order[len(order) - count :])
+        for first, second in pairs:
+            difference = scores[first] - scores[second]
+            if difference > 0 and difference >= pairing.gap:
+                better.append(first)
+                worse.append(second)
     return whole_episode_preferences(store, np.array(better, np.int64), np.array(worse, np.int64))
 
 
