@@ -14,6 +14,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, MissingExtraError, unknown_name
 
 if TYPE_CHECKING:
+    from robopref.data.footage import Footage
     from robopref.labeling.desk import Desk
     from robopref.labeling.online import Online
 
@@ -43,9 +44,8 @@ def label(config: DictConfig) -> None:
     from robopref.labeling.plan import make_plan
     from robopref.labeling.studio import SOON, Studio
 
-    store = TrajectoryStore.open(build.required(config, "data", "a trajectory store, from robopref collect"))
-    if not len(store):
-        raise DataError(f"{store.path} holds no episodes. Collect some with robopref collect.")
+    source = Path(build.required(config, "data", "a trajectory store, or a data set of another format"))
+    store, cameras = _episodes(config, source)
     if config.workers < 1:
         raise ConfigError(
             f"workers must be 1 or more, since clips are made beside the page; got {config.workers}."
@@ -76,17 +76,19 @@ def label(config: DictConfig) -> None:
         feedback=feedback,
         steps_per_frame=steps_per_frame(store.control_hz),
     )
-    with LabelStore(config.labels) as labels, bind(config.host, config.port) as taken:
+    url = config.labels or f"sqlite:///{Path(store.path) / 'labels.sqlite'}"
+    with LabelStore(url) as labels, bind(config.host, config.port) as taken:
         desk = Desk(plan, labels, store, repeated=config.repeated, mirrored=config.mirrored)
         before = labels.count(source="human")
-        studio = Studio(Library(store, Path(config.clips), build.plain(config.view)), config.workers)
+        clips = Path(config.clips or Path(store.path) / "clips")
+        studio = Studio(Library(store, clips, build.plain(config.view), cameras), config.workers)
         for segment in {s for item in desk.upcoming(annotator or "", 2) for s in item}:
             studio.order(segment, SOON)  # while the browser starts
-        annotators = AnnotatorTokens(config.labels) if token else None
+        annotators = AnnotatorTokens(url) if token else None
         online = learning(config, desk, labels, store) if config.online else None
         app = build_app(desk, studio, study, token=token, annotators=annotators, online=online)
         what = ITEMS[feedback]
-        say(f"{plan.limit} {what} of {store.path}; {before} human answers in {config.labels}")
+        say(f"{plan.limit} {what} of {store.path}; {before} human answers in {url}")
         with contextlib.ExitStack() as stack:
             if annotators is not None:
                 stack.callback(annotators.close)
@@ -94,7 +96,36 @@ def label(config: DictConfig) -> None:
                 online.start()
                 stack.callback(online.close)
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
-        say(f"\nStopped. {labels.count(source='human')} human answers in {config.labels}")
+        say(f"\nStopped. {labels.count(source='human')} human answers in {url}")
+
+
+def _episodes(config: DictConfig, source: Path) -> tuple[TrajectoryStore, "list[list[Footage]]"]:
+    """Open the data, read into a store first where it is none; and find what its chosen cameras saw."""
+    from robopref.data.interchange.footage import cameras_of, chosen_cameras
+    from robopref.data.interchange.imported import is_foreign, read_in
+
+    wanted = [config.camera] if isinstance(config.camera, str) else build.plain(config.camera)
+    if not is_foreign(source):
+        if wanted:
+            raise ConfigError(
+                "camera= chooses among the cameras of a recording. Of a trajectory store, "
+                "+view.camera=<name> says which camera of the simulator draws."
+            )
+        store = TrajectoryStore.open(source)
+        if not len(store):
+            raise DataError(f"{store.path} holds no episodes. Collect some with robopref collect.")
+        return store, []
+    cameras = cameras_of(source)
+    shown = chosen_cameras(cameras, wanted)
+    made = read_in(source, Path(config.imports))
+    if made.new:
+        say(f"{made.new} episodes of {source} were read into {made.path}; nothing is written to {source}.")
+        for note in made.notes:
+            say(f"  {note}")
+    others = ", ".join(name for name in cameras if name not in shown)
+    if shown:
+        say(f"Shown: {', '.join(shown)}." + (f" There are also: {others} (camera=<name>)." if others else ""))
+    return TrajectoryStore.open(made.path), [cameras[name] for name in shown]
 
 
 def _feedback(config: DictConfig) -> Feedback:
@@ -118,7 +149,7 @@ def learning(config: DictConfig, desk: "Desk", labels: LabelStore, store: Trajec
         desk,
         labels,
         store,
-        Path(config.online_dir),
+        Path(config.online_dir or Path(store.path) / "online"),
         query=config.query,
         random_share=config.random_share,
         seed=config.seed,

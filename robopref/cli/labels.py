@@ -24,10 +24,13 @@ token makes a token with which one person may label on a server of the team, und
 shown once and stored hashed. revoke=true takes all tokens of that person back.
 preview lets scripted annotators answer over HTTP, by the environment's rewards with mistakes, and says how
 accurate a small reward is after 10, 20, 40, ... labels. Nothing is kept.
-labels= says where the labels are, if not in the data folder: any SQLAlchemy URL."""
+labels= says where the labels are, if not in the data folder: any SQLAlchemy URL. Of data in another format,
+they are below imports= (outputs/imported), where robopref label read it in."""
+
+IMPORTS = "outputs/imported"  # as in conf/label.yaml
 
 OPTIONS: dict[str, dict[str, type]] = {
-    "export": {"data": str, "labels": str, "to": str, "format": list},
+    "export": {"data": str, "labels": str, "imports": str, "to": str, "format": list},
     "preview": {
         "data": str,
         "pairs": int,
@@ -39,7 +42,7 @@ OPTIONS: dict[str, dict[str, type]] = {
         "mistake": float,
         "seeds": int,
     },
-    "token": {"data": str, "labels": str, "annotator": str, "revoke": bool},
+    "token": {"data": str, "labels": str, "imports": str, "annotator": str, "revoke": bool},
 }
 
 
@@ -55,7 +58,7 @@ def labels(arguments: list[str]) -> int:
     if what == "preview":
         _preview(options)
         return 0
-    url = _url(options.get("data"), options.get("labels"), must_exist=what == "export")
+    url = _url(options, must_exist=what == "export")
     if what == "export":
         _export(url, options.get("to"), options.get("format", ["parquet"]))
     else:
@@ -63,18 +66,27 @@ def labels(arguments: list[str]) -> int:
     return 0
 
 
-def _url(data: str | None, url: str | None, *, must_exist: bool) -> str:
-    if url is not None:
-        return url
+def _url(options: dict[str, Any], *, must_exist: bool) -> str:
+    data = options.get("data")
+    if "labels" in options:
+        return options["labels"]
     if data is None:
         raise ConfigError("Name the labels: data=<store>, or labels=<url>.")
-    with TrajectoryStore.open(data) as store:
+    imports = options.get("imports", IMPORTS)
+    with TrajectoryStore.open(_store(Path(data), imports)) as store:
         path = Path(store.path) / "labels.sqlite"
     if must_exist and not path.exists():
         raise DataError(
             f"{data} has no labels yet; robopref label makes some. labels=<url> names another place."
         )
     return f"sqlite:///{path}"
+
+
+def _store(data: Path, imports: str) -> Path:
+    """Return the store of a data set, which ``robopref label`` made where it is of another format."""
+    from robopref.data.interchange.imported import is_foreign, place_of
+
+    return place_of(data, Path(imports)) if is_foreign(data) else data
 
 
 def _export(url: str, to: str | None, formats: list[str]) -> None:

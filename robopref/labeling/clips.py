@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from robopref import files
+from robopref.data.footage import Footage
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Trajectory
 from robopref.errors import DataError, RenderingError
@@ -56,6 +57,7 @@ class Clip:
         bounds: What drawings of keypoints show, (low, high) in metres: the same for all clips of a store.
         ranges: The lowest and highest value of each number of an observation, likewise.
         video: The recording's own video, if it has one.
+        footage: What the chosen cameras of a recording in another format saw, from left to right.
         path: Where to write the clip.
     """
 
@@ -66,6 +68,7 @@ class Clip:
     bounds: tuple[tuple[float, ...], tuple[float, ...]] | None
     ranges: tuple[tuple[float, ...], tuple[float, ...]]
     video: Path | None
+    footage: tuple[Footage, ...]
     path: Path
 
     def __str__(self) -> str:
@@ -91,17 +94,26 @@ class Filmed:
 
 @dataclass(frozen=True)
 class Library:
-    """The clips of one trajectory store: what they are called and where they are kept."""
+    """The clips of one trajectory store: what they are called and where they are kept.
+
+    Attributes:
+        store: The episodes.
+        folder: Where clips are kept.
+        view: Options of the environment that concern drawing.
+        cameras: What the cameras to show saw, where the data set that the store was made of has any.
+    """
 
     store: TrajectoryStore
     folder: Path
     view: Mapping[str, float | int | str] = field(default_factory=dict)
+    cameras: Sequence[Sequence[Footage]] = ()
 
     def clip(self, segment: Segment) -> Clip:
         """Describe the clip of a segment."""
         trajectory = self.store.episode(segment.episode)
         video = None if trajectory.frames is None else self.store.path / trajectory.frames
         bounds = self._bounds() if trajectory.keypoints else None
+        footage = tuple(episodes[segment.episode] for episodes in self.cameras)
         return Clip(
             segment,
             trajectory,
@@ -110,12 +122,14 @@ class Library:
             bounds,
             self._ranges,
             video,
-            self.folder / f"{self._key(segment, trajectory)}.mp4",
+            footage,
+            self.folder / f"{self._key(segment, trajectory, footage)}.mp4",
         )
 
-    def _key(self, segment: Segment, trajectory: Trajectory) -> str:
+    def _key(self, segment: Segment, trajectory: Trajectory, footage: Sequence[Footage]) -> str:
         words = [VERSION, asdict(segment), dict(self.view), self.store.control_hz, trajectory.frames]
         words.append(trajectory.provenance.to_json())
+        words += [[str(each.file), each.camera, each.dataset, each.start_s] for each in footage]
         digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
         digest.update(trajectory.actions.tobytes())
         if not trajectory.keypoints:
@@ -165,7 +179,7 @@ def film(clip: Clip, *, only: Sequence[str] = ALL_WAYS, reason: str = "") -> Fil
     every = steps_per_frame(clip.control_hz)
     reasons = [reason] if reason else []
     for way in only:
-        if way == RECORDING and clip.video is None:
+        if way == RECORDING and clip.video is None and not clip.footage:
             continue
         try:
             frames = WAYS[way](clip, every)
@@ -195,9 +209,13 @@ def kept(path: Path) -> Filmed | None:
 
 
 def _recorded(clip: Clip, every: int) -> Frames:
-    """Cut the segment out of the recording's video."""
-    assert clip.video is not None
+    """Cut the segment out of the recording's videos."""
     segment = clip.segment
+    if clip.footage:
+        from robopref.labeling.footage import read_footage
+
+        return read_footage(clip.footage, range(segment.start, segment.start + segment.length + 1, every))
+    assert clip.video is not None
     steps = np.arange(segment.start, segment.start + segment.length + 1, every)
     return read_video(clip.video, steps, clip.trajectory.length)
 

@@ -10,7 +10,8 @@
 Row t holds ``observation.state`` o_t, ``action`` a_t, what followed it (``next.reward``, ``next.success``,
 ``next.done``), ``keypoint.<name>`` at o_t, ``timestamp`` t / fps, and the indices. The state after the last
 action has no row: it is in our own table, so a round trip loses nothing. In a data set without that table it
-was never recorded; reading repeats the one before, and counts that as a loss. Videos are not read.
+was never recorded; reading repeats the one before, and counts that as a loss. Videos are not read here: see
+:mod:`robopref.data.interchange.footage`.
 
 Source: ``lerobot/datasets`` of lerobot 0.4.4, and a data set that it wrote.
 
@@ -63,13 +64,13 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
     Raises:
         DataError: The data set is damaged, foreign or of another version; the message names file and episode.
     """
-    info = _info(path)
+    info = lerobot_info(path)
     features: dict[str, Any] = info["features"]
     keys = _observations(features, path, observation)
     ours = _our_table(path)
     layout = _layout(info, keys, ours, path)
     _account(features, keys, layout, path, ledger)
-    episodes = _episodes(path)
+    episodes = episode_records(path)
     if ours is not None and len(ours) != len(episodes):
         raise DataError(
             f"{path / OURS} speaks of {len(ours)} episodes, but the data set has {len(episodes)}. If another "
@@ -83,7 +84,12 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
             store.append(_episode(table, record, keys, layout, own, where, ledger))
 
 
-def _info(path: Path) -> dict[str, Any]:
+def lerobot_info(path: Path) -> dict[str, Any]:
+    """Return what a data set says of itself.
+
+    Raises:
+        DataError: It is no LeRobotDataset, or of another version.
+    """
     info = read_json(path / "meta" / "info.json")
     try:
         version, features = str(info["codebase_version"]), info["features"]
@@ -149,7 +155,12 @@ def _account(
         ledger.note("the data set does not say which steps were successes; none was assumed")
 
 
-def _episodes(path: Path) -> list[dict[str, Any]]:
+def episode_records(path: Path) -> list[dict[str, Any]]:
+    """Return the length, tasks and place of each episode, in order.
+
+    Raises:
+        DataError: The tables are missing or damaged, or an episode is.
+    """
     files = sorted((path / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DataError(f"{path / 'meta/episodes'} holds no Parquet file.")
@@ -168,7 +179,7 @@ def _tables(
     """Give each episode's rows, reading each file once."""
     held: tuple[Path, pa.Table, np.ndarray] | None = None
     for record in episodes:
-        file = _data_file(path, info, record)
+        file = file_named(path, info, "data_path", record, "data")
         if held is None or held[0] != file:
             table = _table(file, columns)
             held = file, table, table["episode_index"].to_numpy()
@@ -181,15 +192,30 @@ def _tables(
         yield record, held[1].slice(int(rows[0]) if len(rows) else 0, len(rows))
 
 
-def _data_file(path: Path, info: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
-    template = info.get("data_path", "")
-    numbers = {"chunk_index": record["data/chunk_index"], "file_index": record["data/file_index"]}
+def file_named(
+    path: Path, info: Mapping[str, Any], name: str, record: Mapping[str, Any], prefix: str, **more: str
+) -> Path:
+    """Return a file that a template in ``meta/info.json`` names for an episode.
+
+    Args:
+        path: The data set.
+        info: What it says of itself.
+        name: Of the template, such as "data_path".
+        record: The episode's row in ``meta/episodes``.
+        prefix: Of the columns ``chunk_index`` and ``file_index`` in it.
+        more: What else the template asks for.
+
+    Raises:
+        DataError: It is no template, or names a file outside the data set.
+    """
+    template = info.get(name, "")
+    numbers = {key: record[f"{prefix}/{key}"] for key in ("chunk_index", "file_index")}
     try:
-        file = path / str(template).format(**numbers)
+        file = path / str(template).format(**numbers, **more)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise DataError(f"{path / 'meta/info.json'}: data_path {template!r} is no template.") from error
+        raise DataError(f"{path / 'meta/info.json'}: {name} {template!r} is no template.") from error
     if not file.resolve().is_relative_to(path.resolve()):
-        raise DataError(f"{path / 'meta/info.json'}: data_path {template!r} leaves the data set's folder.")
+        raise DataError(f"{path / 'meta/info.json'}: {name} {template!r} leaves the data set's folder.")
     return file
 
 

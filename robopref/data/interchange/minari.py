@@ -111,16 +111,11 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
     Raises:
         DataError: The data set is damaged or foreign; the message names the episode and the key.
     """
-    path = path / "data" if (path / "data" / METADATA).exists() else path
-    about = read_json(path / METADATA)
-    if not isinstance(about, dict) or about.get("data_format", "hdf5") != "hdf5":
-        got = about.get("data_format") if isinstance(about, dict) else about
-        raise DataError(f"{path / METADATA}: robopref reads Minari's HDF5 data, this is {got!r}.")
+    path = minari_folder(path)
+    about = _about(path)
     source = path / MAIN
     with hdf5.opened(source) as file:
-        names = [f"episode_{i}" for i in range(_total(about, path))]
-        if not names:
-            raise DataError(f"{path} holds no episodes.")
+        names = minari_names(path)
         first = hdf5.group(file, names[0], str(source))
         where = f"{source}, {names[0]}"
         keys = choose(observation, list(_vectors_of(first, where, ledger)), where)
@@ -132,11 +127,31 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
                 store.append(_episode(episode, keys, layout, task, f"{source}, {name}", ledger))
 
 
-def _total(about: dict[str, Any], path: Path) -> int:
-    total = about.get("total_episodes")
+def minari_folder(path: Path) -> Path:
+    """Return the folder that holds the files of a data set."""
+    return path / "data" if (path / "data" / METADATA).exists() else path
+
+
+def minari_names(folder: Path) -> list[str]:
+    """Return the names of the episodes, in order.
+
+    Raises:
+        DataError: There are none, or the metadata are damaged.
+    """
+    total = _about(folder).get("total_episodes")
     if not isinstance(total, int) or total < 0:
-        raise DataError(f"{path / METADATA} is damaged: total_episodes is {total!r}.")
-    return total
+        raise DataError(f"{folder / METADATA} is damaged: total_episodes is {total!r}.")
+    if not total:
+        raise DataError(f"{folder} holds no episodes.")
+    return [f"episode_{i}" for i in range(total)]
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    about = read_json(folder / METADATA)
+    if not isinstance(about, dict) or about.get("data_format", "hdf5") != "hdf5":
+        got = about.get("data_format") if isinstance(about, dict) else about
+        raise DataError(f"{folder / METADATA}: robopref reads Minari's HDF5 data, this is {got!r}.")
+    return about
 
 
 def _vectors_of(episode: h5py.Group, where: str, ledger: Ledger) -> dict[str, h5py.Dataset]:

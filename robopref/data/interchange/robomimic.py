@@ -87,7 +87,7 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
     """
     with hdf5.opened(path) as file:
         data = hdf5.group(file, "data", str(path))
-        names = _demo_names(data, path)
+        names = demo_names(data, path)
         if "mask" in file:
             ledger.lose("the splits in mask", path)
         keys = _observation_keys(hdf5.group(data, names[0], str(path)), f"{path}, {names[0]}", ledger)
@@ -102,7 +102,12 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
                 store.append(_episode(demo, keys, layout, task, where, ledger))
 
 
-def _demo_names(data: h5py.Group, path: Path) -> list[str]:
+def demo_names(data: h5py.Group, path: Path) -> list[str]:
+    """Return the names of the episodes, in the order of their numbers.
+
+    Raises:
+        DataError: There are none.
+    """
     names = [name for name in map(str, data) if name.startswith("demo_") and name[5:].isdecimal()]
     if not names:
         raise DataError(f"{path} holds no demo_<number> in its group 'data'; this is no robomimic file.")
