@@ -48,6 +48,27 @@ KINDS: dict[str, Callable[[Actions, np.random.Generator], Actions]] = {
     "redraw": redraw,
 }
 
+SPOILS = (*KINDS, "hide")  # hide leaves the actions and takes away what was seen
+
+
+def spoil(batch: SegmentBatch, kind: str, *, share: float, rng: np.random.Generator) -> SegmentBatch:
+    """Spoil segments in one of the ways of ``SPOILS``.
+
+    Args:
+        batch: The originals.
+        kind: A key of ``KINDS`` for :func:`perturb_actions`, or ``hide`` for :func:`hide_observations`.
+        share: Of the steps of each segment, or of the entries of the observations, which are drawn.
+        rng: Draws places, orders and entries.
+    """
+    if kind not in SPOILS:
+        raise ConfigError(unknown_name("kind of perturbation", kind, SPOILS))
+    if kind != "hide":
+        return perturb_actions(batch, kind, share=share, rng=rng)
+    size = batch.observations.shape[-1]
+    return hide_observations(
+        batch, np.sort(rng.choice(size, max(1, round(share * size)), replace=False)).tolist()
+    )
+
 
 def perturb_actions(
     batch: SegmentBatch, kind: str, *, share: float, rng: np.random.Generator

@@ -162,6 +162,32 @@ class Ratings:
     def __len__(self) -> int:
         return len(self.label)
 
+    def select(self, index: Int[np.ndarray, " n"] | Bool[np.ndarray, " B"]) -> "Ratings":
+        """Return some of the judgements, by position or by mask."""
+        return Ratings(self.segments.select(index), self.label[index], self.confidence[index])
+
+    def and_both_of(self, preferences: Preferences) -> "Ratings":
+        """Return these and, of each pair, both segments: one as good as it was preferred, one as its rest."""
+        parts = [self.segments, preferences.a, preferences.b]
+        return Ratings(
+            Segments(*(np.concatenate([getattr(part, c) for part in parts]) for c in _COLUMNS)),
+            np.concatenate([self.label, preferences.label, 1 - preferences.label]),
+            np.concatenate([self.confidence, preferences.confidence, preferences.confidence]),
+        )
+
+    def implied(self, most: int = 1000) -> Preferences:
+        """Return pairs of a segment judged good (above one half) and one judged bad: for measuring an order.
+
+        Every such pair, or ``most`` of them, evenly taken; none where all judgements agree.
+        """
+        good, bad = np.flatnonzero(self.label > 0.5), np.flatnonzero(self.label < 0.5)
+        count = len(good) * len(bad)
+        chosen = np.linspace(0, count - 1, most).astype(np.int64) if count > most else np.arange(count)
+        first, second = (good[chosen // len(bad)], bad[chosen % len(bad)]) if count else (good[:0], bad[:0])
+        sure = np.minimum(self.confidence[first], self.confidence[second])
+        a, b = self.segments.select(first), self.segments.select(second)
+        return Preferences(a, b, np.ones(len(first), np.float32), sure)
+
 
 _COLUMNS = ("episode", "start", "length")
 

@@ -66,7 +66,7 @@ class _Mean(nn.Module):
         self.actor = actor
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.actor.mean_of(self.actor.normaliser(observations)).unsqueeze(1)
+        return self.actor.mean_of(self.actor.states(observations)).unsqueeze(1)
 
 
 class _Reward(nn.Module):

@@ -196,10 +196,12 @@ UNPAIRED = [
         extra="rewards",
     ),
     *_all(
-        "none",
+        "up/down",
         "likelihood",
         [("conditional_bc", "unpaired.conditional_bc", "-lp given a token", "RECAP; Korbak et al. 2023")],
         reference=False,
+        scales=True,
+        extra="goal",
     ),
 ]
 INSIDE = [
@@ -209,6 +211,7 @@ INSIDE = [
         [
             ("tdpo1", "tokens.tdpo1", "-ls(h - b (k_l - k_w))", "Zeng et al. 2024"),
             ("tdpo2", "tokens.tdpo2", "-ls(h - a b (k_l - sg(k_w)))", "Zeng et al. 2024"),
+            ("rrpo", "tokens.rrpo", "-ls(h over differing parts) + a k_w", "Sarkar et al. 2025, their code"),
         ],
         extra="kl",
     ),
@@ -222,7 +225,6 @@ INSIDE = [
                 "tdpo2 of gated sums",
                 "variant after Christopoulou et al. 2024",
             ),
-            ("rrpo", "tokens.rrpo", "-ls(h over differing parts) + a k_w", "Sarkar et al. 2025, their code"),
         ],
         extra="steps",
     ),

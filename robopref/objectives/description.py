@@ -35,8 +35,9 @@ EXTRAS = {
     "reference margin": "the reference's own margin of each pair",
     "demonstration": "a third behaviour, the demonstration",
     "roles": "which of the two is the demonstration",
-    "steps": "numbers per step: gates, parts or KL",
+    "steps": "log-ratios, KL and gates of every step or token",
     "contexts": "scores under other contexts",
+    "goal": "what it is told: how good the behaviour was",
     "rewards": "a reward or an advantage",
     "errors": "errors of velocity or noise",
 }
@@ -45,9 +46,9 @@ TOKENS = "token policy"
 LEARNERS = (REWARD, POLICY, SURROGATE, TOKENS)
 FED = {  # the extras that a learner's training provides
     REWARD: ("",),
-    POLICY: ("", "imitation", "kl", "reference margin", "demonstration"),
+    POLICY: ("", "imitation", "kl", "steps", "reference margin", "demonstration", "goal"),
     SURROGATE: ("", "imitation", "reference margin", "demonstration"),
-    TOKENS: ("", "imitation", "kl", "reference margin", "demonstration"),
+    TOKENS: ("", "imitation", "kl", "steps", "reference margin", "demonstration"),
 }
 
 
@@ -130,15 +131,10 @@ class Objective:
             )
         if learner == REWARD and "likelihood" in self.score:
             return "its scores are log-likelihoods of a policy"
-        if learner == SURROGATE and ("likelihood" in self.score or self.score == "power"):
-            return (
-                "it needs exact log-probabilities; a score here is a surrogate, of which only the difference "
-                "from the reference means anything"
-            )
         if learner == SURROGATE and self.labels == "per-token":
             return "it needs a number for each token; a chunk of a diffusion or flow policy has one"
-        known = ("soft pairs", "hard pairs", "lists")
-        if self.labels not in (known if learner == REWARD else (*known, "up/down", "per-token")):
+        known = ("soft pairs", "hard pairs", "lists", "up/down")
+        if self.labels not in (known if learner == REWARD else (*known, "per-token")):
             return f"it learns from {self.labels} and not from what was preferred"
         if learner == REWARD and self.policy_only:
             return self.policy_only

@@ -45,6 +45,22 @@ def reduce_losses(
     return losses.mean() if weights is None else losses.sum() / weights.sum().clamp(min=1e-30)
 
 
+def check_takes_ratings(objective: Objective) -> None:
+    """Refuse judgements of single behaviours where a score has no level of its own.
+
+    Raises:
+        DataError: The objective's scores are log-likelihoods, or it takes lists or sorted pairs.
+    """
+    if objective.labels == "up/down":
+        return
+    if objective.labels not in ("soft pairs", "per-token") or "likelihood" in objective.score:
+        raise DataError(
+            f"{objective.name} has no use for judgements of single behaviours: its scores mean something "
+            "beside "
+            "each other only. kto, bco and other objectives of up/down labels learn from them."
+        )
+
+
 def refuse_weights(objective: Objective, weights: Float[Tensor, " B"]) -> None:
     """Refuse weights that differ, of an objective whose losses belong to ranks and not to pairs.
 

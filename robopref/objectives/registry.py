@@ -64,9 +64,12 @@ class ChosenObjective:
             for p in inspect.signature(self.objective.loss).parameters.values()
             if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
         ]
-        shape = (2, 2) if self.objective.labels == "lists" else (2,)
+        shape = (2, 2) if self.objective.labels == "lists" or self.objective.extra == "steps" else (2,)
+        zeros = torch.zeros(shape)
+        pair = torch.zeros(2) if self.objective.extra == "steps" else zeros
+        inputs = {"labels": pair, "gates_a": (zeros, zeros), "gates_b": (zeros, zeros)}
         try:
-            self(*(torch.zeros(shape) for _ in needed))
+            self(*(inputs.get(p.name, zeros) for p in needed))
         except TypeError as error:
             raise ConfigError(f"An option of {self.objective.name} has the wrong type: {error}.") from error
 

@@ -29,18 +29,29 @@ def in_one_row(batch: Mapping[str, Tensor], name: str) -> Float[Tensor, "S ..."]
     """``observations``, ``actions`` or ``mask`` of all segments of a batch.
 
     Of pairs first those of all first members, then those of the second, then those of demonstrations, where
-    the batch holds some; of lists one list after the other, as the batch has them already.
+    the batch holds some; of lists one list after the other, and of segments that were judged one by one,
+    as the batch has them already.
     """
     if name in batch:
         return batch[name]
     return torch.cat([batch[f"{name}_{side}"] for side in SIDES if f"{name}_{side}" in batch])
 
 
+def rated(batch: Mapping[str, Tensor]) -> bool:
+    """Whether a batch holds segments that were judged one by one, and neither pairs nor lists."""
+    return "mask" in batch and "items" not in batch
+
+
 def row_groups(batch: Mapping[str, Tensor]) -> Int[Tensor, " S"]:
-    """Number of the pair or list that each segment of :func:`in_one_row` belongs to: who shares a draw."""
+    """Number of the pair or list that each segment of :func:`in_one_row` belongs to: who shares a draw.
+
+    Of segments that were judged one by one, each its own.
+    """
     numbers = torch.arange(len(batch["labels"]), device=batch["labels"].device)
     if "items" in batch:
         return numbers.repeat_interleave(batch["items"].shape[1])
+    if "mask" in batch:
+        return numbers
     return numbers.repeat(sum(f"mask_{side}" in batch for side in SIDES))
 
 

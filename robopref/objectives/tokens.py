@@ -166,13 +166,34 @@ def sparse_po(
     return losses.add(size.to(losses.dtype), alpha=0.25 * sparsity) if sparsity else losses
 
 
+def surprise_gates(
+    reference: Float[Tensor, "S T"], mask: Bool[Tensor, "S T"] | None = None
+) -> Float[Tensor, "S T"]:
+    """Gates of :func:`sparse_po` without anything to learn: what the reference did not expect counts.
+
+    max(0, 1 + z), z the standardised -log pi_ref over all tokens of the batch, so that the mean gate is about
+    one and what the reference was sure of has none. The paper takes the activations of the reference's layers
+    for it, or learns the mask; its likelihood is ours, which every policy has.
+
+    Args:
+        reference: Log-probability of every token under the reference; no gradient flows into it.
+        mask: True where a token counts.
+    """
+    check_same_shape(reference=reference, mask=mask)
+    surprise = -working(reference.detach())
+    counted = surprise if mask is None else surprise[mask]
+    spread = counted.std(correction=0)
+    return F.relu(1.0 + (surprise - counted.mean()) / spread.clamp(min=1e-6))
+
+
 def rrpo(
     score_a: Scores, score_b: Scores, labels: Labels, kl_a: Scores, kl_b: Scores, *, kl_weight: float = 0.05
 ) -> Scores:
     """-ls(h) + alpha k_w: refined regularised preference optimisation (Sarkar et al. 2025).
 
-    Scores come from the parts in which the two differ alone: pass masks of those parts (stages, or steps
-    from where the rollouts diverge) to :func:`robopref.objectives.scores.log_ratio`. The sign of the KL is
+    Scores come from the parts in which the two differ alone. Of rollouts from one state those are the
+    steps from where they part, and sums over all steps do: what comes before cancels in h. Elsewhere pass
+    masks of the parts (stages, say) to :func:`robopref.objectives.scores.log_ratio`. The sign of the KL is
     that of the authors' code, a penalty; their project page prints it the other way round.
 
     Args:

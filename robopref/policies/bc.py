@@ -28,6 +28,8 @@ class BehaviourCloning(OfflinePolicy):
         activation: Between layers; a key of :data:`robopref.nets.mlp.ACTIVATIONS`.
         deviation: Of the Gaussian. None learns it; a number keeps it, and the loss is then the mean-squared
             error of the mean action (the likelihood's, up to a factor and a constant).
+        goal: Whether the policy takes a goal (:class:`~robopref.policies.gaussian.GaussianPolicy`);
+            cloning names none, preferences may.
         top_fraction: Share of the episodes to learn from, the best by the sum of their rewards.
         learning_rate: Step size of Adam.
         floor, clip: Of the :class:`~robopref.nets.normalise.Normaliser` of observations.
@@ -47,6 +49,7 @@ class BehaviourCloning(OfflinePolicy):
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         deviation: float | None = None,
+        goal: bool = False,
         top_fraction: float = 1.0,
         learning_rate: float = 1e-3,
         floor: float = 1e-2,
@@ -65,6 +68,7 @@ class BehaviourCloning(OfflinePolicy):
             hidden=hidden,
             activation=activation,
             deviation=deviation,
+            goal=goal,
             floor=floor,
             clip=clip,
             generator=torch.Generator().manual_seed(seed),
@@ -90,7 +94,7 @@ class BehaviourCloning(OfflinePolicy):
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Negative log-likelihood, or the squared error where the deviation is fixed; nothing is drawn."""
-        mean = self.actor.mean_of(self.actor.normaliser(batch["observations"]))
+        mean = self.actor.mean_of(self.actor.states(batch["observations"], goal=0.0))
         error = (mean - batch["actions"]).square().mean()
         if self.actor.learned_deviation:
             loss = -self.actor.log_density(mean, batch["actions"]).mean()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robopref.errors import ConfigError, DataError
 from robopref.nets.mlp import EnsembleMLP
 from robopref.nets.normalise import Normaliser
+from robopref.objectives.tokens import gaussian_kl
 from robopref.policies.chunks import Draw, check_chunks
 
 LOG_DEVIATION_MIN, LOG_DEVIATION_MAX = -5.0, 2.0  # as in Kostrikov et al. 2021
@@ -31,6 +32,8 @@ class GaussianPolicy(nn.Module):
         hidden: Widths of the hidden layers.
         activation: Between layers; a key of :data:`robopref.nets.mlp.ACTIVATIONS`.
         deviation: Sigma, if it is to stay as it is; None to learn it (it starts from 1).
+        goal: Whether it is told how good what it does shall be, as one more entry of what it observes: 1
+            for the best (which it takes where nothing is said), -1 for the worst. It starts out deaf to it.
         floor, clip: Of the :class:`~robopref.nets.normalise.Normaliser`.
         generator: Draws the starting weights; torch's global one when not given.
 
@@ -50,6 +53,7 @@ class GaussianPolicy(nn.Module):
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         deviation: float | None = None,
+        goal: bool = False,
         floor: float = 1e-2,
         clip: float = 10.0,
         generator: torch.Generator | None = None,
@@ -61,9 +65,13 @@ class GaussianPolicy(nn.Module):
             raise ConfigError(f"deviation must be positive (or null, to learn it), got {deviation}")
         self.observation_size, self.action_size = observation_size, action_size
         self.normaliser = Normaliser(observation_size, floor=floor, clip=clip)
+        self.goal = goal
         self.network = EnsembleMLP(
-            1, observation_size, action_size, tuple(hidden), activation, generator=generator
+            1, observation_size + goal, action_size, tuple(hidden), activation, generator=generator
         )
+        if goal:
+            with torch.no_grad():
+                self.network.weights[0][..., -1] = 0.0
         self.learned_deviation = deviation is None
         start = torch.full((action_size,), 0.0 if deviation is None else math.log(deviation))
         if self.learned_deviation:
@@ -71,8 +79,23 @@ class GaussianPolicy(nn.Module):
         else:
             self.register_buffer("log_deviation", start)
 
-    def mean_of(self, states: Float[Tensor, "B O"]) -> Float[Tensor, "B A"]:
-        """The mean action in states that are normalised already."""
+    def states(self, observations: Float[Tensor, "B _"], goal: float = 1.0) -> Float[Tensor, "B _"]:
+        """What the network sees: normalised observations and, if it takes one, the goal.
+
+        Args:
+            observations: O entries, or one more, which then is the goal.
+            goal: Where the observations name none.
+        """
+        states = self.normaliser(observations[:, : self.observation_size])
+        if not self.goal:
+            return states
+        told = observations[:, self.observation_size :]
+        if not told.shape[1]:
+            told = torch.full_like(observations[:, :1], goal)
+        return torch.cat([states, told.to(states.dtype)], 1)
+
+    def mean_of(self, states: Float[Tensor, "B _"]) -> Float[Tensor, "B A"]:
+        """The mean action, from :meth:`states`."""
         return self.network(states)[0].tanh()
 
     def log_density(self, mean: Float[Tensor, "B A"], actions: Float[Tensor, "B A"]) -> Float[Tensor, " B"]:
@@ -81,6 +104,21 @@ class GaussianPolicy(nn.Module):
         standardised = (actions - mean) * torch.exp(-log_deviation)
         constant = 0.5 * math.log(2 * math.pi) * self.action_size
         return -0.5 * standardised.square().sum(-1) - log_deviation.sum() - constant
+
+    def against(
+        self, reference: "GaussianPolicy", observations: Float[Tensor, "B _"], actions: Float[Tensor, "B A"]
+    ) -> tuple[Float[Tensor, "B 1"], Float[Tensor, "B 1"], Float[Tensor, "B 1"]]:
+        """Log-density of every action, the same under a frozen reference, and KL(reference || this)."""
+        states = self.states(observations)
+        mean = self.mean_of(states)
+        with torch.no_grad():
+            old_mean = reference.mean_of(states)
+            old = reference.log_density(old_mean, actions)
+        deviation, old_deviation = (
+            x.bounded_log_deviation().exp().expand_as(mean) for x in (self, reference)
+        )
+        kl = gaussian_kl(old_mean, old_deviation, mean, deviation)
+        return self.log_density(mean, actions)[:, None], old[:, None], kl[:, None]
 
     def bounded_log_deviation(self) -> Float[Tensor, " A"]:
         """Log sigma; a learned one is kept in [-5, 2]."""
@@ -151,4 +189,4 @@ class GaussianPolicy(nn.Module):
         if not bool(finite.all()):
             bad = torch.nonzero(~finite).flatten().tolist()
             raise DataError(f"The observations hold NaN or infinity in dimensions {bad}")
-        return self.normaliser(observations.to(self.normaliser.mean.dtype))
+        return self.states(observations.to(self.normaliser.mean.dtype))

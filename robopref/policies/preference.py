@@ -20,27 +20,31 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, unknown_name
 from robopref.objectives.audits import collapse, sampled_collapse
-from robopref.objectives.description import POLICY, SURROGATE
+from robopref.objectives.description import POLICY, SURROGATE, TOKENS
 from robopref.objectives.scores import in_one_row, row_groups
-from robopref.objectives.tokens import gaussian_kl
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.chunks import ChunkPolicy, Draw
 from robopref.policies.dataset import TransitionSampler
-from robopref.policies.denoising import DenoisingPolicy
 from robopref.policies.diffusion import DiffusionPolicy
 from robopref.policies.flow import FlowPolicy
+from robopref.policies.gaussian import GaussianPolicy
 from robopref.policies.offline import OfflinePolicy, constructor_arguments
 from robopref.policies.preference_loss import BETA, Compared, PreferenceLoss, Steps, diagnose
+from robopref.policies.token import StateTokenPolicy, TokenActor
 
 # A surrogate is a mean over all entries of a chunk, so that its beta is hundreds of times a likelihood's;
 # DeformPAM's 100, without the half, is this 200.
 SURROGATE_BETA = 200.0
-DENOISERS: dict[str, type[DenoisingPolicy]] = {"diffusion": DiffusionPolicy, "flow": FlowPolicy}
+ACTORS: dict[str, type[OfflinePolicy]] = {
+    "diffusion": DiffusionPolicy,
+    "flow": FlowPolicy,
+    "token": StateTokenPolicy,
+}
 SAMPLES = 4  # chunks for each observation, of which the collapse gate takes the error
 
 
@@ -51,8 +55,10 @@ class PreferencePolicy(OfflinePolicy):
         observation_size: Entries of an observation.
         action_size: Entries of an action.
         objective: A name of the registry, or a mapping with ``name`` and options.
-        actor: What acts. None is a Gaussian of the options below; ``{"kind": "diffusion", ...}`` or ``flow``
-            with options of :class:`~robopref.policies.diffusion.DiffusionPolicy` takes its own instead.
+        actor: What acts. None is a Gaussian of the options below; ``{"kind": "diffusion", ...}``, ``flow`` or
+            ``token`` with options of :class:`~robopref.policies.diffusion.DiffusionPolicy`,
+            :class:`~robopref.policies.flow.FlowPolicy` or :class:`~robopref.policies.token.StateTokenPolicy`
+            takes its own instead.
         beta: Scale of the scores. None takes the objective's own, or 0.1 for a Gaussian and 200 for a
             surrogate. IPO and SPPO take it out again: their strength is ``tau``.
         reduce: ``sum`` or ``mean`` over steps; None leaves it to the objective. A sum grows with the length
@@ -63,6 +69,8 @@ class PreferencePolicy(OfflinePolicy):
             it keeps preferred actions from becoming unlikely while their lead grows.
         learn_deviation: Whether the spread of the Gaussian shall move too. Left alone, the divergence from
             the reference is |mean - mean_ref|^2 / (2 deviation^2), and no likelihood is gained by narrowing.
+        goal: Whether the Gaussian takes a goal, how good its actions shall be: for ``conditional_bc`` and
+            for labels that name one (``training.labels.goals``). What acts is told the best.
         hidden: Widths of the hidden layers.
         activation: Between layers; a key of :data:`robopref.nets.mlp.ACTIVATIONS`.
         deviation: Of the reference's Gaussian; None lets the cloning learn it.
@@ -90,6 +98,7 @@ class PreferencePolicy(OfflinePolicy):
         reference_power: float = 0.5,
         imitation_weight: float = 0.0,
         learn_deviation: bool = False,
+        goal: bool = False,
         hidden: Sequence[int] = (256, 256),
         activation: str = "relu",
         deviation: float | None = None,
@@ -104,11 +113,13 @@ class PreferencePolicy(OfflinePolicy):
         for name in ("learning_rate", "clone_learning_rate"):
             if not self.config[name] > 0:
                 raise ConfigError(f"{name} must be positive, got {self.config[name]}")
+        if goal and actor is not None:
+            raise ConfigError("A goal is for the Gaussian policy (actor: null); other actors take none")
         self.actor = self.cloner().actor.requires_grad_(True)
         self.reference = copy.deepcopy(self.actor).requires_grad_(False)
         self.preference = PreferenceLoss(
             objective,
-            POLICY if self.actor.exact else SURROGATE,
+            learner_of(self.actor),
             beta=beta,
             usual_beta=BETA if self.actor.exact else SURROGATE_BETA,
             reduce=reduce,
@@ -116,9 +127,15 @@ class PreferencePolicy(OfflinePolicy):
             reference_power=reference_power,
             imitation_weight=imitation_weight,
         )
+        if self.preference.objective.extra == "goal" and not goal:
+            raise ConfigError(
+                f"{self.preference.objective.name} tells the policy how good each behaviour was: "
+                "policy.goal=true "
+                "makes it listen"
+            )
         self.config["objective"] = self.preference.chosen.description()
-        self.learn_deviation, self.learning_rate = learn_deviation, learning_rate
-        if self.actor.exact:
+        self.learning_rate = learning_rate
+        if isinstance(self.actor, GaussianPolicy):
             self.actor.log_deviation.requires_grad_(learn_deviation and deviation is None)
 
     # --- the reference ------------------------------------------------------------------------------------
@@ -142,11 +159,11 @@ class PreferencePolicy(OfflinePolicy):
     def cloner(self) -> OfflinePolicy:
         """A policy that learns by imitation, with an actor of the same shape, for :meth:`start_from`."""
         if self.config["actor"] is not None:
-            return _denoiser(self.config)
+            return _cloner(self.config)
         names = (
             "observation_size",
             "action_size",
-            *("hidden", "activation", "deviation", "floor", "clip", "seed"),
+            *("hidden", "activation", "deviation", "goal", "floor", "clip", "seed"),
         )
         shape = {name: self.config[name] for name in names}
         return BehaviourCloning(**shape, learning_rate=self.config["clone_learning_rate"])
@@ -176,14 +193,14 @@ class PreferencePolicy(OfflinePolicy):
 
     def steps(
         self,
-        observations: Float[Tensor, "S L O"],
+        observations: Float[Tensor, "S L _"],
         actions: Float[Tensor, "S L A"],
         mask: Bool[Tensor, "S L"],
         *,
         groups: Int[Tensor, " S"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Steps:
-        """Score of every action or chunk, under the reference too, and the closed-form KL of exact ones.
+        """Score of every action, token or chunk, under the reference too, and the KL of exact ones.
 
         Args:
             observations, actions, mask: Segments.
@@ -211,25 +228,14 @@ class PreferencePolicy(OfflinePolicy):
 
     def _exact_steps(
         self,
-        observations: Float[Tensor, "S L O"],
+        observations: Float[Tensor, "S L _"],
         actions: Float[Tensor, "S L A"],
         mask: Bool[Tensor, "S L"],
     ) -> Steps:
-        shape = mask.shape
-        states = self.actor.normaliser(observations.flatten(0, 1))
-        chosen = actions.flatten(0, 1)
-        mean = self.actor.mean_of(states)
-        with torch.no_grad():
-            reference_mean = self.reference.mean_of(states)
-            reference = self.reference.log_density(reference_mean, chosen)
-        kl = gaussian_kl(
-            reference_mean,
-            self.reference.bounded_log_deviation().exp().expand_as(mean),
-            mean,
-            self.actor.bounded_log_deviation().exp().expand_as(mean),
-        )
-        log_prob = self.actor.log_density(mean, chosen)
-        return Steps(log_prob.reshape(shape), reference.reshape(shape), kl.reshape(shape), mask)
+        known = self.actor.against(self.reference, observations.flatten(0, 1), actions.flatten(0, 1))
+        numbers = known[0].shape[1]  # of a step: one, or one for each token
+        log_prob, reference, kl = (x.reshape(len(mask), -1) for x in known)
+        return Steps(log_prob, reference, kl, mask.repeat_interleave(numbers, 1), numbers)
 
     @torch.no_grad()
     def diagnose(self, batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
@@ -265,12 +271,8 @@ class PreferencePolicy(OfflinePolicy):
         return self.preference(steps, batch)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The actor's network, and its spread if that is to be learned; never the reference."""
-        if not self.exact:
-            return [{"params": list(self.actor.parameters()), "lr": self.learning_rate}]
-        moving = list(self.actor.network.parameters())
-        if isinstance(self.actor.log_deviation, nn.Parameter) and self.learn_deviation:
-            moving.append(self.actor.log_deviation)
+        """The actor, its spread only if that is to be learned; never the reference."""
+        moving = [p for p in self.actor.parameters() if p.requires_grad]
         return [{"params": moving, "lr": self.learning_rate}]
 
 
@@ -304,14 +306,21 @@ def _sampled_error(policy: ChunkPolicy, batch: Mapping[str, Tensor]) -> Tensor:
     return (compared.good * compared.rows(errors)).sum() / compared.good.sum().clamp(min=1e-12)
 
 
-def _denoiser(config: Mapping[str, Any]) -> DenoisingPolicy:
-    """The diffusion or flow policy that ``actor`` describes, to be learned by imitation."""
+def learner_of(actor: ChunkPolicy) -> str:
+    """What an actor is to an objective; one of :data:`robopref.objectives.description.LEARNERS`."""
+    if isinstance(actor, TokenActor):
+        return TOKENS
+    return POLICY if actor.exact else SURROGATE
+
+
+def _cloner(config: Mapping[str, Any]) -> OfflinePolicy:
+    """The policy that ``actor`` describes, to be learned by imitation."""
     options = dict(config["actor"])
     kind = options.pop("kind", None)
-    if kind not in DENOISERS:
-        raise ConfigError(unknown_name("kind of actor", str(kind), DENOISERS))
+    if kind not in ACTORS:
+        raise ConfigError(unknown_name("kind of actor", str(kind), ACTORS))
     own = {"learning_rate": config["clone_learning_rate"], "seed": config["seed"]}
     try:
-        return DENOISERS[kind](config["observation_size"], config["action_size"], **{**own, **options})
+        return ACTORS[kind](config["observation_size"], config["action_size"], **{**own, **options})
     except TypeError as error:
         raise ConfigError(f"The actor {dict(config['actor'])} cannot be built: {error}") from error

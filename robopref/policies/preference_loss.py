@@ -17,21 +17,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError, unknown_name
-from robopref.objectives.reduction import refuse_weights
+from robopref.objectives.reduction import check_takes_ratings, refuse_weights
 from robopref.objectives.registry import choose
-from robopref.objectives.scores import REDUCTIONS, log_ratio, over_steps
+from robopref.objectives.scores import REDUCTIONS, log_ratio, over_steps, rated
+from robopref.objectives.tokens import surprise_gates
+from robopref.objectives.unpaired import nft
 
 BETA = 0.1  # where neither the configuration nor the objective says
 ESTIMATES = {"kto": "baseline", "bco": "shift"}  # what the training estimates, by the option it is given as
 
 
 class Steps(NamedTuple):
-    """What is known of every step of some segments; padding included."""
+    """What is known of every step or token of some segments, padding included; ``numbers`` make a step."""
 
     log_prob: Float[Tensor, "S L"]
     reference: Float[Tensor, "S L"]
     kl: Float[Tensor, "S L"] | None
     mask: Bool[Tensor, "S L"]
+    numbers: int = 1
 
 
 class PreferenceLoss(nn.Module):
@@ -80,8 +83,12 @@ class PreferenceLoss(nn.Module):
         if "beta" in self.chosen.settings:
             raise ConfigError("The beta of a policy's objective is policy.beta, not objective.beta.")
         self.objective = self.chosen.objective
-        own = self.objective.options().get("beta", usual_beta)
+        own = self.objective.options().get("beta", BETA) * usual_beta / BETA
         self.beta = beta or (own if self.objective.scales else usual_beta)
+        if self.objective.extra == "steps" and reduce == "mean":
+            raise ConfigError(
+                f"{self.objective.name} gates every step and sums them: reduce=mean does not fit it"
+            )
         self.reduce = reduce or ("mean" if "mean" in self.objective.score else "sum")
         self.discount, self.reference_power = discount, reference_power
         self.imitation_weight = imitation_weight
@@ -90,16 +97,20 @@ class PreferenceLoss(nn.Module):
 
     def scores(self, steps: Steps) -> Float[Tensor, " S"]:
         """One number per segment, as the objective wants it."""
-        log_prob, reference = steps.log_prob, steps.reference
-        if self.discount < 1:
-            time = torch.arange(log_prob.shape[1], device=log_prob.device)
-            log_prob, reference = (x * self.discount**time for x in (log_prob, reference))
+        log_prob, reference = self._discounted(steps)
         if "likelihood" in self.objective.score:
             values = over_steps(log_prob, steps.mask, reduce=self.reduce)
         else:
             power = self.reference_power if self.objective.score == "power" else 1.0
             values = log_ratio(log_prob, reference, steps.mask, reduce=self.reduce, reference_power=power)
         return values if self.objective.scales else self.beta * values
+
+    def _discounted(self, steps: Steps) -> tuple[Float[Tensor, "S L"], Float[Tensor, "S L"]]:
+        log_prob, reference = steps.log_prob, steps.reference
+        if self.discount < 1:
+            time = torch.arange(log_prob.shape[1], device=log_prob.device) // steps.numbers
+            log_prob, reference = (x * self.discount**time for x in (log_prob, reference))
+        return log_prob, reference
 
     def forward(
         self, steps: Steps, batch: Mapping[str, Tensor]
@@ -109,7 +120,10 @@ class PreferenceLoss(nn.Module):
         Args:
             steps: Of all segments of the batch, as :func:`robopref.objectives.scores.in_one_row` orders them.
             batch: ``weights`` (B,), and ``labels``: of pairs (B,) the chance that the first is preferred; of
-                lists (B, K) grades of any scale, with ``items`` (B, K), False where a list is shorter.
+                lists (B, K) grades of any scale, with ``items`` (B, K), False where a list is shorter; of
+                segments that were judged one by one, with one ``mask`` for all, (B,) the chance of good. An
+                objective of pairs takes the cross-entropy of these (UnifiedReward,
+                :func:`robopref.objectives.pairs.with_ratings`).
 
         Raises:
             DataError: The objective learns from something else than the batch holds.
@@ -121,12 +135,17 @@ class PreferenceLoss(nn.Module):
             losses = self.chosen(scores, compared.grades, compared.items)
         elif "items" in batch:
             raise DataError(f"{self.objective.name} learns from {self.objective.labels}, and got lists.")
+        elif rated(batch):
+            losses = self._of_single(scores.flatten(), batch["labels"])
         else:
             losses = self._of_pairs(scores, batch["labels"], steps, imitation)
         share = self._share(batch["weights"])
         loss = (losses * share).sum()
         if self.imitation_weight:
-            preferred = (compared.good * compared.rows(imitation)).sum(1)
+            if rated(batch):
+                preferred = batch["labels"] * imitation
+            else:
+                preferred = (compared.good * compared.rows(imitation)).sum(1)
             loss = loss + self.imitation_weight * (share * preferred).sum()
         logged = {self.objective.name: (losses.detach() * share).sum()}
         return loss, logged | _diagnosis(scores.detach(), steps, compared)
@@ -137,10 +156,10 @@ class PreferenceLoss(nn.Module):
         pairs = len(labels)
         further = {"beta": self.beta} if "beta" in self.objective.options() else {}
         if self.objective.labels == "up/down":
-            single, chances = scores.T.flatten(), torch.cat([labels, 1 - labels])
-            if self.objective.name in ESTIMATES:
-                further[ESTIMATES[self.objective.name]] = self._baseline(single)
-            return self.chosen(single, chances, **further).reshape(2, pairs).mean(0)
+            chances = torch.cat([labels, 1 - labels])
+            return self._of_single(scores.T.flatten(), chances).reshape(2, pairs).mean(0)
+        if self.objective.extra == "steps":
+            return self.chosen(*self._step_inputs(steps, labels), **further)
         extra: tuple[Tensor, ...] = ()
         if self.objective.extra == "imitation":
             extra = imitation[: 2 * pairs].chunk(2)
@@ -155,6 +174,27 @@ class PreferenceLoss(nn.Module):
             if len(extra[0]) != pairs:
                 raise DataError(f"{self.objective.name} needs a demonstration for each pair, and got none.")
         return self.chosen(scores[:, 0], scores[:, 1], labels, *extra, **further)
+
+    def _of_single(self, scores: Float[Tensor, " S"], chances: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
+        """Losses of segments that were good or bad by themselves."""
+        if self.objective.labels != "up/down":
+            check_takes_ratings(self.objective)
+            return nft(scores, chances)
+        if self.objective.extra == "goal":  # they were told to the policy already
+            return self.chosen(scores)
+        further = {"beta": self.beta} if "beta" in self.objective.options() else {}
+        if self.objective.name in ESTIMATES:
+            further[ESTIMATES[self.objective.name]] = self._baseline(scores)
+        return self.chosen(scores, chances, **further)
+
+    def _step_inputs(self, steps: Steps, labels: Tensor) -> tuple[Any, ...]:
+        """Log-ratios, KL, gates and masks of first and second members, as ``sparse_po`` takes them."""
+        assert steps.kl is not None  # refused for surrogates
+        log_prob, reference = self._discounted(steps)
+        gates = surprise_gates(steps.reference, steps.mask)
+        both = ((log_prob - reference), steps.kl, gates, steps.mask)
+        ratios, kl, gates, mask = (x[: 2 * len(labels)].chunk(2) for x in both)
+        return (*ratios, labels, *kl, *((gate, gate) for gate in gates), *mask)
 
     def _share(self, weights: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """What each entry of the losses counts; where it belongs to a rank and to no pair, all the same."""
@@ -180,7 +220,8 @@ class Compared(NamedTuple):
     """What a batch says of its segments: grades, which entries count, and how good and bad each is.
 
     ``good`` is a distribution over the preferred of each row, ``bad`` over the others: of a pair the label
-    and its rest, of a list the shares of those with the best grade and of those below it (none if all tie).
+    and its rest, of a list the shares of those with the best grade and of those below it (none if all tie). A
+    batch of segments that were judged one by one is one row: all the good against all the bad.
     """
 
     grades: Float[Tensor, "B K"]
@@ -193,6 +234,10 @@ class Compared(NamedTuple):
     def of(cls, batch: Mapping[str, Tensor]) -> "Compared":
         """Read the labels of a batch of pairs or lists."""
         labels = batch["labels"]
+        if rated(batch):  # one by one: as good as a list of all of them
+            good, bad = (side / side.sum().clamp(min=1e-12) for side in (labels, 1 - labels))
+            there = torch.ones_like(labels, dtype=torch.bool)
+            return cls(labels[None], there[None], good[None], bad[None], False)
         if "items" not in batch:
             grades = torch.stack([labels, 1 - labels], 1)
             return cls(grades, torch.ones_like(grades, dtype=torch.bool), grades, 1 - grades, True)

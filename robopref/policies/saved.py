@@ -13,6 +13,7 @@ from robopref.policies.flow import FlowPolicy
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.offline import OfflinePolicy
 from robopref.policies.preference import PreferencePolicy
+from robopref.policies.token import StateTokenPolicy
 
 KINDS: dict[str, type[OfflinePolicy]] = {
     BehaviourCloning.kind: BehaviourCloning,
@@ -20,6 +21,7 @@ KINDS: dict[str, type[OfflinePolicy]] = {
     FlowPolicy.kind: FlowPolicy,
     ImplicitQLearning.kind: ImplicitQLearning,
     PreferencePolicy.kind: PreferencePolicy,
+    StateTokenPolicy.kind: StateTokenPolicy,
 }
 
 

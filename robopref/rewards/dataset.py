@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robopref.data.graded_lists import GradedLists
-from robopref.data.preferences import Preferences, Segments
+from robopref.data.preferences import Preferences, Ratings, Segments
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 from robopref.objectives.scores import SIDES
@@ -33,7 +33,8 @@ class PreferencePairs:
     A batch holds ``observations_a`` (B, L, O) with the state before each action, ``actions_a`` (B, L, A),
     ``mask_a`` (B, L), the same for ``b``, ``labels`` (B,) and ``weights`` (B,); where any is above 0,
     also the chance ``flip_prob`` (B,) that a label was reversed. Where the mask is False the segment is over,
-    and its last step is repeated.
+    and its last step is repeated. Where there are ``goals`` (2, P), what is asked of each segment follows its
+    observations as one more entry; 1, the best, of demonstrations.
     """
 
     demonstrations: Segments | None = None
@@ -48,12 +49,14 @@ class PreferencePairs:
         weights: np.ndarray,
         device: torch.device,
         flips: np.ndarray | None = None,
+        goals: np.ndarray | None = None,
     ) -> None:
         self.device = device
         self.labels = torch.as_tensor(labels, dtype=torch.float32, device=device)
         self.weights = torch.as_tensor(weights, dtype=torch.float32, device=device)
         flips = None if flips is None or not flips.any() else flips
         self.flips = None if flips is None else torch.as_tensor(flips, dtype=torch.float32, device=device)
+        self.goals = None if goals is None else torch.as_tensor(goals, dtype=torch.float32, device=device)
         self._observations, self._actions = observations, actions
         spans = np.stack([first, length], axis=-1)  # (K, P, 2)
         unique, where = np.unique(spans.reshape(-1, 2), axis=0, return_inverse=True)
@@ -86,8 +89,13 @@ class PreferencePairs:
         batch = {"labels": self.labels[index.to(self.device)], "weights": self.weights[index.to(self.device)]}
         if self.flips is not None:
             batch["flip_prob"] = self.flips[index.to(self.device)]
-        for name, which in zip(SIDES, self.segment_of, strict=False):
+        for side, (name, which) in enumerate(zip(SIDES, self.segment_of, strict=False)):
             observations, actions, mask = self.gather(which[index.to(self._index_device)])
+            if self.goals is not None:
+                asked = (
+                    self.goals[side, index.to(self.device)] if side < 2 else torch.ones_like(batch["labels"])
+                )
+                observations = _told(observations, asked)
             batch |= {f"observations_{name}": observations, f"actions_{name}": actions, f"mask_{name}": mask}
         return batch
 
@@ -114,6 +122,32 @@ class PreferencePairs:
         if isinstance(array, Tensor):
             return array[rows]
         return torch.from_numpy(np.asarray(array[rows.numpy()], dtype=np.float32)).to(self.device)
+
+
+def _told(observations: Float[Tensor, "B L O"], goals: Float[Tensor, " B"]) -> Float[Tensor, "B L _"]:
+    return torch.cat([observations, goals[:, None, None].expand(*observations.shape[:2], 1)], -1)
+
+
+class RatedSegments(PreferencePairs):
+    """Segments that were judged one by one, likewise; built by :func:`rating_tensors`.
+
+    A batch holds ``observations`` (B, L, O), ``actions`` (B, L, A), ``mask`` (B, L), ``labels`` (B,), the
+    chance that the segment is good, and ``weights`` (B,).
+    """
+
+    def batch(self, index: Tensor) -> Batch:
+        """The segments of these numbers, as one batch."""
+        observations, actions, mask = self.gather(self.segment_of[0, index.to(self._index_device)])
+        index = index.to(self.device)
+        if self.goals is not None:
+            observations = _told(observations, self.goals[0, index])
+        return {
+            "observations": observations,
+            "actions": actions,
+            "mask": mask,
+            "labels": self.labels[index],
+            "weights": self.weights[index],
+        }
 
 
 class PreferenceLists(PreferencePairs):
@@ -148,6 +182,7 @@ def preference_tensors(
     resident_bytes: int = RESIDENT_BYTES,
     allow_only_ties: bool = False,
     demonstrations: Segments | None = None,
+    goals: Float[np.ndarray, "2 P"] | None = None,
 ) -> PreferencePairs:
     """Join preferences with the episodes that they speak of.
 
@@ -161,6 +196,7 @@ def preference_tensors(
             confidence); for evaluation.
         demonstrations: Segments that are shown beside the pairs, one with each in turn: a batch then holds
             ``observations_demonstration`` and so on, too.
+        goals: What is asked of the first and of the second segment of each pair, in [-1, 1].
 
     Raises:
         DataError: for zero pairs, nothing but ties, segments outside their episode, or copied
@@ -174,9 +210,35 @@ def preference_tensors(
             raise DataError("There are no demonstrations: at least one segment is needed")
         sides.append(demonstrations.select(np.arange(len(preferences)) % len(demonstrations)))
     parts = _steps(store, dict(zip(SIDES, sides, strict=False)), device, resident_bytes)
-    pairs = PreferencePairs(*parts, labels, weights, torch.device(device), np.asarray(preferences.flip))
+    pairs = PreferencePairs(
+        *parts, labels, weights, torch.device(device), np.asarray(preferences.flip), goals
+    )
     pairs.demonstrations = demonstrations
     return pairs
+
+
+def rating_tensors(
+    store: TrajectoryStore,
+    ratings: Ratings,
+    device: str | torch.device = "cpu",
+    *,
+    resident_bytes: int = RESIDENT_BYTES,
+    goals: Float[np.ndarray, " P"] | None = None,
+) -> RatedSegments:
+    """Join judgements of single segments with the episodes that they speak of; arguments as above.
+
+    Raises:
+        DataError: for no judgements, none of any confidence, segments outside their episode, or copied steps
+            that hold NaN or infinity.
+    """
+    if not (ratings.confidence > 0).any():
+        raise DataError(
+            "There are no judgements of single segments of any confidence: at least one is needed"
+        )
+    parts = _steps(store, {"rated": ratings.segments}, device, resident_bytes)
+    told = None if goals is None else goals[None]
+    columns = (ratings.label, ratings.confidence, torch.device(device))
+    return RatedSegments(*parts, *columns, goals=told)
 
 
 def list_tensors(

@@ -24,9 +24,10 @@ from robopref.objectives.bradley_terry import preference_logits, preference_loss
 from robopref.objectives.description import REWARD
 from robopref.objectives.gaussian import expected_preference
 from robopref.objectives.people import flip_likelihood
-from robopref.objectives.reduction import refuse_weights
+from robopref.objectives.reduction import check_takes_ratings, refuse_weights
 from robopref.objectives.registry import choose
-from robopref.objectives.scores import in_one_row
+from robopref.objectives.scores import in_one_row, rated
+from robopref.objectives.unpaired import nft
 
 BOUNDS = ("tanh", "none")
 AGGREGATES = ("sum", "mean")
@@ -263,6 +264,8 @@ class EnsembleReward(nn.Module, ABC):
         """
         labels, weights = batch["labels"], batch["weights"]
         objective = self.objective.objective
+        if rated(batch):
+            return _weighed(self._single_losses(returns, labels), weights)
         if "items" not in batch:
             first, second = returns.chunk(2, -1)
             return self.pair_losses(first, second, batch)
@@ -313,10 +316,30 @@ class EnsembleReward(nn.Module, ABC):
             refuse_weights(objective, weights)
         flip = self.flip_prob if flip is None else flip
         targets = labels * (1 - flip) + (1 - labels) * flip
+        if objective.labels == "up/down":
+            both = torch.cat([return_a, return_b], -1)
+            singles = self._single_losses(both, torch.cat([targets, 1 - targets], -1))
+            return _weighed(singles.unflatten(-1, (2, -1)).mean(-2), weights)
         return _weighed(self.objective(return_a, return_b, targets.expand_as(return_a)), weights)
+
+    def _single_losses(
+        self, returns: Float[Tensor, "*heads S"], chances: Float[Tensor, " S"]
+    ) -> Float[Tensor, "*heads S"]:
+        """Losses of segments that were good or bad by themselves; baselines are each member's own."""
+        objective = self.objective.objective
+        loss = self.objective if objective.labels == "up/down" else nft
+        if loss is nft:
+            check_takes_ratings(objective)
+        rows = returns.reshape(-1, returns.shape[-1])
+        return torch.stack([loss(row, chances) for row in rows]).reshape(returns.shape)
 
     def accuracy(self, returns: Float[Tensor, "M S"], batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Share of untied pairs, also of those within lists, that the returns order as the labels do."""
+        if rated(batch):
+            labels, scores = batch["labels"], returns
+            ordered = labels[:, None] > labels[None, :]
+            right = (scores[:, :, None] > scores[:, None, :]) & ordered
+            return right.sum() / (ordered.sum() * len(returns)).clamp(min=1)
         if "items" not in batch:
             first, second = returns.chunk(2, -1)
             return sign_accuracy(first - second, batch["labels"])

@@ -101,7 +101,7 @@ class GaussianReward(EnsembleReward):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The objective of sampled rewards plus the weighted entropy margin, summed over members."""
         estimate, mask = self.estimate_batch(batch)
-        sides = 1 if "items" in batch else 2  # the draws of a pair's first members come first
+        sides = 1 if "mask" in batch else 2  # the draws of a pair's first members come first
         parts = zip(estimate.mean.chunk(sides, 1), estimate.deviation.chunk(sides, 1), strict=True)
         draws = [reparametrised_samples(*part, self.samples, generator) for part in parts]
         sampled = torch.cat(draws, 2)  # (S, M, segments, L)

@@ -36,7 +36,7 @@ from robopref.data.graded_lists import GradedLists, graded_lists, most_preferred
 from robopref.data.preferences import Preferences
 from robopref.files import write_text
 from robopref.objectives.audits import collapse
-from robopref.objectives.description import POLICY, REWARD, SURROGATE
+from robopref.objectives.description import POLICY, REWARD, SURROGATE, TOKENS
 from robopref.objectives.registry import REGISTRY
 from robopref.policies.offline import OfflinePolicy
 from robopref.policies.preference import PreferencePolicy
@@ -47,12 +47,14 @@ from robopref.rewards.metrics import preference_metrics
 FlowBatches = Callable[[torch.Generator | None], tuple[Tensor, Tensor, dict[str, Tensor]]]
 FLIPS = (0.0, 0.1, 0.2, 0.3, 0.4)
 # beta; tau where the objective takes beta out again. A flow's error counts less than a likelihood.
-STRENGTHS = {"reward": (0.0,), "policy": (0.1, 0.3, 1.0), "flow": (1.0, 3.0, 10.0)}
+STRENGTHS = {"reward": (0.0,), "policy": (0.1, 0.3, 1.0), "flow": (1.0, 3.0, 10.0), "token": (0.1, 0.3, 1.0)}
 BY_TAU = ("ipo", "sppo")
-LEARNERS = {"reward": REWARD, "policy": POLICY, "flow": SURROGATE}
+LEARNERS = {"reward": REWARD, "policy": POLICY, "flow": SURROGATE, "token": TOKENS}
 REWARD_STEPS, CLONE_STEPS, POLICY_STEPS = 150, 800, 200
 REWARD_RATE, POLICY_RATE = 3e-3, 1e-3
+TOKEN_CLONE_STEPS, TOKEN_STEPS, BINS = 3000, 100, 16
 PAIRS, LISTS, LIST_SIZE = 16, 8, 4  # in a batch of a policy: 32 segments either way
+TOKEN_ACTOR = {"kind": "token", "bins": BINS, "hidden": [64, 64]}
 FLOW_CLONE_STEPS, FLOW_CLONE_BATCH, FLOW_STEPS, FLOW_RATE = 3000, 256, 100, 2e-3
 
 
@@ -73,6 +75,13 @@ class Bench:
         """The Gaussian clone of all episodes, and its success."""
         clone = PreferencePolicy(6, 2, hidden=(64, 64), seed=self.seed).cloner()
         train(clone, clone.prepare_data(self.store, None), CLONE_STEPS, 128, self.seed)
+        return clone, success(lambda o: clone.act(o)[:, 0], self.seed)[0]
+
+    @functools.cached_property
+    def token_clone(self) -> tuple[OfflinePolicy, float]:
+        """The token policy that imitates all episodes, and its success."""
+        clone = PreferencePolicy(6, 2, actor=TOKEN_ACTOR, seed=self.seed).cloner()
+        train(clone, clone.prepare_data(self.store, None), TOKEN_CLONE_STEPS, 128, self.seed)
         return clone, success(lambda o: clone.act(o)[:, 0], self.seed)[0]
 
     @functools.cached_property
@@ -111,20 +120,32 @@ class Bench:
 
     def policy(self, name: str, flip: float, strengths: tuple[float, ...]) -> list[dict[str, Any]]:
         """Success of Gaussian policies, one for each strength, and the collapse gate."""
-        return [self._policy(name, flip, strength) for strength in strengths]
+        return [self._policy(name, flip, strength, self.clone, POLICY_STEPS) for strength in strengths]
 
-    def _policy(self, name: str, flip: float, strength: float) -> dict[str, Any]:
-        learner = PreferencePolicy(
-            6, 2, hidden=(64, 64), **scaled(name, strength), learning_rate=POLICY_RATE, seed=self.seed
-        )
-        learner.start_from(self.clone[0])
+    def token(self, name: str, flip: float, strengths: tuple[float, ...]) -> list[dict[str, Any]]:
+        """The same of token policies."""
+        options = {"actor": TOKEN_ACTOR}
+        return [self._policy(name, flip, x, self.token_clone, TOKEN_STEPS, **options) for x in strengths]
+
+    def _policy(
+        self,
+        name: str,
+        flip: float,
+        strength: float,
+        clone: tuple[OfflinePolicy, float],
+        steps: int,
+        **options: Any,
+    ) -> dict[str, Any]:
+        options |= scaled(name, strength) | {"learning_rate": POLICY_RATE, "seed": self.seed}
+        learner = PreferencePolicy(6, 2, hidden=(64, 64), **options)
+        learner.start_from(clone[0])
         pairs = self.data(name, flip)
         listed = REGISTRY[name].labels == "lists"
-        train(learner, pairs, POLICY_STEPS, LISTS if listed else PAIRS, self.seed)
+        train(learner, pairs, steps, LISTS if listed else PAIRS, self.seed)
         found = learner.diagnose(pairs.batches(240))
         gate = collapse(found["chosen_change"], found["kl"])
         reached = success(lambda o: learner.act(o)[:, 0], self.seed)[0]
-        return {"success": reached, "clone": self.clone[1]} | gate
+        return {"success": reached, "clone": clone[1]} | gate
 
     def flow(self, name: str, flip: float, strengths: tuple[float, ...]) -> list[dict[str, Any]]:
         """The same of flow policies, all strengths at once."""

@@ -24,7 +24,7 @@ from robopref.training.metrics import RunLog
 from tests.policies.store_of import episode, store_of
 
 MEAN = 0.2
-FITTING = [name for name, objective in REGISTRY.items() if not objective.refusal(POLICY)]
+FITTING = [name for name, o in REGISTRY.items() if not o.refusal(POLICY) and o.extra != "goal"]
 
 
 def constant(**options):
@@ -184,6 +184,70 @@ def test_sorted_margins_are_compared_with_those_of_the_reference():
         constant(objective="aot").loss({**two, "weights": torch.tensor([1.0, 0.5])})
 
 
+def test_the_divergence_of_what_is_preferred_is_added_by_rrpo():
+    # a lead of 0.02, and two steps of divergence 0.02
+    loss = constant(objective={"name": "rrpo", "kl_weight": 0.5}).loss(pair([0.5, 0.5], [-0.5, 0.5]))[0]
+    assert loss.item() == pytest.approx(-log_sigmoid(0.02) + 0.5 * 0.04, rel=1e-5)
+
+
+def test_sparse_gates_count_what_the_reference_did_not_expect():
+    # under the reference N(0, 1) actions of +-1 are as likely as each other, so every gate is one: tdpo2
+    batch = pair([1.0, 1.0], [-1.0, -1.0])
+    expected = constant(objective="tdpo2").loss(batch)[0].item()
+    assert constant(objective="sparse_po").loss(batch)[0].item() == pytest.approx(expected, rel=1e-5)
+    # actions 2 and 0 lie at +1 and -1 of the standardised surprise: gates 2 and 0
+    lead = 0.1 * (2 * (2 * MEAN - 0.02) - 2 * (-2 * MEAN - 0.02))
+    found = constant(objective="sparse_po").loss(pair([2.0, 0.0], [-2.0, 0.0]))[0].item()
+    assert found == pytest.approx(-log_sigmoid(lead), rel=1e-4)
+
+
+def one_by_one(*segments, labels):
+    """A batch of segments that were judged one by one."""
+    longest = max(map(len, segments))
+    return {"labels": torch.tensor(labels), "weights": torch.ones(len(labels))} | padded(segments, longest)
+
+
+def test_segments_judged_one_by_one_are_the_two_halves_of_a_pair():
+    batch = one_by_one([0.5, 0.5], [-0.5, 0.5], labels=[1.0, 0.0])
+    for name in ("kto", "bco", "nft", "apo_zero_unpaired"):
+        expected, logged = constant(objective=name).loss(pair([0.5, 0.5], [-0.5, 0.5]))
+        got, also = constant(objective=name).loss(batch)
+        assert got.item() == pytest.approx(expected.item(), rel=1e-6), name
+        for key in ("accuracy", "margin", "chosen_change", "rejected_change", "kl"):
+            assert also[key].item() == pytest.approx(logged[key].item(), rel=1e-5), key
+
+
+def test_an_objective_of_pairs_takes_the_cross_entropy_of_a_thumb_and_cpl_refuses_it():
+    # scores 0.1 * 0.16 and 0.1 * -0.04
+    got = constant().loss(one_by_one([0.5, 0.5], [-0.5, 0.5], labels=[1.0, 0.0]))[0].item()
+    assert got == pytest.approx(-(log_sigmoid(0.016) + log_sigmoid(0.004)) / 2, rel=1e-5)
+    with pytest.raises(DataError, match="no use for judgements of single behaviours"):
+        constant(objective="cpl").loss(one_by_one([0.5], labels=[1.0]))
+
+
+def test_what_a_policy_is_told_reaches_only_one_that_takes_goals():
+    policy = PreferencePolicy(1, 1, hidden=(), goal=True, objective="conditional_bc")
+    state = torch.zeros(1, 1)
+    with torch.no_grad():
+        policy.actor.network.weights[0][..., -1] = 0.7
+        policy.actor.network.biases[0].zero_()
+    assert policy.act(state).item() == pytest.approx(math.tanh(0.7))  # nothing said: the best
+    batch = one_by_one([0.0], [0.0], labels=[1.0, 0.0])
+    batch["observations"] = torch.tensor([[[0.0, 1.0]], [[0.0, -1.0]]])
+    log_prob = policy.steps(*(batch[x] for x in ("observations", "actions", "mask"))).log_prob
+    expected = -(math.tanh(0.7) ** 2) / 2 - math.log(2 * math.pi) / 2
+    assert log_prob.flatten().tolist() == pytest.approx([expected, expected], rel=1e-5)
+    assert policy.loss(batch)[0].item() == pytest.approx(-expected, rel=1e-5)
+
+
+def test_a_clone_is_deaf_to_goals(preferred_right, tmp_path):
+    store, _ = preferred_right
+    policy = PreferencePolicy(2, 1, hidden=(8,), goal=True)
+    clone = policy.cloner()
+    train(clone, clone.prepare_data(store, None), tmp_path / "clone", 20)
+    assert (clone.actor.network.weights[0][..., -1] == 0).all()
+
+
 def test_a_list_of_two_is_the_pair():
     expected, logged = constant().loss(pair([0.5, 0.5], [-0.5, 0.5]))
     for name in ("ranknet", "plackett_luce", "lipo_lambda"):
@@ -321,7 +385,9 @@ def test_a_saved_policy_keeps_its_reference_and_objective(tmp_path):
     ("options", "sentence"),
     [
         ({"objective": "orpo"}, "probabilities of tokens"),
-        ({"objective": "sparse_po"}, "numbers per step"),
+        ({"objective": "sparse_po", "reduce": "mean"}, "reduce=mean does not fit"),
+        ({"objective": "conditional_bc"}, "policy.goal=true makes it listen"),
+        ({"goal": True, "actor": {"kind": "flow"}}, "for the Gaussian policy"),
         ({"objective": {"name": "ipo", "beta": 0.1}}, "policy.beta"),
         ({"beta": 0.0}, "beta must be positive"),
         ({"reduce": "mean_step"}, "No reduction is called"),

@@ -11,18 +11,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from robopref.data.augmentation import hindsight_pairs, reward_conditioned
 from robopref.data.curriculum import curriculum
 from robopref.data.graded_lists import graded_lists, most_preferred, win_shares
-from robopref.data.negatives import KINDS, perturb_actions, store_with_twins
-from robopref.data.preferences import Preferences, Segments
+from robopref.data.label_store import LabelStore
+from robopref.data.negatives import SPOILS, spoil, store_with_twins
+from robopref.data.preferences import Preferences, Ratings, Segments
 from robopref.data.selection import score_first_diversity
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.methods.components import Fit
 from robopref.methods.phases.lab import Lab
+from robopref.methods.phases.label import read_labels
 from robopref.objectives.description import Objective
-from robopref.rewards.dataset import PreferencePairs, list_tensors, preference_tensors
+from robopref.objectives.reduction import check_takes_ratings
+from robopref.objectives.unpaired import buckets
+from robopref.rewards.dataset import PreferencePairs, list_tensors, preference_tensors, rating_tensors
 from robopref.training.step import Sampler
+
+GOALS = ("scores", "hindsight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +43,15 @@ class Comparisons:
         similarity: Largest cosine of two kept segments' features, in (-1, 1].
         stages: Stages of a curriculum from easy to hard pairs, each with all the easier ones (TEMPLE).
         twins: Learn as well that the so many most preferred episodes are better than spoiled copies of them.
-        spoil: How copies are spoiled: a key of :data:`robopref.data.negatives.KINDS`.
-        spoil_share: Share of their steps that are, in (0, 1].
+        spoil: How copies are spoiled: one of :data:`robopref.data.negatives.SPOILS`.
+        spoil_share: Share of their steps (of the entries of observations, for ``hide``) that are, in (0, 1].
+        thumbs: Whether judgements of single segments count: None where the objective takes up/down labels,
+            True beside pairs as well, by their cross-entropy (UnifiedReward), False never.
+        goals: What the policy is told of each behaviour (with ``policy.goal``): ``scores`` asks for the
+            share of comparisons that the better segment won, and then, the order turned round, for that of
+            the worse (reward-conditioned pairs); ``hindsight`` asks the one behaviour for what it achieved
+            and for something else (MAPL), beside the pairs.
+        goal_levels: Different goals for ``hindsight``, quantiles of those shares.
     """
 
     list_size: int = 4
@@ -48,9 +62,12 @@ class Comparisons:
     twins: int = 0
     spoil: str = "shuffle"
     spoil_share: float = 0.5
+    thumbs: bool | None = None
+    goals: str | None = None
+    goal_levels: int = 3
 
     def __post_init__(self):
-        for name, least in (("list_size", 2), ("keep", 2), ("stages", 1), ("twins", 0)):
+        for name, least in (("list_size", 2), ("keep", 2), ("stages", 1), ("twins", 0), ("goal_levels", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"training.labels.{name} must be at least {least}, got {value}")
@@ -59,11 +76,16 @@ class Comparisons:
                 raise ConfigError(
                     f"training.labels.{name} must lie in ({least}, 1], got {getattr(self, name)}"
                 )
-        if self.spoil not in KINDS:
-            raise ConfigError(unknown_name("kind of perturbation", self.spoil, KINDS))
+        if self.spoil not in SPOILS:
+            raise ConfigError(unknown_name("kind of perturbation", self.spoil, SPOILS))
+        if self.goals is not None and self.goals not in GOALS:
+            raise ConfigError(unknown_name("kind of goals", self.goals, GOALS))
+        if self.goals is not None and (self.stages > 1 or self.twins):
+            raise ConfigError("training.labels.goals goes neither with stages nor with twins")
 
 
 AS_THEY_ARE = Comparisons()
+NO_RATINGS = Ratings(Segments(*(np.empty(0, np.int64),) * 3), np.empty(0), np.empty(0))
 Difficulty = Callable[[PreferencePairs, Preferences], Float[np.ndarray, " B"]]
 
 
@@ -98,25 +120,38 @@ def samplers(
     plan: Comparisons,
     rng: np.random.Generator,
     difficulty: Difficulty = closeness,
+    *,
+    ratings: Ratings = NO_RATINGS,
+    goal: bool = False,
 ) -> tuple[list[Sampler], PreferencePairs]:
-    """Turn pairs into what an objective learns from: one sampler for each stage, and the pairs themselves.
+    """Turn judgements into what an objective learns from: a sampler for each stage, and pairs to measure on.
 
     Args:
         lab: Gives the device, and the folder for ``twins``.
         store: The episodes that the labels speak of.
         preferences: The pairs to learn from.
-        objective: Says whether it takes pairs, lists, or pairs and demonstrations.
+        objective: Says whether it takes pairs, lists, pairs and demonstrations, or single behaviours.
         plan: What is made of the pairs.
         rng: Draws lists and the places where twins are spoiled.
         difficulty: Of each pair, for stages.
+        ratings: Judgements of single segments to learn from as well, or instead.
+        goal: Whether the learner takes goals.
 
     Raises:
-        ConfigError: Lists are asked for in stages.
+        ConfigError: Lists are asked for in stages, or goals of a learner that takes none.
         DataError: The labels are not what the objective takes, or nothing is left of them.
     """
     device = lab.fabric.device
     preferences = _kept(store, preferences, plan)
     _check_hard(objective, preferences)
+    if plan.goals is not None and not goal:
+        raise ConfigError(
+            "training.labels.goals is for a policy that takes goals: policy=preference policy.goal=true"
+        )
+    if len(ratings):
+        check_takes_ratings(objective)
+    if not len(preferences) or objective.extra == "goal":
+        return _single(store, preferences, ratings, objective, plan, device)
     shown = most_preferred(preferences, plan.demonstrations) if objective.extra == "demonstration" else None
     pairs = preference_tensors(store, preferences, device, demonstrations=shown)
     if objective.labels == "lists":
@@ -124,16 +159,100 @@ def samplers(
             raise ConfigError(
                 f"{objective.name} learns from lists: training.labels.stages and twins are for pairs"
             )
+        if plan.goals:
+            raise ConfigError(f"{objective.name} learns from lists: training.labels.goals is for pairs")
         lists = graded_lists(preferences, plan.list_size, len(preferences), rng)
         return [list_tensors(store, lists, device)], pairs
-    parts: list[Sampler] = [pairs]
+    parts: list[Sampler] = [_asked(store, preferences, plan, pairs, rng) if plan.goals else pairs]
     if plan.stages > 1:
         order = curriculum(difficulty(pairs, preferences), stages=plan.stages)
         parts = [_stage(store, preferences.select(stage), device, shown) for stage in order]
     if plan.twins:
         twins = _twins(lab, store, preferences, plan, rng, shown is not None)
         parts = [Mixture([part, twins]) for part in parts]
+    if len(ratings):
+        singles = rating_tensors(store, ratings, device)
+        parts = [Mixture([part, singles]) for part in parts]
     return parts, pairs
+
+
+def read_judgements(
+    store: TrajectoryStore, url: str, objective: Objective, plan: Comparisons, **filters: Any
+) -> tuple[Preferences, Ratings]:
+    """Read the pairs of a label store and, where they count, the judgements of single segments.
+
+    Args:
+        store: The episodes that they speak of.
+        url: The label store.
+        objective: Says whether single segments count, where the plan does not.
+        plan: What is made of them.
+        filters: Of :func:`robopref.methods.phases.label.read_labels`.
+
+    Raises:
+        DataError: There is nothing to learn from.
+    """
+    preferences = read_labels(store, url, optional=True, **filters)
+    with LabelStore(url) as labels:
+        ratings = labels.ratings(source=filters.get("source"), annotator=filters.get("annotator"))
+    counted = objective.labels == "up/down" if plan.thumbs is None else plan.thumbs
+    if not counted:
+        if len(ratings) and not len(preferences):
+            raise DataError(
+                f"{url} holds {len(ratings)} judgements of single segments and no comparison, and "
+                f"{objective.name} learns from comparisons: choose an objective of up/down labels (kto, bco)"
+            )
+        ratings = NO_RATINGS
+    if not len(preferences) and not len(ratings):
+        read_labels(store, url, **filters)  # says what is missing
+    return preferences, ratings
+
+
+def _single(
+    store: TrajectoryStore,
+    preferences: Preferences,
+    ratings: Ratings,
+    objective: Objective,
+    plan: Comparisons,
+    device: torch.device,
+) -> tuple[list[Sampler], PreferencePairs]:
+    """Single segments alone: thumbs, and for an objective that tells the label also both members of pairs."""
+    if plan.stages > 1 or plan.twins or plan.goals:
+        raise ConfigError(
+            "training.labels.stages, twins and goals are for pairs, and these are single segments"
+        )
+    measured = Preferences.concatenate([preferences, ratings.implied()])
+    if not len(measured):
+        raise DataError(
+            f"All {len(ratings)} judgements of single segments agree: nothing tells good from bad"
+        )
+    singles = ratings.and_both_of(preferences) if objective.labels == "up/down" else ratings
+    goals = 2 * singles.label - 1 if objective.extra == "goal" else None
+    return [rating_tensors(store, singles, device, goals=goals)], preference_tensors(store, measured, device)
+
+
+def _asked(
+    store: TrajectoryStore,
+    preferences: Preferences,
+    plan: Comparisons,
+    pairs: PreferencePairs,
+    rng: np.random.Generator,
+) -> Sampler:
+    """Pairs under goals in [-1, 1]: the score asked for, or what a behaviour achieved and something else."""
+    shares = win_shares(preferences)
+    if plan.goals == "scores":
+        asked = reward_conditioned(preferences, *shares)
+        return preference_tensors(
+            store, asked.preferences, pairs.device, goals=np.stack([2 * asked.goal - 1] * 2)
+        )
+    sides = [np.stack([x.episode, x.start, x.length], 1) for x in (preferences.a, preferences.b)]
+    spans, first = np.unique(np.concatenate(sides), axis=0, return_index=True)
+    achieved = buckets(torch.from_numpy(np.concatenate(shares)[first]), plan.goal_levels).numpy()
+    told = hindsight_pairs(Segments(*spans.T), achieved, plan.goal_levels, rng)
+    ones = np.ones(len(spans), np.float32)
+    goals = 2 * np.stack([told.fitting, told.other]) / (plan.goal_levels - 1) - 1
+    same = Preferences(told.segments, told.segments, ones, ones)
+    best = preference_tensors(store, preferences, pairs.device, goals=np.ones((2, len(preferences))))
+    return Mixture([best, preference_tensors(store, same, pairs.device, goals=goals)])
 
 
 def fit_in_stages(
@@ -220,7 +339,7 @@ def _twins(
     _, places = np.unique(best, return_index=True)
     episodes = best[np.sort(places)][: plan.twins]
     batch = store.segments(episodes, np.zeros_like(episodes), store.lengths[episodes])
-    spoiled = perturb_actions(batch, plan.spoil, share=plan.spoil_share, rng=rng)
+    spoiled = spoil(batch, plan.spoil, share=plan.spoil_share, rng=rng)
     folder = lab.run.directory / "twins"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was broken off
     twins, compared = store_with_twins(folder, store, episodes, spoiled)

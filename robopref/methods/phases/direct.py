@@ -16,12 +16,13 @@ from robopref.methods.phases.comparisons import (
     AS_THEY_ARE,
     Comparisons,
     fit_in_stages,
+    read_judgements,
     samplers,
     without_ties,
 )
 from robopref.methods.phases.lab import Lab, file_content, stream
-from robopref.methods.phases.label import content, read_labels, true_labels
-from robopref.methods.phases.reward import pairs_to_learn_from
+from robopref.methods.phases.label import content, true_labels
+from robopref.methods.phases.reward import split_judgements
 from robopref.objectives.audits import difficulty
 from robopref.objectives.scores import in_one_row, over_steps, row_groups
 from robopref.policies.preference import PreferencePolicy
@@ -96,12 +97,19 @@ def train_direct(
         comparisons: What is made of them. Stages are ordered by how far the reference has each pair wrong.
     """
     folder = lab.run.directory / "policy"
-    preferences = read_labels(store, url, source=source, annotator=annotator)
+    preferences, ratings = read_judgements(
+        store,
+        url,
+        build(lab, policy, store).preference.objective,
+        comparisons,
+        source=source,
+        annotator=annotator,
+    )
     settings = {
         "policy": policy.settings,
         "reference": file_content(reference / "model.safetensors"),
         "data": store.fingerprint(),
-        "labels": content(preferences),
+        "labels": content(preferences, ratings),
         "held_out": held_out,
         "max_pairs": max_pairs,
         "comparisons": dataclasses.asdict(comparisons),
@@ -111,12 +119,21 @@ def train_direct(
 
     def work() -> dict[str, Any]:
         rng = stream(lab.seed, "train-direct")
-        train, kept = pairs_to_learn_from(preferences, len(store), held_out, max_pairs, rng)
+        parts = split_judgements(preferences, ratings, len(store), held_out, max_pairs, rng)
+        kept = parts.kept
         learner = build(lab, policy, store)
         learner.start_from(load_policy(reference))
         objective = learner.preference.objective
         stages, pairs = samplers(
-            lab, store, train, objective, comparisons, rng, lambda found, _: _difficulty(learner, found)
+            lab,
+            store,
+            parts.train,
+            objective,
+            comparisons,
+            rng,
+            lambda found, _: _difficulty(learner, found),
+            ratings=parts.ratings,
+            goal=learner.config["goal"],
         )
         judged = without_ties(objective, true_labels(kept, store))
         measurable = bool((judged.label != 0.5).any())
@@ -137,7 +154,11 @@ def train_direct(
             settings=settings,
             held_out=None if test is None else lambda: _measure(learner, test),
         )
-        metrics: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(kept)}
+        metrics: dict[str, Any] = {
+            "pairs": len(pairs) if len(parts.train) else 0,
+            "held_out_pairs": len(kept),
+        }
+        metrics |= {"ratings": len(parts.ratings)} if len(ratings) else {}
         metrics |= _measure(learner, pairs)
         metrics |= {} if test is None else {f"held_out/{k}": v for k, v in _measure(learner, test).items()}
         metrics["gate"] = learner.verdict(metrics)

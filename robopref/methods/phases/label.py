@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from robopref.data.criteria import Criterion, scored_rows
 from robopref.data.judgement import Source
 from robopref.data.label_store import LabelStore
-from robopref.data.preferences import Preferences, Segments, all_episode_pairs
+from robopref.data.preferences import Preferences, Ratings, Segments, all_episode_pairs
 from robopref.data.queries import random_pairs
 from robopref.data.store import TrajectoryStore
 from robopref.data.teachers import ScriptedTeacher
@@ -129,11 +129,13 @@ def read_labels(
     annotator: str | None = None,
     noise: Mapping[str, float] | None = None,
     decided: bool = False,
+    optional: bool = False,
 ) -> Preferences:
-    """Read labels and check that they speak of these episodes.
+    """Read labels of pairs and check that they speak of these episodes.
 
     ``noise`` says how likely each annotator's label is reversed; who is not named never errs. ``decided``
-    cuts pairs down to the part that decided, where it was marked.
+    cuts pairs down to the part that decided, where it was marked. Where there are none, ``optional`` is
+    content.
     """
     with LabelStore(url) as labels:
         labels.check_data(store)
@@ -141,7 +143,7 @@ def read_labels(
             found = labels.preferences(source=source, annotator=annotator, decided=decided)
         else:
             found = preferences_with_noise(labels, noise, source=source, annotator=annotator, decided=decided)
-    if not len(found):
+    if not len(found) and not optional:
         chosen = f" of source={source}, annotator={annotator}" if source or annotator else ""
         raise DataError(f"{url} holds no labels{chosen}. Make some with robopref label-scripted or align.")
     return found
@@ -155,8 +157,8 @@ def true_labels(preferences: Preferences, store: TrajectoryStore) -> Preferences
     return dataclasses.replace(preferences, label=labels, confidence=np.ones_like(labels), flip=None)
 
 
-def content(preferences: Preferences) -> str:
-    """Return 12 hex digits of the content of preferences."""
+def content(preferences: Preferences, ratings: Ratings | None = None) -> str:
+    """Return 12 hex digits of the content of preferences, and of ratings beside them."""
     digest = hashlib.sha256()
     for side in (preferences.a, preferences.b):
         for column in (side.episode, side.start, side.length):
@@ -164,4 +166,8 @@ def content(preferences: Preferences) -> str:
     digest.update(preferences.label.tobytes() + preferences.confidence.tobytes())
     if preferences.flip.any():
         digest.update(preferences.flip.tobytes())
+    if ratings is not None and len(ratings):
+        for column in (ratings.segments.episode, ratings.segments.start, ratings.segments.length):
+            digest.update(column.tobytes())
+        digest.update(ratings.label.tobytes() + ratings.confidence.tobytes())
     return digest.hexdigest()[:12]

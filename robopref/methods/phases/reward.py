@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from robopref.data.label_store import LabelStore
-from robopref.data.preferences import Preferences
+from robopref.data.preferences import Preferences, Ratings
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 from robopref.files import write_json
@@ -18,11 +19,12 @@ from robopref.methods.phases.comparisons import (
     AS_THEY_ARE,
     Comparisons,
     fit_in_stages,
+    read_judgements,
     samplers,
     without_ties,
 )
 from robopref.methods.phases.lab import Lab, stream
-from robopref.methods.phases.label import content, read_labels, true_labels
+from robopref.methods.phases.label import content, true_labels
 from robopref.rewards.dataset import preference_tensors
 from robopref.rewards.metrics import pair_accuracy, preference_metrics
 from robopref.rewards.saved import save_reward
@@ -64,11 +66,20 @@ def train_reward(
     """
     folder = lab.run.directory / "reward"
     noise = None if annotator_noise is None else _noise(annotator_noise, url, source, folder)
-    preferences = read_labels(store, url, source=source, annotator=annotator, noise=noise, decided=decided)
+    preferences, ratings = read_judgements(
+        store,
+        url,
+        lab.build(reward, store).objective.objective,
+        comparisons,
+        source=source,
+        annotator=annotator,
+        noise=noise,
+        decided=decided,
+    )
     settings = {
         "reward": reward.settings,
         "data": store.fingerprint(),
-        "labels": content(preferences),
+        "labels": content(preferences, ratings),
         "held_out": held_out,
         "max_pairs": max_pairs,
         "comparisons": dataclasses.asdict(comparisons),
@@ -78,12 +89,13 @@ def train_reward(
 
     def work() -> dict[str, Any]:
         rng = stream(lab.seed, "train-reward")
-        train, kept = pairs_to_learn_from(preferences, len(store), held_out, max_pairs, rng)
+        parts = split_judgements(preferences, ratings, len(store), held_out, max_pairs, rng)
+        kept = parts.kept
         learner = lab.build(reward, store)
         objective = learner.objective.objective
         judged = without_ties(objective, true_labels(kept, store))
         measurable = bool((judged.label != 0.5).any())
-        stages, pairs = samplers(lab, store, train, objective, comparisons, rng)
+        stages, pairs = samplers(lab, store, parts.train, objective, comparisons, rng, ratings=parts.ratings)
         test = (
             preference_tensors(store, judged, lab.fabric.device, allow_only_ties=True) if measurable else None
         )
@@ -98,7 +110,11 @@ def train_reward(
             settings=settings,
             held_out=None if test is None else lambda: brief(preference_metrics(learner, test)),
         )
-        metrics: dict[str, Any] = {"pairs": len(pairs), "held_out_pairs": len(kept)}
+        metrics: dict[str, Any] = {
+            "pairs": len(pairs) if len(parts.train) else 0,
+            "held_out_pairs": len(kept),
+        }
+        metrics |= {"ratings": len(parts.ratings)} if len(ratings) else {}
         if test is not None:
             metrics |= preference_metrics(learner, test)
             metrics["label_accuracy"] = pair_accuracy(kept.label, true_labels(kept, store).label).accuracy
@@ -129,31 +145,59 @@ def split_by_episode(
     preferences: Preferences, episodes: int, share: float, rng: np.random.Generator
 ) -> tuple[Preferences, Preferences]:
     """Keep a share of the episodes aside: pairs without any of them, and pairs of two of them."""
+    return _split(preferences, _aside(episodes, share, rng))
+
+
+def _aside(episodes: int, share: float, rng: np.random.Generator) -> Bool[np.ndarray, " N"]:
     if not 0 <= share < 1:
         raise ConfigError(f"held_out must lie in [0, 1), got {share}")
     aside = np.zeros(episodes, bool)
     aside[rng.choice(episodes, round(share * episodes), replace=False)] = True
+    return aside
+
+
+def _split(preferences: Preferences, aside: Bool[np.ndarray, " N"]) -> tuple[Preferences, Preferences]:
     a, b = aside[preferences.a.episode], aside[preferences.b.episode]
     return preferences.select(np.flatnonzero(~a & ~b)), preferences.select(np.flatnonzero(a & b))
 
 
-def pairs_to_learn_from(
-    preferences: Preferences, episodes: int, held_out: float, most: int | None, rng: np.random.Generator
-) -> tuple[Preferences, Preferences]:
-    """Split as :func:`split_by_episode`, and draw ``most`` of the first part at random; None keeps all.
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """What a model learns from, and pairs that it never sees."""
+
+    train: Preferences
+    ratings: Ratings
+    kept: Preferences
+
+
+def split_judgements(
+    preferences: Preferences,
+    ratings: Ratings,
+    episodes: int,
+    held_out: float,
+    most: int | None,
+    rng: np.random.Generator,
+) -> Split:
+    """Split by episode, and draw ``most`` of the pairs to learn from at random; None keeps all.
+
+    Held-out segments that were judged one by one become pairs of a good and a bad one.
 
     Raises:
         DataError: Nothing is left to learn from.
     """
-    train, kept = split_by_episode(preferences, episodes, held_out, rng)
-    if not len(train):
+    aside = _aside(episodes, held_out, rng)
+    train, kept = _split(preferences, aside)
+    rated = aside[ratings.segments.episode]
+    singles = ratings.select(np.flatnonzero(~rated))
+    if not len(train) and not len(singles):
         raise DataError(
             f"None of the {len(preferences)} labelled pairs is left to learn from: held_out={held_out} keeps "
             "episodes aside, and pairs with one of them are not learned from."
         )
     if most is not None and most < len(train):
         train = train.select(np.sort(rng.choice(len(train), most, replace=False)))
-    return train, kept
+    implied = ratings.select(np.flatnonzero(rated)).implied()
+    return Split(train, singles, Preferences.concatenate([kept, implied]) if len(implied) else kept)
 
 
 def brief(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,252 @@
+"""A token policy of states: each entry of an action is one of V bins, given the state and those before.
+
+What large vision-language-action policies do with a language model, a perceptron does here, so that
+everything that needs probabilities of tokens (ORPO, unlikelihood, divergences per token) can be had on
+flat observations.
+
+Letters used in shapes: B observations or actions, O entries of an observation, A of an action, V bins, H
+actions in a chunk (1), K chunks for each observation.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, DataError
+from robopref.nets.mlp import EnsembleMLP
+from robopref.nets.normalise import Normaliser
+from robopref.objectives.tokens import categorical_kl
+from robopref.policies.chunks import Draw, check_chunks
+from robopref.policies.dataset import TransitionSampler, transition_tensors
+from robopref.policies.offline import OfflinePolicy, constructor_arguments
+
+
+class TokenActor(nn.Module):
+    """pi(a | s) = prod_k pi(bin of a_k | s, bins of a_1 ... a_{k-1}); the normaliser is inside.
+
+    Args:
+        observation_size: Entries of an observation, O.
+        action_size: Entries of an action, A: so many tokens.
+        bins: Equal parts of [-1, 1], V; an action is the centre of its bin.
+        hidden: Widths of the hidden layers.
+        activation: Between layers; a key of :data:`robopref.nets.mlp.ACTIVATIONS`.
+        floor, clip: Of the :class:`~robopref.nets.normalise.Normaliser`.
+        generator: Draws the starting weights; torch's global one when not given.
+
+    Raises:
+        ConfigError: for a value that makes no sense.
+    """
+
+    horizon = 1
+    exact = True
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        *,
+        bins: int = 32,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        floor: float = 1e-2,
+        clip: float = 10.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if observation_size < 1 or action_size < 1 or bins < 2:
+            raise ConfigError(
+                f"Sizes must be at least 1 and bins at least 2, got {observation_size=}, {action_size=}, "
+                f"{bins=}"
+            )
+        self.observation_size, self.action_size, self.bins = observation_size, action_size, bins
+        self.normaliser = Normaliser(observation_size, floor=floor, clip=clip)
+        inputs = observation_size + 2 * action_size  # the state, the entries before, and which one is asked
+        self.network = EnsembleMLP(1, inputs, bins, tuple(hidden), activation, generator=generator)
+
+    # --- tokens -------------------------------------------------------------------------------------------
+
+    def encode(self, actions: Float[Tensor, "*B"]) -> Int[Tensor, "*B"]:
+        """The bin of each entry; what lies outside [-1, 1] goes to the outermost."""
+        return ((actions + 1) * (self.bins / 2)).long().clamp(0, self.bins - 1)
+
+    def decode(self, tokens: Int[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """The centre of each bin."""
+        return (2 * tokens + 1) / self.bins - 1
+
+    def logits(self, states: Float[Tensor, "B O"], tokens: Int[Tensor, "B A"]) -> Float[Tensor, "B A V"]:
+        """Logits of every token given the normalised state and the tokens before it."""
+        size = self.action_size
+        which = torch.eye(size, device=states.device, dtype=states.dtype)
+        before = self.decode(tokens).to(states.dtype)[:, None] * torch.ones_like(which).tril(-1)
+        rows = torch.cat(
+            [states[:, None].expand(-1, size, -1), before, which.expand(len(states), -1, -1)], -1
+        )
+        return self.network(rows.flatten(0, 1))[0].unflatten(0, (-1, size))
+
+    def against(
+        self, reference: "TokenActor", observations: Float[Tensor, "B O"], actions: Float[Tensor, "B A"]
+    ) -> tuple[Float[Tensor, "B A"], Float[Tensor, "B A"], Float[Tensor, "B A"]]:
+        """Log-probability of every token, the same under a frozen reference, and KL(reference || this)."""
+        tokens, states = self.encode(actions), self.normaliser(observations)
+        logits = self.logits(states, tokens)
+        with torch.no_grad():
+            before = reference.logits(states, tokens)
+        return log_probs(logits, tokens), log_probs(before, tokens), categorical_kl(before, logits)
+
+    # --- acting and scoring -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: Float[Tensor, "B O"],
+        *,
+        generator: torch.Generator | None = None,
+        deterministic: bool = True,
+    ) -> Float[Tensor, "B 1 A"]:
+        """The likeliest tokens, one after the other, or drawn ones; a chunk of one action.
+
+        Raises:
+            DataError: The observations have another width, or hold NaN or infinity.
+        """
+        states = self._states(observations)
+        tokens = torch.zeros(len(states), self.action_size, dtype=torch.long, device=states.device)
+        for entry in range(self.action_size):
+            logits = self.logits(states, tokens)[:, entry]
+            if deterministic:
+                tokens[:, entry] = logits.argmax(-1)
+            else:
+                tokens[:, entry] = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+        return self.decode(tokens).to(states.dtype).unsqueeze(1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        observations: Float[Tensor, "B O"],
+        count: int,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B K 1 A"]:
+        """So many drawn actions for each observation."""
+        repeated = observations.repeat_interleave(count, 0)
+        return self.act(repeated, generator=generator, deterministic=False).unflatten(0, (-1, count))
+
+    def draw(self, batch_size: int, *, generator: torch.Generator | None = None) -> Draw | None:
+        """Nothing: scores are exact."""
+        return None
+
+    def score(
+        self,
+        observations: Float[Tensor, "B O"],
+        actions: Float[Tensor, "B H A"],
+        draw: Draw | None = None,
+        mask: Bool[Tensor, "B H"] | None = None,
+    ) -> Float[Tensor, " B"]:
+        """Log-probability, in nats, of the bins that chunks of one action fall into; differentiable.
+
+        Raises:
+            DataError: The shapes do not fit, or the observations hold NaN or infinity.
+        """
+        check_chunks(self, observations, actions)
+        tokens = self.encode(actions[:, 0])
+        logits = self.logits(self._states(observations), tokens)
+        total = log_probs(logits, tokens).sum(-1)
+        return total if mask is None else torch.where(mask[:, 0], total, 0.0)
+
+    def _states(self, observations: Tensor) -> Tensor:
+        if observations.dim() != 2 or observations.shape[1] != self.observation_size:
+            raise DataError(
+                f"This policy takes observations (B, {self.observation_size}), got "
+                f"{tuple(observations.shape)}"
+            )
+        if not bool(torch.isfinite(observations).all()):
+            raise DataError("The observations hold NaN or infinity")
+        return self.normaliser(observations.to(self.normaliser.mean.dtype))
+
+
+def log_probs(logits: Float[Tensor, "B A V"], tokens: Int[Tensor, "B A"]) -> Float[Tensor, "B A"]:
+    """Log-probability of every token, in nats."""
+    return -F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+
+
+class StateTokenPolicy(OfflinePolicy):
+    """A token policy learned by imitation: maximum likelihood of the bins of the recorded actions.
+
+    Args:
+        observation_size: Entries of an observation.
+        action_size: Entries of an action.
+        bins: Equal parts of [-1, 1], of each entry.
+        hidden: Widths of the hidden layers.
+        activation: Between layers; a key of :data:`robopref.nets.mlp.ACTIVATIONS`.
+        learning_rate: Step size of Adam.
+        floor, clip: Of the :class:`~robopref.nets.normalise.Normaliser` of observations.
+        seed: Of the starting weights.
+
+    Raises:
+        ConfigError: for a value that makes no sense.
+    """
+
+    kind = "token"
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        *,
+        bins: int = 32,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        learning_rate: float = 1e-3,
+        floor: float = 1e-2,
+        clip: float = 10.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config = constructor_arguments(locals())
+        if not learning_rate > 0:
+            raise ConfigError(f"learning_rate must be positive, got {learning_rate}")
+        self.learning_rate = learning_rate
+        self.actor = TokenActor(
+            observation_size,
+            action_size,
+            bins=bins,
+            hidden=hidden,
+            activation=activation,
+            floor=floor,
+            clip=clip,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    @property
+    def uses_rewards(self) -> bool:
+        """Never."""
+        return False
+
+    def select(
+        self,
+        store: TrajectoryStore,
+        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
+        device: torch.device,
+    ) -> TransitionSampler:
+        """All transitions."""
+        return transition_tensors(store, None, device=device)
+
+    def loss(
+        self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Mean negative log-likelihood per token; nothing is drawn."""
+        tokens = self.actor.encode(batch["actions"])
+        logits = self.actor.logits(self.actor.normaliser(batch["observations"]), tokens)
+        loss = F.cross_entropy(logits.transpose(1, 2), tokens)
+        with torch.no_grad():
+            error = self.actor.decode(logits.argmax(-1)) - batch["actions"]
+        return loss, {"squared_error": error.square().mean()}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The actor."""
+        return [{"params": list(self.actor.parameters()), "lr": self.learning_rate}]
