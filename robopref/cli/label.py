@@ -40,7 +40,7 @@ def label(config: DictConfig) -> None:
     from robopref.data.label_tokens import AnnotatorTokens
     from robopref.labeling.clips import Library, steps_per_frame
     from robopref.labeling.desk import Desk, annotator_name
-    from robopref.labeling.items import random_items
+    from robopref.labeling.items import make_items
     from robopref.labeling.plan import make_plan
     from robopref.labeling.studio import SOON, Studio
 
@@ -53,21 +53,18 @@ def label(config: DictConfig) -> None:
     annotator = None if config.annotator is None else annotator_name(str(config.annotator))
     token = choose_token(config.host, config.token)
     feedback = _feedback(config)
-    common = {"segment_length": config.segment_length, "seed": config.seed, "shared": config.shared}
+    names = ("segment_length", "seed", "shared", "query", "random_share", "pool", "reward_dir")
+    common = {name: config[name] for name in names}
     if feedback == "pair":
         plan = make_plan(
             store,
             pairs=config.pairs,
-            query=config.query,
             gold=config.gold,
-            random_share=config.random_share,
-            pool=config.pool,
-            reward_dir=config.reward_dir,
             online=config.online,
             **common,
         )
     else:
-        plan = random_items(store, feedback, items=config.pairs, clips=config.k, **common)
+        plan = make_items(store, feedback, items=config.pairs, clips=config.k, **common)
     study = Study(
         task=store.provenance(0).task,
         question=str(config.question or QUESTIONS[feedback]),
@@ -134,8 +131,6 @@ def _feedback(config: DictConfig) -> Feedback:
     if feedback not in QUESTIONS:
         raise ConfigError(unknown_name("feedback", str(feedback), QUESTIONS))
     asked = [f"{name}={config[name]}" for name in ("strength", "gold", "online") if config[name]]
-    if config.query != "random":
-        asked.append(f"query={config.query}")
     if feedback != "pair" and asked:
         raise ConfigError(f"{', '.join(asked)}: only feedback=pair knows that; this is feedback={feedback}.")
     return feedback

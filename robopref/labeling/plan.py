@@ -129,7 +129,7 @@ def make_plan(
         chosen, at_random = _ordered(
             store, list(itertools.islice(fresh, pool)), query, seed, random_share, reward_dir, online
         )
-        words += [random_share, pool, online, None if reward_dir is None else _content(Path(reward_dir))]
+        words += [random_share, pool, online, None if reward_dir is None else content_of(Path(reward_dir))]
     limit = len(checks) + min(pairs, len(chosen))
     if not online:
         chosen = chosen[:pairs]
@@ -183,8 +183,12 @@ def _ordered(
     return [pool[i] for i in found.index.tolist()], found.at_random
 
 
-def _content(folder: Path) -> str:
-    """Return a hash of a saved reward."""
+def content_of(folder: Path) -> str:
+    """Return a hash of a saved reward.
+
+    Raises:
+        DataError: There is none.
+    """
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         path = folder / name

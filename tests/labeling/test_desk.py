@@ -12,7 +12,7 @@ from robopref.errors import ConfigError, DataError
 from robopref.labeling import desk as desk_module
 from robopref.labeling.clips import Segment
 from robopref.labeling.desk import Choice, Desk, StaleQuestionError, UnknownQuestionError, annotator_name
-from robopref.labeling.items import random_items
+from robopref.labeling.items import make_items
 from robopref.labeling.plan import make_plan
 from robopref.labeling.tally import tally
 from tests.labeling.made import made_store
@@ -308,7 +308,7 @@ def test_shares_of_repeated_pairs_are_checked(store, labels, repeated, mirrored)
 
 
 def of(store, labels, feedback, *, items=5, clips=4, **options):
-    return Desk(random_items(store, feedback, items=items, clips=clips, shared=0.0), labels, store, **options)
+    return Desk(make_items(store, feedback, items=items, clips=clips, shared=0.0), labels, store, **options)
 
 
 def test_a_thumb_is_stored_for_one_clip_and_taken_back(store, labels):
@@ -421,7 +421,7 @@ def test_an_answer_of_another_kind_of_study_is_refused(store, labels, feedback, 
 @pytest.mark.parametrize(("options", "error"), [({"clips": 1}, ConfigError), ({"clips": 9}, DataError)])
 def test_a_list_needs_two_clips_and_no_more_than_there_are(store, options, error):
     with pytest.raises(error):
-        random_items(store, "ranking", items=3, **options)
+        make_items(store, "ranking", items=3, **options)
 
 
 def test_a_new_order_puts_items_first_but_behind_the_checks(store, labels):

@@ -12,7 +12,7 @@ from robopref.data.label_tokens import AnnotatorTokens
 from robopref.labeling.app import Study, build_app
 from robopref.labeling.clips import Library
 from robopref.labeling.desk import Desk
-from robopref.labeling.items import random_items
+from robopref.labeling.items import make_items
 from robopref.labeling.plan import make_plan
 from robopref.labeling.studio import Studio
 from tests.labeling.made import made_store
@@ -78,7 +78,7 @@ def applications(tmp_path):
         plan = (
             make_plan(store, pairs=20)
             if feedback == "pair"
-            else random_items(store, feedback, items=5, clips=3)
+            else make_items(store, feedback, items=5, clips=3)
         )
         studio = Studio(Library(store, store.path / "clips"))
         study = Study("toy", "Which?", False, None, feedback)

@@ -1,5 +1,7 @@
 """Plans by what a model is unsure of: which pairs, in which order, and what stays random."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from robopref.data.preferences import Preferences
 from robopref.data.queries import pair_features, random_pairs
 from robopref.data.queries_informed import QUERIES, disagreement_scores
 from robopref.errors import ConfigError, DataError
+from robopref.labeling.items import make_items
 from robopref.labeling.plan import columns, make_plan
 from robopref.rewards.bradley_terry import BradleyTerryReward
 from robopref.rewards.dataset import preference_tensors
@@ -170,3 +173,49 @@ def test_an_online_plan_holds_the_whole_pool_and_asks_about_a_part(store):
     plan = make_plan(store, pairs=30, segment_length=6, query="disagreement", online=True, pool=200)
     assert (len(plan.items), plan.limit) == (200, 30)
     assert 20 <= len(plan.at_random) <= 60
+
+
+def test_lists_are_ordered_by_how_much_the_members_differ_on_their_pairs(store, reward_dir):
+    options = {"clips": 3, "segment_length": 6, "reward_dir": reward_dir, "pool": 60}
+    plan = make_items(store, "ranking", items=60, query="disagreement", random_share=0.0, **options)
+    drawn = make_items(store, "ranking", items=60, clips=3, segment_length=6)
+    assert set(plan.items) == set(drawn.items)
+    assert plan.items != drawn.items
+    pairs = [pair for item in plan.items for pair in itertools.combinations(item, 2)]
+    spread = scores(store, reward_dir, pairs)
+    place = np.argsort(np.argsort(-spread, kind="stable")).reshape(60, 3).mean(axis=1)
+    assert (np.diff(place) >= -1.5).all()  # ties of the scores aside, the mean place of their pairs rises
+    assert not plan.at_random
+
+
+@pytest.mark.parametrize(
+    ("feedback", "clips", "query"), [("ranking", 3, "k_center"), ("updown", 1, "k_center")]
+)
+def test_a_longer_plan_of_lists_or_clips_begins_like_a_shorter_one(store, feedback, clips, query):
+    options = {"clips": clips, "segment_length": 6, "query": query, "pool": 50, "random_share": 0.3}
+    short, long = (make_items(store, feedback, items=n, **options) for n in (10, 40))
+    assert long.items[:10] == short.items
+    assert short.at_random == {i for i in long.at_random if i < 10}
+    assert 3 < len(long.at_random) < 25  # 0.3 of 40, deviation 3
+    assert len(set(long.items)) == 40
+
+
+def test_clips_alone_come_from_both_ends_of_the_data_first(store):
+    options = {"segment_length": 2, "query": "k_center", "random_share": 0.0, "pool": 150}
+    first = make_items(store, "updown", items=8, **options)
+    episodes = [item[0].episode for item in first.items]
+    assert max(episodes) - min(episodes) == 15
+
+
+@pytest.mark.parametrize(
+    ("feedback", "options", "sentence"),
+    [
+        ("updown", {"query": "entropy"}, "shows one at a time: there it can be random or k_center"),
+        ("ranking", {"query": "entropy", "clips": 3}, "needs one"),
+        ("ranking", {"query": "k_centre", "clips": 3}, "Did you mean 'k_center'"),
+        ("updown", {"query": "k_center", "pool": 3}, "it must be larger"),
+    ],
+)
+def test_a_query_that_makes_no_sense_for_a_feedback_is_refused(store, feedback, options, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        make_items(store, feedback, items=5, segment_length=6, **options)

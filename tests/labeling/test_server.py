@@ -113,6 +113,7 @@ def test_the_printed_address_can_be_opened():
         (["data=store", "annotator="], "1 to 64"),
         (["data=store", "prot=8000"], "Did you mean 'port'?"),
         (["data=store", "feedback=pairs"], "Did you mean 'pair'?"),
+        (["data=store", "feedback=updown", "query=entropy"], "one at a time"),
         (["data=store", "feedback=updown", "gold=3"], "only feedback=pair knows that"),
         (["data=store", "feedback=ranking", "k=1"], "2 to 26 clips"),
         (["data=store", "feedback=ranking", "k=26"], "needs 26 different ones"),

@@ -9,7 +9,7 @@ import pytest
 from robopref.data.label_leases import LEASE_S, Leases
 from robopref.data.label_store import LabelStore
 from robopref.labeling.desk import Desk, StaleQuestionError
-from robopref.labeling.items import random_items
+from robopref.labeling.items import make_items
 from robopref.labeling.plan import make_plan
 from tests.labeling.made import made_store
 from tests.labeling.server import serving
@@ -60,7 +60,7 @@ def test_what_was_answered_on_one_server_is_answered_on_the_other(two):
 
 
 def test_a_list_that_was_gone_on_with_elsewhere_goes_on_from_there(store):
-    plan = random_items(store, "ranking", items=3, clips=4, shared=0.0)
+    plan = make_items(store, "ranking", items=3, clips=4, shared=0.0)
     with LabelStore.beside(store) as first, LabelStore.beside(store) as second:
         here, there = (Desk(plan, labels, store) for labels in (first, second))
         stale = present(there, "ria")
