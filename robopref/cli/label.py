@@ -101,7 +101,8 @@ def _episodes(config: DictConfig, source: Path) -> tuple[TrajectoryStore, "list[
     from robopref.data.interchange.footage import cameras_of, chosen_cameras
     from robopref.data.interchange.imported import is_foreign, read_in
 
-    wanted = [config.camera] if isinstance(config.camera, str) else build.plain(config.camera)
+    camera = config.camera
+    wanted = [camera] if isinstance(camera, str) else None if camera is None else build.plain(camera)
     if not is_foreign(source):
         if wanted:
             raise ConfigError(
