@@ -23,6 +23,7 @@ VERBS = {
     "serve": "a bundle -> a policy server that openpi's clients talk to",
     "objectives": "which preference losses there are, and what each of them trains",
     "data": "between our store and robomimic, Minari or LeRobot; or show what is inside",
+    "merge": "saved policies or rewards -> their average: a soup, or weighted by a metric",
     "report": "run folders -> a table and an HTML page",
     "doctor": "versions, GPU, rendering, and what is missing with its cure",
 }
@@ -31,6 +32,7 @@ PLAIN_VERBS = (
     "serve",
     "data",
     "labels",
+    "merge",
     "objectives",
     "report",
     "doctor",
@@ -113,6 +115,10 @@ def _start(verb: str, rest: list[str]) -> int:
         from robopref.cli.labels import labels
 
         return labels(rest)
+    if verb == "merge":
+        from robopref.cli.merge import merge
+
+        return merge(rest)
     if verb == "doctor":
         from robopref.cli.doctor import doctor
 

@@ -18,6 +18,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, RoboprefError, unknown_name
 from robopref.methods.components import EvaluationPlan
 from robopref.methods.phases.lab import Lab
+from robopref.rewards.relabel import Blend
 from robopref.training.run import Run
 
 register_resolvers()  # here, because a cluster's worker process imports this module and nothing before it
@@ -152,6 +153,7 @@ def train_policy(config: DictConfig) -> None:
         store,
         words if words in ("true", "none") else Path(config.rewards),
         build.fit(config, "policy"),
+        blend=make(Blend, **build.plain(config.relabel)),
     )
     say(f"Policy: {folder}")
 

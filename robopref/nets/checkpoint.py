@@ -40,12 +40,18 @@ def save_module(
         config: Keyword arguments of that constructor; JSON values only.
         extra: Anything else worth keeping beside it (units, the task, the data's fingerprint); JSON values.
     """
+    save_tensors(directory, module.state_dict(), {"kind": kind, "config": config, "extra": extra})
+
+
+def save_tensors(directory: str | Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+    """Write tensors with their ``kind``, ``config`` and ``extra``, as :func:`save_module` does."""
+    kind = described["kind"]
     record = {
         "format": _FORMAT,
         "version": _VERSION,
         "kind": kind,
-        "config": dict(config),
-        "extra": dict(extra or {}),
+        "config": dict(described["config"]),
+        "extra": dict(described["extra"] or {}),
     }
     try:
         text = json.dumps(record, indent=2)
@@ -53,7 +59,7 @@ def save_module(
         raise ConfigError(f"The config of a {kind} must hold JSON values only: {error}") from error
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in module.state_dict().items()
+        for name, tensor in tensors.items()
     }
     directory = Path(directory)
     with replacing(directory / WEIGHTS_NAME) as temporary:

@@ -4,6 +4,7 @@ Letters used in shapes: B pairs, N segments, D features, F factors, C checkpoint
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -258,6 +259,33 @@ def sampled_collapse(
         if collapsed
         else "",
     }
+
+
+def attention_share(
+    score: Callable[[Tensor], Tensor], observations: Float[Tensor, "B L O"], entries: Sequence[int]
+) -> Scores:
+    """Share of what a score looks at that lies in some entries of the observations, in [0, 1].
+
+    A variant after MIA-DPO (Liu et al. 2024), which keeps a rejected answer where the model's attention
+    lay on the wrong image. A policy of states has no attention: |gradient| times the spread of the entry
+    takes its place. Keep the pairs whose rejected member has a large share on distractors.
+
+    Args:
+        score: (B, L, O) -> one number per segment, differentiable: a log-likelihood or a predicted return.
+        observations: Of the segments.
+        entries: Those of the distractors.
+
+    Raises:
+        DataError: An entry does not exist.
+    """
+    size = observations.shape[-1]
+    if any(not 0 <= entry < size for entry in entries):
+        raise DataError(f"Observations have entries 0 ... {size - 1}, got {list(entries)}.")
+    seen = observations.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(score(seen).sum(), seen)
+    looked = (gradient.abs() * observations.flatten(0, 1).std(0, correction=0)).sum(1)
+    return looked[:, list(entries)].sum(-1) / looked.sum(-1).clamp(min=torch.finfo(looked.dtype).tiny)
 
 
 def personalisation_delta(adapted: Scores, pooled: Scores) -> dict[str, float]:

@@ -1,10 +1,13 @@
-"""Rewards predicted for every step of a store, for a policy to learn from."""
+"""Rewards predicted for every step of a store, for a policy to learn from; alone, or mixed with rules."""
 
 import copy
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from robopref.data.criteria import Criterion, scored_rows
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.rewards.ensemble import EnsembleReward
@@ -14,6 +17,7 @@ def relabel(
     store: TrajectoryStore,
     reward: EnsembleReward,
     *,
+    caution: float = 0.0,
     batch_size: int = 16384,
     device: str | torch.device | None = None,
 ) -> np.ndarray:
@@ -22,6 +26,9 @@ def relabel(
     Args:
         store: Its observations and actions are judged.
         reward: Its mean over members is taken.
+        caution: Deviations (of members and within them) that are taken off: what the reward does not know
+            does not pay. PrefPaint (Liu et al. 2024) weighs reinforcement learning by a bound on the
+            reward's error, which could not be read; this is our form of it.
         batch_size: Steps at a time.
         device: Where to compute; where the reward lies when not given.
 
@@ -40,10 +47,56 @@ def relabel(
     rows = store.transition_rows()
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
-        mean, _ = reward.predict(
+        mean, deviation = reward.predict(
             torch.from_numpy(np.asarray(observations[part], dtype=np.float32)).to(device),
             torch.from_numpy(np.asarray(actions[part], dtype=np.float32)).to(device),
             batch_size=batch_size,
         )
-        predicted[part] = mean.cpu().numpy()
+        predicted[part] = (mean - caution * deviation).cpu().numpy()
     return predicted
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How the reward of a model becomes what a policy learns from: c rule + (1 - c) (mean - k sigma) - cost.
+
+    Hybrid rewards of rules and a model, with a penalty of length (*Hybrid and multi-aspect rewards*); the
+    weights are fixed here, and the length is the number of steps.
+
+    Attributes:
+        caution: k, deviations of the ensemble that are taken off.
+        rule: A criterion as scripted teachers take it (``{kind: keep_away, point: hand, ...}``), or None.
+        rule_share: c, in [0, 1].
+        step_cost: Taken off at every step.
+
+    Raises:
+        ConfigError: A number makes no sense, or the rule cannot be read.
+    """
+
+    caution: float = 0.0
+    rule: dict[str, Any] | None = None
+    rule_share: float = 0.5
+    step_cost: float = 0.0
+
+    def __post_init__(self):
+        if not (self.caution >= 0 and 0 <= self.rule_share <= 1 and self.step_cost >= 0):
+            raise ConfigError(
+                "caution and step_cost must not be negative and rule_share lie in [0, 1], got "
+                f"{self.caution}, {self.step_cost} and {self.rule_share}"
+            )
+        if self.rule is not None:
+            Criterion.parse(self.rule)
+
+    def of(self, store: TrajectoryStore, reward: EnsembleReward, **options: Any) -> np.ndarray:
+        """Rewards of all rows of a store; options as of :func:`relabel`."""
+        rewards = relabel(store, reward, caution=self.caution, **options)
+        if self.rule is not None:
+            rules = scored_rows(store, Criterion.parse(self.rule))
+            rewards = self.rule_share * rules + (1 - self.rule_share) * rewards
+        rows = store.transition_rows()
+        blended = np.zeros(len(rewards), np.float32)
+        blended[rows] = rewards[rows] - self.step_cost
+        return blended
+
+
+AS_PREDICTED = Blend()

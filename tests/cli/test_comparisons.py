@@ -204,6 +204,18 @@ def test_what_was_done_unseeing_is_a_worse_twin(here):
     assert (twins.episode(0).actions == twins.episode(1).actions).all()
 
 
+def test_a_policy_learns_from_cautious_rewards(here, capfd):
+    assert command(*REWARD, "training.reward.steps=20", "out=out") == 0
+    small = ("policy.hidden=[8]", "training.policy.steps=10", *QUIET)
+    learn = ("train-policy", "data=store", "policy=bc_top", *small)
+    careful = ("relabel.caution=1.0", "relabel.step_cost=0.1")
+    assert command(*learn, "rewards=out/reward", *careful, "out=out") == 0
+    recorded = json.loads((here / "out" / "phases" / "train-policy.json").read_text())
+    assert recorded["settings"]["blend"]["caution"] == 1
+    assert command(*learn, "relabel.caution=1.0", "out=other") == 1
+    assert "is for the rewards of a model" in "".join(capfd.readouterr())
+
+
 def test_labels_that_an_objective_cannot_take_are_refused(here, capfd):
     with LabelStore("sqlite:///soft.sqlite") as labels:
         store = TrajectoryStore.open("store")

@@ -167,3 +167,13 @@ def test_the_collapse_gate_names_what_went_wrong_and_takes_nan_for_a_collapse():
     assert "11 nats" in str(audits.collapse(0.0, 11.0)["reason"])
     assert audits.collapse(float("nan"), 0.0)["collapsed"]
     assert not audits.collapse(-1.5, 20.0, fall=2.0, drift=30.0)["collapsed"]
+
+
+def test_what_a_linear_score_looks_at_is_its_weights_times_the_spread():
+    # both entries spread by 1 and 3 over the batch: |2 * 1| against |-1 * 3|
+    observations = torch.tensor([[[1.0, 3.0]], [[-1.0, -3.0]]])
+    weights = torch.tensor([2.0, -1.0])
+    share = audits.attention_share(lambda x: (x @ weights).sum(1), observations, [1])
+    assert share.tolist() == pytest.approx([0.6, 0.6])
+    with pytest.raises(DataError, match=r"got \[2\]"):
+        audits.attention_share(lambda x: x.sum((1, 2)), observations, [2])

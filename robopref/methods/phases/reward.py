@@ -26,6 +26,7 @@ from robopref.methods.phases.comparisons import (
 from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import content, true_labels
 from robopref.rewards.dataset import preference_tensors
+from robopref.rewards.hard import hard_accuracy
 from robopref.rewards.metrics import pair_accuracy, preference_metrics
 from robopref.rewards.saved import save_reward
 
@@ -117,6 +118,9 @@ def train_reward(
         metrics |= {"ratings": len(parts.ratings)} if len(ratings) else {}
         if test is not None:
             metrics |= preference_metrics(learner, test)
+            if np.ptp(store.returns):
+                hard = hard_accuracy(learner, store, judged)
+                metrics |= {f"hard/{kind}": accuracy for kind, accuracy in hard.items()}
             metrics["label_accuracy"] = pair_accuracy(kept.label, true_labels(kept, store).label).accuracy
         save_reward(folder, learner)
         write_json(folder / "metrics.json", metrics)
