@@ -106,7 +106,7 @@ def _explain(verb: str, error: Exception) -> str:
 def choices(group: str) -> list[str]:
     """Return the names of the files in a folder of ``conf/``."""
     folder = Path(__file__).parent.parent / "conf" / group
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def _constructor_arguments(verb: str, parent: str) -> list[str]:

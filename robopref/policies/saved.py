@@ -13,6 +13,7 @@ from robopref.policies.flow import FlowPolicy
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.offline import OfflinePolicy
 from robopref.policies.preference import PreferencePolicy
+from robopref.policies.robomimic import RobomimicPolicy
 from robopref.policies.token import StateTokenPolicy
 
 KINDS: dict[str, type[OfflinePolicy]] = {
@@ -22,6 +23,7 @@ KINDS: dict[str, type[OfflinePolicy]] = {
     ImplicitQLearning.kind: ImplicitQLearning,
     PreferencePolicy.kind: PreferencePolicy,
     StateTokenPolicy.kind: StateTokenPolicy,
+    RobomimicPolicy.kind: RobomimicPolicy,
 }
 
 
