@@ -102,10 +102,15 @@ class FrameReward(nn.Module, ABC):
         """Return the reward of each frame of one video, from its pixels.
 
         Raises:
-            DataError: It has a single frame, or is black.
+            DataError: It has a single frame, is black, or holds no pictures.
         """
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+            raise DataError(
+                f"A video is frames (F, H, W, 3) of bytes, got {frames.dtype} of shape {frames.shape}"
+            )
         if len(frames) < 2 or not frames.any():
-            raise DataError(f"A video of {len(frames)} frames, brightest pixel {frames.max()}, has no reward")
+            brightest = frames.max(initial=0)
+            raise DataError(f"A video of {len(frames)} frames, brightest pixel {brightest}, has no reward")
         device = next(self.buffers()).device
         features = self.encoder(torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).to(device))
         return self.steps(features[None], torch.tensor([len(frames)], device=device))[0].cpu().numpy()

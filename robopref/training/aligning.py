@@ -3,6 +3,7 @@
 Letters used in shapes: N episodes, F frames, d features, P pairs.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from robopref.errors import ConfigError, DataError
 from robopref.rewards.sequences import FeatureSequences, SequencePairs, triplets
 from robopref.rewards.visual import EnsembleFrameReward, TransportReward
 from robopref.training.step import Batch, Sampler
+
+MOST_LEARNED_FROM = 1000  # unlabelled episodes whose features are held in memory for the step reward
 
 Train = Callable[[nn.Module, Sampler, int, int, str], Mapping[str, float]]
 """Trains a learner on a sampler for so many steps of such a batch, under a name."""
@@ -46,7 +49,7 @@ class AligningPlan:
     choosing_steps: int = 60
     batch_size: int = 16
     epsilons: Sequence[float] = (0.02, 0.1)
-    temperatures: Sequence[float] = (0.05,)
+    temperatures: Sequence[float] = (0.02, 0.1)
     validation: float = 0.25
     anchored_to: str = "demonstrations"
     step_steps: int = 200
@@ -100,6 +103,19 @@ def learn_transport(
     return reward, {"epsilon": epsilon, "temperature": temperature, "candidates": candidates, "alarm": alarm}
 
 
+def untrained_transport(
+    build: Build, sequences: FeatureSequences, preferences: Preferences, plan: AligningPlan
+) -> TransportReward:
+    """Return the transport in the space as it is, with the epsilon that the preferences want: a baseline."""
+    plan = dataclasses.replace(plan, steps=0)
+    chosen, _ = _choose(build, sequences, preferences, plan, _no_training, np.random.default_rng(0))
+    return build(*chosen)
+
+
+def _no_training(*_: object) -> Mapping[str, float]:
+    return {}
+
+
 def learn_steps(
     reward: TransportReward,
     sequences: FeatureSequences,
@@ -109,6 +125,8 @@ def learn_steps(
     rng: np.random.Generator,
 ) -> None:
     """Teach the step reward the order that the reward's own transport scores give to unlabelled episodes."""
+    if len(pool) > MOST_LEARNED_FROM:
+        pool = np.sort(rng.choice(pool, MOST_LEARNED_FROM, replace=False))
     scores = reward.score_all(sequences)[pool]
     pairs = DistilledPairs(reward, sequences, pool, scores, plan.step_pairs, rng)
     reward.step_network.fit_normaliser(pairs.rows())

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
 import gymnasium
 import lightning_fabric  # noqa: F401  (its Triton must be loaded before Mesa draws in this process)
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
+from robopref.cli import main
 from robopref.data.label_store import LabelStore
 from robopref.data.store import TrajectoryStore
 from robopref.data.teachers import ScriptedTeacher
+from robopref.envs.rendering import gl_backend
 from robopref.errors import ConfigError, DataError
 from robopref.methods.components import (
     Collection,
@@ -146,6 +149,9 @@ def test_episodes_are_ranked_by_what_the_preferences_want(aligned):
     ranking = json.loads((folder / "reward" / "ranking.json").read_text())
     kinds = [store.provenance(entry["episode"]).behaviour for entry in ranking]
     assert set(kinds[:6]) == {"right"}
+    metrics = json.loads((folder / "reward" / "metrics.json").read_text())
+    assert metrics["held_out_pairs"] > 0
+    assert {"pair_accuracy", "untrained_pair_accuracy"} <= metrics.keys()
 
 
 def check_that_the_order_of_rollouts_moved_the_policy(folder, result):
@@ -176,6 +182,33 @@ def test_the_order_of_rollouts_moves_a_diffusion_policy(tmp_path):
     asked = dataclasses.replace(asked, ranked=dataclasses.replace(asked.ranked, **fits))
     result = run(asked, record_in(tmp_path))
     assert check_that_the_order_of_rollouts_moved_the_policy(tmp_path, result) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(gl_backend().name is None, reason=gl_backend().reason)
+def test_from_the_command_line_a_diffusion_policy_is_aligned_at_the_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [
+        *("run", "experiment=rapl", "policy=preference_diffusion", "objective=plackett_luce"),
+        *(
+            "teacher=avoid_vase",
+            "env=table",
+            "env.task=table-avoid",
+            "env.options.distractors=true",
+            "env.options.embodiment=kuka",
+        ),
+        "behaviours=[{kind: expert, noise: 0.4}, {kind: straight, noise: 0.4}, {kind: random}]",
+        *("episodes=9", "queries=30", "camera.every=4", "encoder.width=8", "out=run", "workers=0"),
+        *("aligning.steps=3", "aligning.choosing_steps=2", "aligning.step_steps=5", "wandb.mode=disabled"),
+        *("training.clone.steps=20", "training.preferences.steps=3", "training.policy.steps=5"),
+        *("rollouts.starts=2", "rollouts.repeats=4", "training.evaluation.episodes=2"),
+        *("training.evaluation.record=1", "device=cpu", "threads=1"),
+    ]
+    assert main(command) == 0
+    assert {p.stem for p in Path("run/evaluation").glob("*.json")} >= {"RAPL", "reference", "true-reward"}
+    with np.load("run/evaluation/rollout-0.npz") as rollout:
+        assert rollout["predicted_rewards"].shape == (40,)
+    assert "Reward along recorded episodes" in Path("run/report.html").read_text()
 
 
 def test_the_trace_under_a_film_is_what_the_reward_says_of_its_frames(aligned):

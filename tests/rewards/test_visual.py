@@ -256,6 +256,8 @@ def test_bad_videos_and_preferences_are_sentences(scene):
         reward.score(torch.zeros(1, 4, 5), torch.tensor([4]))
     with pytest.raises(DataError, match="brightest pixel 0"):
         reward.judge(np.zeros((4, 16, 16, 3), np.uint8))
+    with pytest.raises(DataError, match="A video of 0 frames"):
+        reward.judge(np.zeros((0, 16, 16, 3), np.uint8))
     with pytest.raises(DataError, match="same features"):
         reward.set_demonstrations(two[0], two[1], torch.ones(5, 8))
     with pytest.raises(DataError, match="built for demonstrations of shape"):

@@ -26,13 +26,14 @@ from robopref.rewards.saved import load_frame_reward, save_reward
 from robopref.rewards.sequences import FeatureSequences, spread_over_steps
 from robopref.rewards.staged.pairs import Pairing, ranked_pairs
 from robopref.rewards.visual import TransportReward
-from robopref.training.aligning import AligningPlan, learn_transport
+from robopref.training.aligning import AligningPlan, learn_transport, untrained_transport
 from robopref.training.filming import film_episode, film_store
 from robopref.training.recording import Judge
 from robopref.training.rollouts import Assignment, collect_rollouts
 from robopref.training.step import Sampler
 
 REWARDS_NAME = "rewards.npy"
+POOL_FRAMES = 50_000  # of which the features' mean and spread are taken
 
 
 def film(
@@ -118,7 +119,8 @@ def align_reward(
         best = winners(train, len(store), demonstrations)
         pool = np.setdiff1d(np.arange(len(store)), np.union1d(kept.a.episode, kept.b.episode))
         videos, lengths = sequences.gather(best)
-        frames = torch.from_numpy(np.array(sequences.features))
+        some = np.unique(np.linspace(0, len(sequences.features) - 1, POOL_FRAMES).astype(int))
+        frames = torch.from_numpy(sequences.features[some])
 
         def build(epsilon: float, temperature: float) -> TransportReward:
             built = reward.build(
@@ -148,8 +150,10 @@ def align_reward(
             **report,
         }
         if (kept.label != 0.5).any():
-            said = (scores[kept.a.episode] > scores[kept.b.episode]).astype(np.float32)
-            metrics["pair_accuracy"] = pair_accuracy(said, kept.label).accuracy
+            before = untrained_transport(build, sequences, train, plan).score_all(sequences)
+            for name, judged in (("pair_accuracy", scores), ("untrained_pair_accuracy", before)):
+                said = (judged[kept.a.episode] > judged[kept.b.episode]).astype(np.float32)
+                metrics[name] = pair_accuracy(said, kept.label).accuracy
         save_reward(folder, learned.cpu())
         write_json(folder / "metrics.json", metrics)
         return metrics
@@ -157,8 +161,10 @@ def align_reward(
     found = lab.run.phase("align-reward", settings, work)
     lab.run.say(f"  epsilon {found['epsilon']}, temperature {found['temperature']} by validation preferences")
     if "pair_accuracy" in found:
-        share, pairs = found["pair_accuracy"], found["held_out_pairs"]
-        lab.run.say(f"  {share:.1%} of {pairs} held-out preferences are ordered right")
+        share, before, pairs = (
+            found[name] for name in ("pair_accuracy", "untrained_pair_accuracy", "held_out_pairs")
+        )
+        lab.run.say(f"  {share:.1%} of {pairs} held-out preferences are ordered right ({before:.1%} before)")
     if found["alarm"]["collapsed"]:
         lab.run.say(
             f"  COLLAPSED: {found['alarm']['reason']}. More preferences or fewer steps are the cures."
