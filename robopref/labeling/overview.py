@@ -54,11 +54,16 @@ def serve_overview(app: FastAPI, desk: Desk, annotators: AnnotatorTokens | None)
         return {
             "feedback": desk.plan.feedback,
             "items": desk.plan.limit,
-            "shared": len(desk.plan.shared),
+            "shared": _shared(desk),
             "begun": desk.begun(),
             "people": [asdict(person) for person in desk.progress()],
             "tokens": annotators.holders() if annotators else [],
         }
+
+
+def _shared(desk: Desk) -> int:
+    """Return about how many of the items that will be asked about everybody is asked about."""
+    return round(len(desk.plan.shared) * desk.plan.limit / max(1, len(desk.plan.items)))
 
 
 def _gold(desk: Desk) -> Preferences | None:

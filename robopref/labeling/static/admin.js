@@ -24,7 +24,7 @@ function row(person, found) {
     "tr",
     {},
     make("th", { scope: "row", textContent: person.annotator }),
-    make("td", {}, bar, ` ${person.done} of ${total}`),
+    make("td", { className: "counted" }, bar, ` ${person.done} of ${total}`),
     make("td", { className: "number", textContent: person.answers }),
     make("td", { textContent: ago(person.last) }),
     make("td", { textContent: holds }),

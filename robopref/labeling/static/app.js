@@ -335,6 +335,11 @@ function buildSpeeds() {
   setSpeed(index < 0 ? 2 : index);
 }
 
+function showKeys() {
+  $("keys").showModal();
+  $("keys").scrollTop = 0; // on a small screen, showing it scrolls to its button
+}
+
 // -- keys, buttons, what is remembered --------------------------------------------------------------------
 
 const COMMON_KEYS = {
@@ -344,7 +349,7 @@ const COMMON_KEYS = {
   " ": toggle,
   ",": () => step(-1),
   ".": () => step(1),
-  "?": () => $("keys").showModal(),
+  "?": showKeys,
   1: () => setSpeed(0),
   2: () => setSpeed(1),
   3: () => setSpeed(2),
@@ -396,7 +401,7 @@ function listen() {
   $("part-from").addEventListener("click", () => markHere("from"));
   $("part-to").addEventListener("click", () => markHere("to"));
   $("part-clear").addEventListener("click", () => markPart(null, null));
-  $("help").addEventListener("click", () => $("keys").showModal());
+  $("help").addEventListener("click", showKeys);
   $("keys-close").addEventListener("click", () => $("keys").close());
   $("who").addEventListener("click", askName);
   $("name").addEventListener("cancel", (event) => state.annotator || event.preventDefault());

@@ -21,7 +21,7 @@ function show(status) {
   const now = JSON.stringify(status);
   if (now === shown) return;
   shown = now;
-  $("learning-said").textContent = status.message + (status.training ? " Learning…" : "");
+  $("learning-said").textContent = status.message;
   const points = status.points
     .filter(({ agreement }) => agreement !== null)
     .map(({ labels, agreement, low, high }) => ({ x: labels, y: agreement, low, high }));
