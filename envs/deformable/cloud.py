@@ -1,10 +1,11 @@
-"""Point clouds, as a depth camera above the table sees them, always of the same number of points.
+"""Point clouds, as a depth camera above the table sees them, always of the same number of points; or a picture.
 
 ``geometry`` (the default, because it needs no OpenGL and is some fifty times faster) draws points from the
 true surfaces that face up, leaves out what lies under something else, and adds noise. ``depth`` draws a real
-depth image of 128 x 128 pixels and turns what stands above the table into points.
+depth image of 128 x 128 pixels and turns what stands above the table into points. ``image`` is what the
+camera sees in colours.
 
-Letters used in shapes: B episodes, N points seen, P points drawn, L links, G grains.
+Letters used in shapes: B episodes, N points seen, P points drawn, L links, G grains, S pixels of a side.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -19,7 +20,7 @@ from ..checks import one_of, positive_whole
 from ..rendering import Renderer
 from ..scene import Scene, States, sensor_noise
 
-SOURCES = ("geometry", "depth")
+SOURCES = ("geometry", "depth", "image")
 NOISE_M = 0.002
 _PIXELS = 128
 _ABOVE_TABLE_M = 0.003
@@ -29,18 +30,23 @@ class Sensor:
     """How a scene is seen.
 
     Args:
-        source: "geometry" or "depth".
+        source: "geometry", "depth" or "image".
         count: Points of a cloud.
+        pixels: Of a side of the image, which is square.
 
     Raises:
-        ValueError: Another source, or a count that is not positive.
+        ValueError: Another source, or a number that is not positive.
+
+    Attributes:
+        size: Numbers of an observation.
     """
 
-    def __init__(self, source: str = "geometry", count: int = 128):
+    def __init__(self, source: str = "geometry", count: int = 128, pixels: int = 48):
         one_of("observation", source, SOURCES)
-        positive_whole(points=count)
+        positive_whole(points=count, pixels=pixels)
         self.source = source
-        self.count = count
+        self.count, self.pixels = count, pixels
+        self.size = 3 * (pixels**2 if source == "image" else count)
         self._renderer: Renderer | None = None
         self._canvas: mujoco.MjData | None = None
 
@@ -53,12 +59,19 @@ class Sensor:
     ) -> np.ndarray:
         """Return the clouds of a batch, (B, N * 3) float32, in metres in the world frame.
 
+        An image is (B, S * S * 3) numbers from 0 to 255 instead, row by row, three to a pixel.
+
         Args:
             scene: What is seen.
             states: (B,).
             centres: (B, P, 3) of what the scene's things are made of.
             surface: (centres (P, 3), count, generator) to ``count`` points that can be seen, (N, 3).
         """
+        if self.source == "image":
+            frames = [
+                self._camera(scene, states.rows([row])).frame(self._canvas) for row in range(len(states))
+            ]
+            return np.stack(frames).reshape(len(states), -1).astype(np.float32)
         clouds = np.empty((len(states), self.count, 3), np.float32)
         for row in range(len(states)):
             rng = sensor_noise(states, row)
@@ -70,12 +83,18 @@ class Sensor:
         return clouds.reshape(len(states), -1)
 
     def _depth_points(self, scene: Scene, states: States) -> np.ndarray:
-        if self._renderer is None or self._canvas is None:
-            self._canvas = mujoco.MjData(scene.model)
-            self._renderer = Renderer(scene.model, "top", _PIXELS, _PIXELS)
-        scene.dress(self._canvas, states)
-        points = unproject(self._renderer.depth(self._canvas), scene.model, self._canvas, "top")
+        depth = self._camera(scene, states).depth(self._canvas)
+        points = unproject(depth, scene.model, self._canvas, "top")
         return points[points[:, 2] > _ABOVE_TABLE_M]
+
+    def _camera(self, scene: Scene, states: States) -> Renderer:
+        """The camera above the table, with one episode before it on ``_canvas``."""
+        if self._renderer is None or self._canvas is None:
+            side = self.pixels if self.source == "image" else _PIXELS
+            self._canvas = mujoco.MjData(scene.model)
+            self._renderer = Renderer(scene.model, "top", side, side)
+        scene.dress(self._canvas, states)
+        return self._renderer
 
     def close(self) -> None:
         """Free the camera."""

@@ -17,8 +17,10 @@ class RopeShapeEnv(SceneEnv):
 
     Args:
         target: "circle", "arc" or "line".
-        observation: "geometry", a simulated point cloud, or "depth", one from a drawn depth image.
+        observation: "geometry", a simulated point cloud, "depth", one from a drawn depth image, or "image",
+            what the camera above the table sees.
         points: Points of a cloud; an observation has three times as many numbers.
+        pixels: Of a side of the image; an observation has three numbers for each pixel.
         horizon: Primitives of an episode.
         threads: CPU threads of :meth:`try_actions`; 0 computes in the calling thread.
         render_mode: None or "rgb_array".
@@ -34,6 +36,7 @@ class RopeShapeEnv(SceneEnv):
         target: str = "circle",
         observation: str = "geometry",
         points: int = 128,
+        pixels: int = 48,
         horizon: int = 8,
         threads: int = 0,
         render_mode: str | None = None,
@@ -43,7 +46,7 @@ class RopeShapeEnv(SceneEnv):
         effects: bool = False,
     ):
         super().__init__(
-            RopeScene(target=target, sensor=Sensor(observation, points), threads=threads),
+            RopeScene(target=target, sensor=Sensor(observation, points, pixels), threads=threads),
             horizon=horizon,
             render_mode=render_mode,
             camera=camera,
@@ -66,8 +69,10 @@ class PileGatherEnv(SceneEnv):
 
     Args:
         grains: How many there are.
-        observation: "geometry", a simulated point cloud, or "depth", one from a drawn depth image.
+        observation: "geometry", a simulated point cloud, "depth", one from a drawn depth image, or "image",
+            what the camera above the table sees.
         points: Points of a cloud; an observation has three times as many numbers.
+        pixels: Of a side of the image; an observation has three numbers for each pixel.
         horizon: Primitives of an episode.
         threads: CPU threads of :meth:`try_actions`; 0 computes in the calling thread.
         render_mode: None or "rgb_array".
@@ -83,6 +88,7 @@ class PileGatherEnv(SceneEnv):
         grains: int = 120,
         observation: str = "geometry",
         points: int = 256,
+        pixels: int = 48,
         horizon: int = 8,
         threads: int = 0,
         render_mode: str | None = None,
@@ -92,7 +98,7 @@ class PileGatherEnv(SceneEnv):
         effects: bool = False,
     ):
         super().__init__(
-            PileScene(grains=grains, sensor=Sensor(observation, points), threads=threads),
+            PileScene(grains=grains, sensor=Sensor(observation, points, pixels), threads=threads),
             horizon=horizon,
             render_mode=render_mode,
             camera=camera,

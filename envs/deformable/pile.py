@@ -59,7 +59,7 @@ class PileScene(Scene):
         super().__init__(_model(grains), control=int(flags), threads=threads)
         self.grains = grains
         self.sensor = sensor
-        self.observation_size = 3 * sensor.count
+        self.observation_size = sensor.size
         centre = (np.arange(_CELLS) + 0.5) * (2 * WORKSPACE_M / _CELLS) - WORKSPACE_M
         inside = np.abs(centre) <= TARGET_M
         self.wanted = inside[:, None] & inside[None]
@@ -96,7 +96,7 @@ class PileScene(Scene):
         return super().remember(before, physics, actions)
 
     def observe(self, states: States) -> np.ndarray:
-        """Return a cloud of points in metres, world frame, (B, N * 3): x, y, z of the first, and so on."""
+        """Return what the sensor sees: x, y, z of the first point, in metres in the world frame, and so on."""
         surface = functools.partial(grain_cloud, radius_m=RADIUS_M)
         centres = self.grain_positions(states)
         centres = np.concatenate([centres, np.full_like(centres[..., :1], RADIUS_M)], -1)

@@ -77,7 +77,7 @@ class RopeScene(Scene):
         flags = mujoco.mjtState.mjSTATE_EQ_ACTIVE | mujoco.mjtState.mjSTATE_MOCAP_POS
         super().__init__(_model(self.target), control=int(flags), threads=threads)
         self.sensor = sensor
-        self.observation_size = 3 * sensor.count
+        self.observation_size = sensor.size
         self._links = np.array([self.model.body(f"link{i}").id for i in range(LINKS)])
 
     def begin(self, rng: np.random.Generator) -> States:
@@ -129,7 +129,7 @@ class RopeScene(Scene):
         return super().remember(before, physics, actions)
 
     def observe(self, states: States) -> np.ndarray:
-        """Return a cloud of points in metres, world frame, (B, N * 3): x, y, z of the first, and so on."""
+        """Return what the sensor sees: x, y, z of the first point, in metres in the world frame, and so on."""
         surface = functools.partial(rope_cloud, radius_m=RADIUS_M)
         return self.sensor.see(self, states, self.link_positions(states), surface)
 

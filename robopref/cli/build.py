@@ -31,6 +31,7 @@ from robopref.methods.rapl import Camera, Ranked, Rapl
 from robopref.rewards.staged.pairs import Pairing
 from robopref.rewards.staged.scores import ScoreWeights
 from robopref.training.aligning import AligningPlan
+from robopref.training.symmetry import Symmetry
 
 
 def pearl(config: DictConfig) -> Pearl:
@@ -139,6 +140,7 @@ def deformpam(config: DictConfig) -> DeformPAM:
         **{name: part for name, part in shared(config).items() if name in wanted},
         reward=component(config.reward),
         selection=make(Selection, **plain(config.selection)),
+        symmetry=None if config.symmetry is None else make(Symmetry, **plain(config.symmetry)),
         clone_fit=fit(config, "clone"),
         reward_fit=fit(config, "reward"),
     )

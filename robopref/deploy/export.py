@@ -31,7 +31,7 @@ from robopref.policies.gaussian import GaussianPolicy
 from robopref.policies.offline import OfflinePolicy
 from robopref.policies.preference import PreferencePolicy
 from robopref.policies.saved import load_policy
-from robopref.rewards.candidates import CandidateReward
+from robopref.rewards.candidates import DRAWS, WINDOW, CandidateReward
 from robopref.rewards.ensemble import EnsembleReward
 from robopref.rewards.saved import load_reward
 
@@ -39,7 +39,6 @@ OPSET = 18
 RANDOM_BATCHES = (1, 7, 256)  # rows: one, an odd number, and more than any decision takes
 RECORDED_ROWS = 1024
 SCORERS = ("reward", "implicit", "product", "none")
-DRAWS, WINDOW = 16, (0.0, 0.1)  # of the implicit score of a denoiser, as in robopref.rewards.candidates
 REACH = 12.0  # random inputs lie within so many deviations of the mean: the normaliser clips at 10
 
 

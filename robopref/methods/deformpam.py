@@ -30,7 +30,9 @@ from robopref.methods.phases.collect import collect
 from robopref.methods.phases.direct import clone_reference
 from robopref.methods.phases.evaluate import note_data
 from robopref.methods.phases.lab import Lab
+from robopref.methods.phases.tryouts import film_candidates, ranked_by_people
 from robopref.training.run import Run
+from robopref.training.symmetry import Symmetry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +40,17 @@ class Selection:
     """What is labelled, and how the best candidate is picked.
 
     Attributes:
-        states: States in which candidates are ranked by the teacher.
+        labels_from: Who ranks candidates: ``teacher`` (by the reward that each earns), ``human`` (people, who
+            see films of them), or a file of ranked candidates (.parquet), as ``robopref data candidates``
+            makes.
+        states: States in which candidates are ranked.
         labelled: Candidates of each such state.
         count: Candidates at each decision of an evaluation, K.
         draws: Times and noises of the implicit reward.
         caution: Deviations that the explicit reward is lowered by.
     """
 
+    labels_from: str
     states: int
     labelled: int
     count: int
@@ -52,6 +58,10 @@ class Selection:
     caution: float
 
     def __post_init__(self):
+        if self.labels_from not in ("teacher", "human") and not self.labels_from.endswith(".parquet"):
+            raise ConfigError(
+                f"selection.labels_from must be teacher, human, or a .parquet file, got {self.labels_from!r}"
+            )
         for name, least in (("states", 1), ("labelled", 2), ("count", 1), ("draws", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"selection.{name} must be at least {least}, got {getattr(self, name)}")
@@ -71,11 +81,23 @@ class DeformPAM:
     policy_fit: Fit
     reward_fit: Fit
     evaluation: EvaluationPlan
+    symmetry: Symmetry | None
     seed: int
     hardware: Hardware
 
     def __post_init__(self):
         self.target.check()
+
+
+def ranked(lab: Lab, scene: Scene, policy: Path, chosen: Selection) -> Path:
+    """The file of ranked candidates, whoever ranks them."""
+    if chosen.labels_from == "teacher":
+        return label_candidates(lab, scene, policy, states=chosen.states, count=chosen.labelled)
+    if chosen.labels_from == "human":
+        return ranked_by_people(
+            lab, film_candidates(lab, scene, policy, states=chosen.states, count=chosen.labelled)
+        )
+    return Path(chosen.labels_from)
 
 
 def run(parts: DeformPAM, record: Run) -> dict[str, Any]:
@@ -89,12 +111,14 @@ def run(parts: DeformPAM, record: Run) -> dict[str, Any]:
         RoboprefError: Something was wrong with the configuration, the data or the machine.
     """
     lab, scene, chosen = Lab(record, parts.hardware, parts.seed), parts.target, parts.selection
+    _ = lab.fabric  # Triton before Mesa, see phases/evaluate.py: the camera may be what is observed
     demonstrations = collect(lab, scene, parts.collection, parts.data_dir)
-    supervised = clone_reference(lab, parts.policy, demonstrations, parts.clone_fit)
+    views = {"symmetry": parts.symmetry}
+    supervised = clone_reference(lab, parts.policy, demonstrations, parts.clone_fit, **views)
 
-    candidates = label_candidates(lab, scene, supervised, states=chosen.states, count=chosen.labelled)
-    preferred = prefer(lab, "policy", parts.policy, candidates, supervised, parts.policy_fit)
-    reward = train_candidate_reward(lab, "reward", parts.reward, candidates, parts.reward_fit)
+    candidates = ranked(lab, scene, supervised, chosen)
+    preferred = prefer(lab, "policy", parts.policy, candidates, supervised, parts.policy_fit, **views)
+    reward = train_candidate_reward(lab, "reward", parts.reward, candidates, parts.reward_fit, **views)
 
     def attempt(name: str, ranking: str, proposer: Path = supervised) -> dict[str, Any]:
         return evaluate_ranked(
@@ -120,7 +144,7 @@ def run(parts: DeformPAM, record: Run) -> dict[str, Any]:
 
     twice = dataclasses.replace(parts.collection, episodes=2 * parts.collection.episodes)
     more = collect(lab, scene, twice, parts.data_dir, name="twice")
-    larger = clone_reference(lab, parts.policy, more, parts.clone_fit, name="reference-twice")
+    larger = clone_reference(lab, parts.policy, more, parts.clone_fit, name="reference-twice", **views)
     attempt("supervised-twice", "sample", larger)
     note_data(lab, demonstrations, scene)
     return result

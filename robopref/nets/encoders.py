@@ -1,10 +1,11 @@
-"""From a flat observation to features: as numbers, or as a cloud of points.
+"""From a flat observation to features: as numbers, as a cloud of points, or as a picture.
 
-Letters used in shapes: B observations, O their entries, F features, P points, C channels of a point, R other
-entries of the observation.
+Letters used in shapes: B observations, O their entries, F features, P points or pixels, C channels of each, H
+and W height and width, R other entries of the observation.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -96,10 +97,81 @@ class PointEncoder(nn.Module):
         return observations[:, :size].unflatten(1, (self.count, self.channels)), observations[:, size:]
 
 
-Encoder = StateEncoder | PointEncoder
-ENCODERS: dict[str, type[StateEncoder] | type[PointEncoder]] = {
+class ImageEncoder(nn.Module):
+    """Three convolutions of stride 2 over a small picture, then one layer over all places.
+
+    A picture is numbers like any other observation: row by row, pixel by pixel, channel by channel, in
+    whatever range (0 to 255 of a camera). What follows it (the robot's state, say) is normalised as numbers
+    and appended.
+
+    Args:
+        observation_size: O = height * width * channels + R; the picture comes first.
+        height, width: Of the picture in pixels, H and W.
+        channels: Numbers of a pixel, C.
+        features: Of the picture.
+        filters: Of the first convolution; the others have twice as many.
+        floor, clip: Of the normalisers. All pixels share one: a channel has one mean and one deviation.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        *,
+        height: int,
+        width: int,
+        channels: int = 3,
+        features: int = 64,
+        filters: int = 16,
+        floor: float = 1e-2,
+        clip: float = 10.0,
+    ) -> None:
+        super().__init__()
+        rest = observation_size - height * width * channels
+        if min(channels, features, filters) < 1 or min(height, width) < 8 or rest < 0:
+            raise ConfigError(
+                f"An observation of {observation_size} numbers does not hold a picture of {height} x {width} "
+                f"pixels of {channels} numbers (at least 8 x 8): set encoder.height, encoder.width and "
+                "encoder.channels to what the environment gives"
+            )
+        self.shape, self.count, self.channels = (height, width, channels), height * width, channels
+        self.normaliser = Normaliser(channels, floor=floor, clip=clip)
+        self.rest = Normaliser(rest, floor=floor, clip=clip) if rest else None
+        widths = [channels, filters, 2 * filters, 2 * filters]
+        self.layers = nn.Sequential(
+            *(
+                layer
+                for i, o in pairwise(widths)
+                for layer in (nn.Conv2d(i, o, kernel_size=3, stride=2, padding=1), nn.GELU())
+            )
+        )
+        places = -(-height // 8) * -(-width // 8)
+        self.last = nn.Linear(widths[-1] * places, features)
+        self.size = features + rest
+
+    def fit(self, observations: Float[Tensor, "B O"]) -> None:
+        """Take mean and deviation of every channel from all pixels."""
+        pixels, rest = self._split(observations)
+        self.normaliser.fit(pixels.reshape(-1, self.channels))
+        if self.rest is not None:
+            self.rest.fit(rest)
+
+    def forward(self, observations: Float[Tensor, "B O"]) -> Float[Tensor, "B F"]:
+        """Features."""
+        pixels, rest = self._split(observations)
+        picture = self.normaliser(pixels).unflatten(1, self.shape[:2]).permute(0, 3, 1, 2)
+        features = self.last(self.layers(picture).flatten(1))
+        return features if self.rest is None else torch.cat([features, self.rest(rest)], -1)
+
+    def _split(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.count * self.channels
+        return observations[:, :size].unflatten(1, (self.count, self.channels)), observations[:, size:]
+
+
+Encoder = StateEncoder | PointEncoder | ImageEncoder
+ENCODERS: dict[str, type[Encoder]] = {
     "state": StateEncoder,
     "points": PointEncoder,
+    "image": ImageEncoder,
 }
 
 

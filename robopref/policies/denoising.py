@@ -197,20 +197,25 @@ class Denoiser(nn.Module, ABC):
 
     def errors(
         self,
-        observations: Float[Tensor, "B O"],
+        observations: Float[Tensor, "S O"],
         actions: Float[Tensor, "B H A"],
         draw: Draw | None,
         mask: Bool[Tensor, "B H"] | None = None,
+        *,
+        each: int = 1,
     ) -> Float[Tensor, "N B"]:
-        """Mean squared error over the entries that count, for every draw; values are taken on trust."""
-        check_chunks(self, observations, actions)
+        """Mean squared error over the entries that count, for every draw; values are taken on trust.
+
+        An observation is read once for ``each`` chunks of it, which lie beside each other: B is S * each.
+        """
+        check_chunks(self, observations, actions[::each])
         if draw is None:
             raise DataError("A diffusion or flow policy scores under a draw of times and noise: see draw()")
         if draw.noise.shape[1:] != actions.shape:
             raise DataError(
                 f"The draw is for chunks {tuple(draw.noise.shape[1:])}, these are {tuple(actions.shape)}"
             )
-        condition = self._condition(observations)
+        condition = self._condition(observations).repeat_interleave(each, 0)
         noisy, times, wanted = self.path(actions.to(condition).expand_as(draw.noise), draw)
         count = len(draw.times)
         predicted = self.network(

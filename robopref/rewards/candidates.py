@@ -28,6 +28,7 @@ from robopref.policies.denoising import Window
 from robopref.policies.preference import PreferencePolicy
 from robopref.rewards.gaussian import GaussianReward
 
+DRAWS, WINDOW = 16, (0.0, 1.0)  # of an implicit reward by surrogates, unless told otherwise
 Observations = Float[Tensor, "B O"]
 Chunks = Float[Tensor, "B K H A"]
 Scores = tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]
@@ -44,8 +45,9 @@ class CandidateScorer(Protocol):
 class ImplicitReward(nn.Module):
     """beta [log pi(a|s) - log pi_ref(a|s)] of a preference policy, by surrogates where it has no densities.
 
-    All candidates of a state, policy and reference are scored with the same draws, at low levels of noise,
-    where the errors say most about the chunk itself.
+    All candidates of a state, policy and reference are scored with the same draws. DeformPAM's code draws
+    times from the lowest tenth of the noise; here all levels ranked better (docs/results/deformpam.md), which
+    are also those that the policy learned from.
 
     Args:
         policy: From preferences; its reference is whole and frozen.
@@ -56,7 +58,7 @@ class ImplicitReward(nn.Module):
         ConfigError: for a value that makes no sense.
     """
 
-    def __init__(self, policy: PreferencePolicy, *, draws: int = 16, window: Window = (0.0, 0.1)) -> None:
+    def __init__(self, policy: PreferencePolicy, *, draws: int = DRAWS, window: Window = WINDOW) -> None:
         super().__init__()
         if draws < 1:
             raise ConfigError(f"draws must be at least 1, got {draws}")
@@ -71,9 +73,8 @@ class ImplicitReward(nn.Module):
             return beta * (now - before), torch.zeros_like(now)
         batch, count = candidates.shape[:2]
         drawn = actor.draw(batch, generator=generator, draws=self.draws, window=self.window)
-        shared = fold(drawn, count)
-        rows, chunks = observations.repeat_interleave(count, 0), candidates.flatten(0, 1)
-        now, before = (p.errors(rows, chunks, shared) for p in (actor, reference))
+        shared, chunks = fold(drawn, count), candidates.flatten(0, 1)
+        now, before = (p.errors(observations, chunks, shared, each=count) for p in (actor, reference))
         rewards = 0.5 * beta * (before - now)  # (N, B K)
         error = rewards.std(0) / self.draws**0.5 if self.draws > 1 else torch.full_like(rewards[0], torch.nan)
         return rewards.mean(0).reshape(batch, count), error.reshape(batch, count)
@@ -148,12 +149,15 @@ class CandidateReward(GaussianReward):
     def _rows(
         self, observations: Float[Tensor, "N O"], actions: Float[Tensor, "N A"]
     ) -> tuple[Tensor, Tensor]:
+        self._check_sizes(observations, actions)
+        return self.estimate(self.network(torch.cat([self.encoder(observations), actions], -1)))
+
+    def _check_sizes(self, observations: Tensor, actions: Tensor) -> None:
         if observations.shape[-1] != self.observation_size or actions.shape[-1] != self.action_size:
             raise DataError(
                 f"This reward takes observations of {self.observation_size} and chunks of "
                 f"{self.action_size} values, got {observations.shape[-1]} and {actions.shape[-1]}"
             )
-        return self.estimate(self.network(torch.cat([self.encoder(observations), actions], -1)))
 
     def fit_normaliser(self, observations: Float[Tensor, "N O"]) -> None:
         """Take mean and deviation of the observations; they are saved with the reward."""
@@ -170,8 +174,10 @@ class CandidateReward(GaussianReward):
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"], Float[Tensor, "B K"]]:
         """Mean, epistemic deviation (members differ) and aleatoric deviation (labels do)."""
         batch, count = candidates.shape[:2]
-        rows = observations.repeat_interleave(count, 0)
-        mean, deviation = self._rows(rows, candidates.flatten(2).flatten(0, 1))
+        chunks = candidates.flatten(2).flatten(0, 1)
+        self._check_sizes(observations, chunks)
+        features = self.encoder(observations).repeat_interleave(count, 0)  # read once for all of a state
+        mean, deviation = self.estimate(self.network(torch.cat([features, chunks], -1)))
         found = (mean.mean(0), mean.std(0, correction=0), deviation.square().mean(0).sqrt())
         first, epistemic, aleatoric = (values.reshape(batch, count) for values in found)
         return first, epistemic, aleatoric

@@ -1,16 +1,19 @@
 """Ranking what a diffusion policy proposes: against K and the number of labels, on paired initial states.
 
-    python scripts/bench/deformpam.py --tasks rope pile --seeds 0 1 2     # hours on two cores; run again to
-    go on python scripts/bench/deformpam.py --page docs/results/deformpam.md    # writes what has been
-    measured so far python scripts/bench/deformpam.py --latency                           # of one decision,
-    torch eager
+    python scripts/bench/deformpam.py --tasks rope pile --seeds 0 1 2     # half an hour on two idle cores;
+                                                                          # run again to go on
+    python scripts/bench/deformpam.py --page table.md                     # what has been measured so far
+    python scripts/bench/deformpam.py --picture docs/images/deformpam.png # the same, drawn, with films
+    python scripts/bench/deformpam.py --latency                           # of one decision, torch eager
 
 Every number comes from a run directory under --out, whose finished phases are not repeated, so a later call
-goes on where this one was stopped. ``--minutes`` begins nothing new after so long. Overrides of the
-experiment may follow ``--``, such as ``-- training.clone.steps=1000``; other overrides need another --out.
+goes on where this one was stopped, and several calls may work on different tasks and seeds at once.
+``--minutes`` begins nothing new after so long. Overrides of the experiment may follow ``--``, such as ``--
+training.clone.steps=1000``; other overrides need another --out.
 """
 
 import argparse
+import dataclasses
 import json
 import platform
 import time
@@ -39,48 +42,67 @@ from robopref.methods.phases.direct import clone_reference
 from robopref.methods.phases.lab import Lab
 from robopref.policies.diffusion import DiffusionPolicy
 from robopref.policies.preference import PreferencePolicy
+from robopref.policies.saved import load_policy
 from robopref.rewards.candidates import CandidateReward, ExplicitReward, ImplicitReward, RankedPolicy
+from robopref.training.evaluation import evaluation_seeds
+from robopref.training.results import Evaluation
+from robopref.training.rollout import make_environment
 from robopref.training.run import Run
 
-COUNTS = (1, 2, 4, 8, 16, 32, 64)
+COUNTS = (2, 4, 8, 16, 32, 64)  # 1 is random-of-K
 RANKINGS = ("implicit", "explicit", "product")
+MORE = {2: "supervised, twice the data", 4: "supervised, four times the data"}
+KEYS = ("task", "seed", "what", "count", "states")
+Cell = tuple[str, int, int, Path]  # what, candidates, labelled states, where its evaluation is
 
 
-def cells(
-    task: str, seed: int, arguments: argparse.Namespace
-) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
-    """What, candidates, labelled states and summary of every evaluation of one task and seed, one by one."""
+def cells(task: str, seed: int, arguments: argparse.Namespace) -> Iterator[Cell]:
+    """Every evaluation of one task and seed, one by one; the most telling first."""
     parts, record, lab = opened(task, seed, arguments)
-    scene, labels = parts.target, arguments.labels
+    scene, labels, usual = parts.target, arguments.labels, parts.selection.count
     demonstrations = collect(lab, scene, parts.collection, parts.data_dir)
-    supervised = clone_reference(lab, parts.policy, demonstrations, parts.clone_fit)
+    views = {"symmetry": parts.symmetry}
+    supervised = clone_reference(lab, parts.policy, demonstrations, parts.clone_fit, **views)
 
-    def attempt(what: str, count: int, states: int, **how: Any) -> tuple[str, int, int, dict[str, Any]]:
-        name = f"{what}-K{count}-N{states}"
+    def attempt(what: str, count: int, states: int, **how: Any) -> Cell:
+        name = f"{what}-K{count}-N{states}".replace(",", "").replace(" ", "-")
         how = {"proposer": supervised, "ranking": what, "count": count, **how}
-        return what, count, states, evaluate_ranked(lab, name, scene, parts.evaluation, **how)
+        evaluate_ranked(lab, name, scene, parts.evaluation, **how)
+        return what, count, states, record.directory / "evaluation" / f"{name}.json"
 
     yield attempt("supervised", 1, 0, ranking="sample")
-    yield attempt("random", 8, 0)
+    yield attempt("random", usual, 0)
     candidates = label_candidates(lab, scene, supervised, states=max(labels), count=parts.selection.labelled)
-    for states in sorted(labels, reverse=True):
+
+    def learned(states: int) -> dict[str, Path]:
+        name, how = f"N{states}", {"states": states}
         preferred = prefer(
-            lab, f"policy-N{states}", parts.policy, candidates, supervised, parts.policy_fit, states=states
+            lab, f"policy-{name}", parts.policy, candidates, supervised, parts.policy_fit, **how
         )
         reward = train_candidate_reward(
-            lab, f"reward-N{states}", parts.reward, candidates, parts.reward_fit, states=states
+            lab, f"reward-{name}", parts.reward, candidates, parts.reward_fit, **how
         )
-        models = {"preferred": preferred, "reward": reward}
-        yield attempt("DPO sampling", 1, states, ranking="sample", proposer=preferred)
-        for count in arguments.counts if states == max(labels) else (8,):
-            for ranking in RANKINGS:
-                yield attempt(ranking, count, states, **models)
-    twice = type(parts.collection)(
-        parts.collection.behaviours, 2 * parts.collection.episodes, parts.collection.seed
-    )
-    more = collect(lab, scene, twice, parts.data_dir, name="twice")
-    larger = clone_reference(lab, parts.policy, more, parts.clone_fit, name="reference-twice")
-    yield attempt("supervised, twice the data", 1, 0, ranking="sample", proposer=larger)
+        return {"preferred": preferred, "reward": reward}
+
+    most = learned(max(labels))
+    yield attempt("DPO sampling", 1, max(labels), ranking="sample", proposer=most["preferred"])
+    for ranking in RANKINGS:
+        yield attempt(ranking, usual, max(labels), **most)
+    for times, what in MORE.items():
+        larger = dataclasses.replace(parts.collection, episodes=times * parts.collection.episodes)
+        more = collect(lab, scene, larger, parts.data_dir, name=f"times-{times}")
+        policy = clone_reference(
+            lab, parts.policy, more, parts.clone_fit, name=f"reference-times-{times}", **views
+        )
+        yield attempt(what, 1, 0, ranking="sample", proposer=policy)
+    for states in sorted(set(labels) - {max(labels)}, reverse=True):
+        models = learned(states)
+        yield attempt("DPO sampling", 1, states, ranking="sample", proposer=models["preferred"])
+        for ranking in RANKINGS:
+            yield attempt(ranking, usual, states, **models)
+    for count in (c for c in arguments.counts if c != usual):
+        for ranking in RANKINGS:
+            yield attempt(ranking, count, max(labels), **most)
     record.finish()
 
 
@@ -109,15 +131,16 @@ def measure(arguments: argparse.Namespace) -> None:
     until = time.monotonic() + 60 * arguments.minutes
     path = arguments.out / "cells.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {tuple(line[k] for k in ("task", "seed", "what", "count", "states")) for line in lines(path)}
+    known = {tuple(line[k] for k in KEYS) for line in lines(path)}
     for seed in arguments.seeds:
         for task in arguments.tasks:
-            for what, count, states, summary in cells(task, seed, arguments):
+            for what, count, states, where in cells(task, seed, arguments):
                 key = (task, seed, what, count, states)
                 if key not in known:
-                    names = ("task", "seed", "what", "count", "states")
-                    line = dict(zip(names, key, strict=True)) | {"overrides": arguments.overrides}
-                    line |= {k: summary[k] for k in ("n", "successes", "mean_return")}
+                    found = Evaluation.load(where)
+                    line: dict[str, Any] = dict(zip(KEYS, key, strict=True))
+                    line |= {"overrides": arguments.overrides, "returns": found.returns.tolist()}
+                    line |= {"seeds": found.seeds.tolist(), "successes": int(found.successes.sum())}
                     with path.open("a") as file:
                         file.write(json.dumps(line) + "\n")
                 if time.monotonic() > until:
@@ -129,33 +152,133 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+Found = dict[tuple[str, int, int], dict[int, dict[str, Any]]]  # (what, K, labelled states) -> seed -> cell
+
+
+def by_task(arguments: argparse.Namespace) -> dict[str, Found]:
+    """The cells so far, in the order in which they were measured."""
+    tasks: dict[str, Found] = {task: {} for task in arguments.tasks}
+    for line in lines(arguments.out / "cells.jsonl"):
+        key = (line["what"], line["count"], line["states"])
+        tasks.setdefault(line["task"], {}).setdefault(key, {})[line["seed"]] = line
+    return {task: found for task, found in tasks.items() if found}
+
+
+def gains(found: Found, key: tuple[str, int, int], base: tuple[str, int, int]) -> dict[int, np.ndarray]:
+    """By seed, how much more each initial state earned than under ``base``."""
+    mine, other = found.get(key, {}), found.get(base, {})
+    return {s: np.subtract(mine[s]["returns"], other[s]["returns"]) for s in sorted(mine) if s in other}
+
+
 def page(arguments: argparse.Namespace) -> str:
-    """The results as Markdown: mean return over seeds with a t interval, and paired differences."""
-    found = lines(arguments.out / "cells.jsonl")
-    text = ["| task | what | K | labelled states | seeds | return | success | gain over supervised |"]
-    text += ["|---|---|--:|--:|--:|---|--:|---|"]
-    groups: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
-    for line in found:
-        key = (line["task"], line["what"], line["count"], line["states"])
-        groups.setdefault(key, {})[line["seed"]] = line
-    for (task, what, count, states), by_seed in groups.items():
-        base = groups.get((task, "supervised", 1, 0), {})
-        returns = [line["mean_return"] for line in by_seed.values()]
-        gains = [by_seed[s]["mean_return"] - base[s]["mean_return"] for s in by_seed if s in base]
-        rate = sum(x["successes"] for x in by_seed.values()) / sum(x["n"] for x in by_seed.values())
-        text.append(
-            f"| {task} | {what} | {count} | {states} | {len(by_seed)} | {interval(returns)} | {rate:.0%} | "
-            f"{interval(gains)} |"
-        )
-    return "\n".join(text) + "\n"
+    """The results as Markdown."""
+    text = []
+    for task, found in by_task(arguments).items():
+        text += [f"### {task}", ""]
+        text += ["| what | K | ranked states | return | success | gain over supervised | by seed |"]
+        text += ["|---|--:|--:|--:|--:|---|---|"]
+        for (what, count, states), cells_of in found.items():
+            differences = gains(found, (what, count, states), ("supervised", 1, 0))
+            cell = [cells_of[seed] for seed in sorted(cells_of)]
+            rate = sum(x["successes"] for x in cell) / sum(len(x["returns"]) for x in cell)
+            text.append(
+                f"| {what} | {count} | {states} | {np.mean([x['returns'] for x in cell]):.2f} | {rate:.0%} | "
+                f"{interval(differences)} | {', '.join(f'{d.mean():.2f}' for d in differences.values())} |"
+            )
+        text += ["", *duels(found, arguments), ""]
+    return "\n".join(text)
 
 
-def interval(values: list[float]) -> str:
-    """Mean with the half-width of its t interval, or the mean alone of one value."""
-    if len(values) < 2:
-        return f"{values[0]:.3g}" if values else ""
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):.3g} ± {half:.2g}"
+def duels(found: Found, arguments: argparse.Namespace) -> list[str]:
+    """Each ranking with the usual K and all labels against every policy that samples once."""
+    singles = [key for key in found if key[1] == 1 and key[2] in (0, max(arguments.labels))]
+    text = ["| gain of | " + " | ".join(f"over {what}" for what, _, _ in singles) + " |"]
+    text += ["|---|" + "---|" * len(singles)]
+    for ranking in RANKINGS:
+        key = (ranking, arguments.usual, max(arguments.labels))
+        text.append(f"| {ranking} | " + " | ".join(interval(gains(found, key, s)) for s in singles) + " |")
+    return text
+
+
+def half_width(values: np.ndarray) -> float:
+    """Of the 95 % t interval of a mean."""
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+
+
+def interval(differences: dict[int, np.ndarray]) -> str:
+    """Mean with the half-width of the t interval over all pairs of episodes; empty where there are none."""
+    if not differences:
+        return ""
+    values = np.concatenate(list(differences.values()))
+    return f"{values.mean():+.2f} ± {half_width(values):.2f}"
+
+
+def picture(arguments: argparse.Namespace, path: Path) -> None:
+    """Draw gains against K and against the labels, and what two policies make of the same initial states."""
+    from matplotlib.figure import Figure
+
+    tasks = by_task(arguments)
+    figure = Figure(figsize=(11, 3.2 * len(tasks)), layout="constrained")
+    grid = figure.subplots(len(tasks), 3, width_ratios=(2, 2, 3), squeeze=False)
+    for (task, found), (against_k, against_n, films) in zip(tasks.items(), grid, strict=True):
+        most, usual = max(arguments.labels), arguments.usual
+        for ranking in RANKINGS:
+            _curve(against_k, found, [(ranking, k, most) for k in arguments.counts], 1, ranking)
+            _curve(against_n, found, [(ranking, usual, n) for n in arguments.labels], 2, ranking)
+        single = [("DPO sampling", 1, n) for n in arguments.labels]
+        _curve(against_n, found, single, 2, "DPO sampling")
+        for axes, label in ((against_k, "candidates K"), (against_n, "ranked states")):
+            axes.set_xscale("log", base=2)
+            axes.set_xlabel(label)
+            axes.axhline(0, color="0.6", linewidth=0.8)
+        for times, what in MORE.items():
+            more = gains(found, (what, 1, 0), ("supervised", 1, 0))
+            if more:
+                level = float(np.concatenate(list(more.values())).mean())
+                against_k.axhline(level, color="0.6", linestyle=":")
+                against_k.text(arguments.counts[0], level, f" data x {times}", fontsize=7, va="bottom")
+        against_k.set_ylabel(f"{task}: gain over supervised")
+        against_k.legend(fontsize=7)
+        against_n.legend(fontsize=7)
+        films.imshow(_films(task, arguments))
+        films.set_title("start | supervised | implicit ranking", fontsize=8)
+        films.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+
+
+def _curve(axes: Any, found: Found, keys: list[tuple[str, int, int]], place: int, label: str) -> None:
+    """Mean gains with their intervals along one entry of the keys."""
+    values = {k[place]: gains(found, k, ("supervised", 1, 0)) for k in keys}
+    pooled = {x: np.concatenate(list(v.values())) for x, v in values.items() if v}
+    means, halves = [v.mean() for v in pooled.values()], [half_width(v) for v in pooled.values()]
+    axes.errorbar(list(pooled), means, halves, marker="o", markersize=3, capsize=2, label=label)
+
+
+def _films(task: str, arguments: argparse.Namespace, states: int = 4) -> np.ndarray:
+    """Start, and end under the supervised policy and under implicit ranking, of some initial states."""
+    parts, record, lab = opened(task, arguments.seeds[0], arguments)
+    _ = lab.fabric  # Triton before Mesa
+    supervised = load_policy(record.directory / "reference")
+    preferred: Any = load_policy(record.directory / f"policy-N{max(arguments.labels)}")
+    ranked = RankedPolicy(supervised, ImplicitReward(preferred), count=arguments.usual)
+    view = {"camera": "top", "width": 120, "height": 120}
+    env = make_environment(parts.target.id, {**parts.target.options, **view}, render_mode="rgb_array")
+    rows = []
+    for seed in evaluation_seeds(states, lab.seed * parts.evaluation.episodes):
+        row = []
+        for policy in (supervised, ranked):
+            observation, _ = env.reset(seed=seed)
+            row = row or [env.render()]
+            generator, over = torch.Generator().manual_seed(seed), False
+            while not over:
+                seen = torch.as_tensor(observation, dtype=torch.float32)[None]
+                action = policy.act(seen, generator=generator)[0, 0].numpy()
+                observation, _, _, over, _ = env.step(action)
+            row.append(env.render())
+        rows.append(np.concatenate(row, 0))
+    env.close()
+    return np.concatenate(rows, 1)
 
 
 def latency(repeats: int = 200) -> str:
@@ -195,15 +318,19 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=["rope", "pile"])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--counts", nargs="*", type=int, default=list(COUNTS))
-    parser.add_argument("--labels", nargs="*", type=int, default=[25, 50, 100])
+    parser.add_argument("--labels", nargs="*", type=int, default=[20, 40, 80])
+    parser.add_argument("--usual", type=int, default=8, help="K of the experiment, selection.count")
     parser.add_argument("--minutes", type=float, default=600.0)
     parser.add_argument("--out", type=Path, default=Path("outputs/bench/deformpam"))
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--picture", type=Path)
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("overrides", nargs="*", help="of the experiment, after --")
     arguments = parser.parse_args()
     if arguments.latency:
         print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}\n\n{latency()}")
+    elif arguments.picture:
+        picture(arguments, arguments.picture)
     elif arguments.page:
         write_text(arguments.page, page(arguments))
     else:

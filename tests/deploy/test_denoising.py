@@ -147,28 +147,37 @@ def test_with_too_little_time_fewer_draws_are_used():
 # --- against torch ------------------------------------------------------------------------------------------
 
 SPEC = {"task": "toy", "control_hz": 10.0}
-ENCODERS = {"state": {"kind": "state"}, "points": {"kind": "points", "count": 4, "channels": 3}}
+ENCODERS = {
+    "state": {"kind": "state"},
+    "points": {"kind": "points", "count": 4, "channels": 3},
+    "image": {"kind": "image", "height": 9, "width": 8, "channels": 3, "filters": 4},
+}
+SEEN = {"state": 14, "points": 14, "image": 9 * 8 * 3 + 2}
 
 
-def made(family, **options):
+def made(family, size=14, **options):
     from robopref.policies.diffusion import DiffusionPolicy
     from robopref.policies.flow import FlowPolicy
 
-    policy = {"diffusion": DiffusionPolicy, "flow": FlowPolicy}[family](14, 3, horizon=8, **options)
-    policy.fit_normaliser(torch.randn(64, 14, generator=torch.Generator().manual_seed(0)) * 2 + 1)
+    policy = {"diffusion": DiffusionPolicy, "flow": FlowPolicy}[family](size, 3, horizon=8, **options)
+    policy.fit_normaliser(torch.randn(64, size, generator=torch.Generator().manual_seed(0)) * 2 + 1)
     return policy
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["mlp", "transformer", "unet1d"])
-@pytest.mark.parametrize(("family", "encoder"), [("diffusion", "state"), ("flow", "points")])
+@pytest.mark.parametrize(
+    ("family", "encoder"), [("diffusion", "state"), ("flow", "points"), ("diffusion", "image")]
+)
 def test_candidates_are_those_of_torch_and_diffusers(tmp_path, family, encoder, backbone):
-    save_policy(tmp_path / "p", made(family, encoder=ENCODERS[encoder], backbone={"kind": backbone}))
+    save_policy(
+        tmp_path / "p", made(family, SEEN[encoder], encoder=ENCODERS[encoder], backbone={"kind": backbone})
+    )
     exported = exporting.export(tmp_path / "p", tmp_path / "b", spec=SPEC)
     assert set(exported.parity) == {"encoder", "denoiser"}
     bundle = load(tmp_path / "b")
     actor: Any = load_policy(tmp_path / "p").actor
-    seen = torch.randn(1, 14, generator=torch.Generator().manual_seed(1))
+    seen = torch.randn(1, SEEN[encoder], generator=torch.Generator().manual_seed(1))
     noise = bundle.sampler.noise(np.random.default_rng(0), 6)
     with torch.no_grad():
         condition = actor._condition(seen).repeat_interleave(6, 0)
@@ -199,8 +208,8 @@ def test_a_policy_of_preferences_ranks_by_its_own_reference(tmp_path):
     seen, chunks = np.ones(14, np.float32), np.random.default_rng(0).uniform(-1, 1, (5, 8, 3))
     chunks = chunks.astype(np.float32)
     found = bundle.scorer.score(seen, chunks, np.random.default_rng(3), lambda: None)
-    rng, draws = np.random.default_rng(3), 16  # the same draws, by hand, in the lowest tenth of the noise
-    levels = 0.1 * (np.arange(draws) + rng.random(draws)) / draws
+    rng, draws = np.random.default_rng(3), 16  # the same draws, by hand
+    levels = (np.arange(draws) + rng.random(draws)) / draws
     noise = rng.standard_normal((draws, 1, 8, 3), np.float32)
     draw = Draw(
         torch.from_numpy(np.repeat(levels[:, None], 5, 1)).float(), torch.from_numpy(np.repeat(noise, 5, 1))

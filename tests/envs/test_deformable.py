@@ -169,6 +169,16 @@ def test_the_simulated_cloud_agrees_with_a_drawn_depth_image(name):
 
 
 @can_draw
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_observed_image_is_the_frame_from_above(name):
+    env = environment(name, observation="image", pixels=32, render_mode="rgb_array", width=32, height=32)
+    seen, _ = env.reset(seed=0)
+    assert env.observation_space.contains(seen)
+    assert np.array_equal(seen.reshape(32, 32, 3), env.render())
+    env.close()
+
+
+@can_draw
 def test_the_top_view_has_x_to_the_right_and_y_upwards():
     env = RopeShapeEnv(render_mode="rgb_array", width=80, height=80)
     env.reset(seed=0)
@@ -186,7 +196,7 @@ def test_the_top_view_has_x_to_the_right_and_y_upwards():
         (lambda: RopeShapeEnv(target="cirle"), "Did you mean 'circle'"),
         (lambda: RopeShapeEnv(points=0), "points must be a whole number from 1 on"),
         (lambda: PileGatherEnv(grains=1000), "grains must be at most 300, got 1000"),
-        (lambda: PileGatherEnv(observation="image"), "No observation is called 'image'"),
+        (lambda: PileGatherEnv(observation="sound"), "No observation is called 'sound'"),
         (lambda: Sensor("deep"), "Did you mean 'depth'"),
         (
             lambda: environment("pile").behaviour("expert", np.random.default_rng(0), tries=0),

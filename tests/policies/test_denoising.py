@@ -173,6 +173,30 @@ def test_a_point_cloud_may_come_in_any_order_and_with_a_state_behind_it(family):
     assert not torch.allclose(policy.act(observations), policy.act(turned), atol=1e-5)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_policy_that_sees_a_picture_tells_where_a_spot_lies(family):
+    encoder = {"kind": "image", "height": 16, "width": 16, "features": 8, "filters": 4}
+    policy = family(16 * 16 * 3 + 1, 2, horizon=1, encoder=encoder, backbone=TINY, sample_steps=2)
+    pictures, places = torch.zeros(8, 16, 16, 3), torch.arange(8)
+    pictures[places, 2 * places, 3] = 255  # a white spot in another row of each
+    observations = torch.cat([pictures.flatten(1), torch.zeros(8, 1)], 1)
+    policy.fit_normaliser(observations)
+    wanted = torch.stack([places / 4 - 0.9, -places / 4 + 0.9], 1)[:, None]
+    batch = {"observations": observations, "actions": wanted, "mask": torch.ones(8, 1, dtype=torch.bool)}
+    optimiser = torch.optim.Adam(policy.parameter_groups(), lr=1e-2)
+    batch = {key: value.repeat_interleave(8, 0) for key, value in batch.items()}
+    for step in range(300):
+        loss, _ = policy.loss(batch, seeded(step))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        policy.after_step()
+    acted = policy.act(observations)
+    assert (acted - wanted).abs().mean() < 0.2  # 0.5 for one who does not look
+    observations[:, -1] += 1  # the state behind the picture is read too
+    assert not torch.allclose(policy.act(observations), acted, atol=1e-5)
+
+
 @pytest.mark.parametrize("family", [DiffusionActor, FlowActor])
 def test_shared_draws_narrow_the_margin_more_than_tenfold(family):
     # The reference, and a policy a little away from it, as after some steps of preference learning.
@@ -288,6 +312,7 @@ def test_a_chunk_past_the_end_of_its_episode_is_masked_and_repeats_the_last_acti
         ({"backbone": {"kind": "unet"}}, "Did you mean 'unet1d'"),
         ({"backbone": {"kind": "mlp", "width": 3}}, "cannot be built"),
         ({"encoder": {"kind": "points", "count": 9, "channels": 3}}, "does not hold 9 points of 3"),
+        ({"encoder": {"kind": "image", "height": 8, "width": 9}}, "does not hold a picture of 8 x 9"),
         ({"average": 1.0}, "average must lie in"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"noise_steps": 5, "sample_steps": 10}, "sample_steps must be at most noise_steps"),

@@ -133,7 +133,7 @@ def test_the_implicit_reward_is_beta_times_half_the_drop_in_error_under_draws_sh
     candidates = torch.rand(1, 2, 2, 2, generator=seeded()).expand(1, 2, 2, 2).clone()
     candidates[:, 1] = candidates[:, 0]
     mean, error = ImplicitReward(policy, draws=8).score(torch.zeros(1, 3), candidates, generator=seeded(3))
-    draw = policy.actor.draw(1, generator=seeded(3), draws=8, window=(0.0, 0.1))
+    draw = policy.actor.draw(1, generator=seeded(3), draws=8, window=(0.0, 1.0))
     with torch.no_grad():
         drop = policy.reference.errors(torch.zeros(1, 3), candidates[:, 0], draw) - policy.actor.errors(
             torch.zeros(1, 3), candidates[:, 0], draw

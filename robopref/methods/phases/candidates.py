@@ -4,21 +4,19 @@ Letters used in shapes: K candidates of a state, H actions in a chunk, A entries
 observation.
 """
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
-import torch
-from jaxtyping import Float
 
 from robopref.data.candidates import Candidates
 from robopref.errors import ConfigError
 from robopref.files import write_json
 from robopref.methods.components import Component, EvaluationPlan, Fit, Scene
-from robopref.methods.phases.lab import Lab, file_content, stream
+from robopref.methods.phases.lab import Lab, file_content
+from robopref.methods.phases.tryouts import states_met
 from robopref.policies.candidates import CandidateLists, CandidatePairs
-from robopref.policies.chunks import ChunkPolicy
 from robopref.policies.preference import PreferencePolicy
 from robopref.policies.saved import load_policy, save_policy
 from robopref.rewards.candidates import (
@@ -32,6 +30,7 @@ from robopref.rewards.saved import load_reward, save_reward
 from robopref.training.evaluation import evaluate as try_policy
 from robopref.training.evaluation import evaluation_seeds
 from robopref.training.rollout import make_environment
+from robopref.training.symmetry import Symmetry, in_all_views, in_settings
 
 RANKINGS = ("sample", "random", "implicit", "explicit", "product")
 
@@ -70,57 +69,22 @@ def label_candidates(
     def work() -> dict[str, Any]:
         env = make_environment(scene.id, scene.options)
         try:
-            rows = _tried_out(env, load_policy(policy), states, count, execute, lab.seed)
+            met = list(islice(states_met(env, load_policy(policy), count, execute, lab.seed), states))
         finally:
             env.close()
-        about = {"task": scene.task, "env_id": scene.id, "source": "teacher", **settings}
-        seen, chunks, grades, seeds, steps = (np.stack(column) for column in zip(*rows, strict=True))
-        found = Candidates(seen, chunks, grades, seeds, steps, about)
+        found = Candidates(
+            np.stack([state.observation for state in met]),
+            np.stack([state.chunks for state in met]),
+            np.array([[sum(tried.rewards) for tried in state.tried] for state in met]),
+            np.array([state.seed for state in met]),
+            np.array([state.step for state in met]),
+            {"task": scene.task, "env_id": scene.id, "source": "teacher", **settings},
+        )
         found.save(path)
         return {"states": states, "pairs": len(found.pairs()), "content": found.content()}
 
     lab.run.phase("label-candidates", settings, work)
     return path
-
-
-def _tried_out(
-    env: gymnasium.Env, policy: ChunkPolicy, states: int, count: int, execute: int | None, seed: int
-) -> list[tuple[np.ndarray, ...]]:
-    """Observation, chunks, grades, episode seed and step of so many states, in the order they came by."""
-    simulator: Any = env.unwrapped
-    if not (hasattr(simulator, "snapshot") and hasattr(simulator, "restore")):
-        raise ConfigError(f"{env.spec and env.spec.id} offers no snapshot() and restore() to try things out")
-    generator = torch.Generator().manual_seed(seed)
-    rng = stream(seed, "candidates")
-    rows: list[tuple[np.ndarray, ...]] = []
-    while len(rows) < states:
-        episode = int(rng.integers(2**30))  # below those of evaluations
-        observation, _ = env.reset(seed=episode)
-        step, over = 0, False
-        while not over and len(rows) < states:
-            seen = torch.as_tensor(observation, dtype=torch.float32)[None]
-            chunks = policy.sample(seen, count, generator=generator)[0].numpy()
-            snapshot = simulator.snapshot()
-            grades = []
-            for chunk in chunks:
-                simulator.restore(snapshot)
-                grades.append(_carried_out(simulator, chunk[:execute])[1])
-            rows.append((seen[0].numpy(), chunks, np.array(grades), np.array(episode), np.array(step)))
-            simulator.restore(snapshot)
-            observation, _, over = _carried_out(simulator, chunks[0][:execute])
-            step += len(chunks[0][:execute])
-    return rows
-
-
-def _carried_out(simulator: Any, actions: Float[np.ndarray, "H A"]) -> tuple[np.ndarray, float, bool]:
-    """Last observation, sum of rewards, and whether the episode is over (then the rest is left out)."""
-    observation, total = np.empty(0), 0.0
-    for action in actions:
-        observation, reward, terminated, truncated, _ = simulator.step(action)
-        total += float(reward)
-        if terminated or truncated:
-            return observation, total, True
-    return observation, total, False
 
 
 def prefer(
@@ -133,6 +97,7 @@ def prefer(
     *,
     states: int | None = None,
     most: int | None = 16,
+    symmetry: Symmetry | None = None,
 ) -> Path:
     """Learn a policy from ranked candidates, starting from its reference; returns its folder.
 
@@ -148,6 +113,7 @@ def prefer(
         plan: How long to train; a batch holds pairs, or lists.
         states: Learn from the first so many; None takes all.
         most: Largest number of pairs of one state (DeformPAM's code takes 16).
+        symmetry: Of the task; every pair or list is learned from in all its views.
     """
     folder = lab.run.directory / name
     data = _first(candidates, states)
@@ -158,6 +124,7 @@ def prefer(
         "most": most,
         "fit": plan.identity,
         "seed": lab.seed,
+        **in_settings(symmetry),
     }
 
     def work() -> dict[str, Any]:
@@ -169,7 +136,12 @@ def prefer(
         lists = learner.preference.objective.labels == "lists"
         batches = CandidateLists(data, device=lab.fabric.device) if lists else pairs
         metrics: dict[str, Any] = lab.fit(
-            learner, batches, plan, phase=f"train-{name}", folder=folder, settings=settings
+            learner,
+            in_all_views(batches, symmetry),
+            plan,
+            phase=f"train-{name}",
+            folder=folder,
+            settings=settings,
         )
         measured = learner.diagnose(pairs.batches(256))
         metrics |= measured | {"gate": learner.verdict(measured)}
@@ -196,6 +168,7 @@ def train_candidate_reward(
     *,
     states: int | None = None,
     most: int | None = 16,
+    symmetry: Symmetry | None = None,
 ) -> Path:
     """Learn an ensemble over (observation, candidate) from rankings; arguments as of :func:`prefer`."""
     folder = lab.run.directory / name
@@ -206,13 +179,15 @@ def train_candidate_reward(
         "most": most,
         "fit": plan.identity,
         "seed": lab.seed,
+        **in_settings(symmetry),
     }
 
     def work() -> dict[str, Any]:
         learner = _build(lab, reward, data)
         pairs = CandidatePairs(data, most=most, joined=True, device=lab.fabric.device)
         learner.fit_normaliser(pairs.observations().cpu())
-        metrics = lab.fit(learner, pairs, plan, phase=f"train-{name}", folder=folder, settings=settings)
+        sampler = in_all_views(pairs, symmetry)
+        metrics = lab.fit(learner, sampler, plan, phase=f"train-{name}", folder=folder, settings=settings)
         save_reward(folder, learner)
         return metrics
 

@@ -28,10 +28,17 @@ from robopref.objectives.scores import in_one_row, over_steps, row_groups
 from robopref.policies.preference import PreferencePolicy
 from robopref.policies.saved import load_policy, save_policy
 from robopref.rewards.dataset import PreferencePairs, preference_tensors
+from robopref.training.symmetry import Symmetry, in_all_views, in_settings
 
 
 def clone_reference(
-    lab: Lab, policy: Component, store: TrajectoryStore, fit_settings: Fit, *, name: str = "reference"
+    lab: Lab,
+    policy: Component,
+    store: TrajectoryStore,
+    fit_settings: Fit,
+    *,
+    name: str = "reference",
+    symmetry: Symmetry | None = None,
 ) -> Path:
     """Clone all episodes into the policy that preferences start from; returns its folder.
 
@@ -41,6 +48,7 @@ def clone_reference(
         store: The episodes.
         fit_settings: How long to train.
         name: Its folder in the run directory.
+        symmetry: Of the task; every transition is learned from in all its views.
     """
     folder = lab.run.directory / name
     learner = build(lab, policy, store).cloner()
@@ -49,12 +57,18 @@ def clone_reference(
         "data": store.fingerprint(),
         "fit": fit_settings.identity,
         "seed": lab.seed,
+        **in_settings(symmetry),
     }
 
     def work() -> dict[str, Any]:
         transitions = learner.prepare_data(store, None, device=lab.fabric.device)
         metrics = lab.fit(
-            learner, transitions, fit_settings, phase=f"train-{name}", folder=folder, settings=settings
+            learner,
+            in_all_views(transitions, symmetry),
+            fit_settings,
+            phase=f"train-{name}",
+            folder=folder,
+            settings=settings,
         )
         save_policy(folder, learner)
         return metrics
