@@ -18,6 +18,8 @@ USAGE = """usage: robopref data convert from=<data> to=<new place> [format=lerob
                              [lossy=true] [labels=false] [observation=<name>,<name>]
        robopref data show <data> [out=<picture>.png]
        robopref data frames <store> [every=5] [width=84] [height=84] [workers=2] [<option of the view>=...]
+       robopref data candidates from=<filmed candidates|decisions.jsonl> to=<file>.parquet
+                                [annotator=<name>] [rankings=<file>.jsonl]
        robopref data labels from=<published labels> to=<store> [length=<actions>] [annotator=<name>]
 
 convert goes between a trajectory store and robomimic HDF5 (a file .hdf5), Minari or LeRobotDataset v3
@@ -25,18 +27,23 @@ convert goes between a trajectory store and robomimic HDF5 (a file .hdf5), Minar
 show prints the episodes, returns, behaviours and labels, and draws them if out= is given.
 frames films the episodes, a frame every so many steps, into a memory map beside the store: by replaying them
 in their simulator, or from their own videos. It goes on where it was stopped.
+candidates gathers what people said of candidate actions, for selection.labels_from=<file>.parquet: their
+rankings of filmed candidates (robopref label query=candidates), or, with rankings=, of the decisions that a
+robot logged (robopref serve audit=), one a line: {"decision": 12, "best_first": [3, [0, 1], 2]}, where 12 is
+the line of the log.
 labels adds labels of Preference Transformer (.npz, .json) or Uni-RLHF (.csv) to the store's own."""
 
 OPTIONS = {
     "convert": ("from", "to", "format", "lossy", "labels", "observation"),
     "show": ("out",),
     "labels": ("from", "to", "length", "annotator"),
+    "candidates": ("from", "to", "annotator", "rankings"),
     "frames": None,  # whatever the environment draws by
 }
 
 
 def data(arguments: list[str]) -> int:
-    """Run ``convert``, ``show``, ``frames`` or ``labels``."""
+    """Run ``convert``, ``show``, ``frames``, ``candidates`` or ``labels``."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -44,7 +51,14 @@ def data(arguments: list[str]) -> int:
     if what not in OPTIONS:
         raise ConfigError(unknown_name("command of data", what, OPTIONS))
     options, plain = _parse(what, rest)
-    {"convert": _convert, "show": _show, "frames": _frames, "labels": _labels}[what](options, plain)
+    verbs = {
+        "convert": _convert,
+        "show": _show,
+        "frames": _frames,
+        "candidates": _candidates,
+        "labels": _labels,
+    }
+    verbs[what](options, plain)
     return 0
 
 
@@ -89,6 +103,34 @@ def _convert(options: dict[str, str], plain: list[str]) -> None:
         f"{source} ({done.source_format}) -> {target} ({done.target_format}): {done.episodes} episodes, "
         f"{done.steps} steps, {done.labels} labels."
     )
+
+
+def _candidates(options: dict[str, str], plain: list[str]) -> None:
+    from robopref.data.candidate_rankings import candidates_of, candidates_of_decisions, read_orders
+    from robopref.data.label_store import LabelStore
+
+    if plain or not {"from", "to"} <= options.keys():
+        raise ConfigError("data candidates needs from=<filmed candidates or decisions.jsonl> and to=<file>.")
+    source, target = Path(options["from"]), Path(options["to"])
+    if target.suffix != ".parquet" or target.exists():
+        raise ConfigError(f"to= must be a new file that ends in .parquet, got {target}")
+    if source.is_dir():
+        if "rankings" in options:
+            raise ConfigError(
+                "rankings= speaks of a robot's decisions; filmed candidates have their own labels."
+            )
+        with TrajectoryStore.open(source) as store, LabelStore.beside(store) as labels:
+            labels.check_data(store)
+            lists = labels.rankings(source="human", annotator=options.get("annotator"))
+            found = candidates_of(store, lists)
+    else:
+        from robopref.deploy.audit import read_audit
+
+        if "rankings" not in options or "annotator" in options:
+            raise ConfigError("Decisions need rankings=<file>.jsonl, which says what people think of them.")
+        found = candidates_of_decisions(read_audit(source), read_orders(Path(options["rankings"])))
+    found.save(target)
+    say(f"{len(found)} ranked states, {len(found.pairs())} pairs with an order, in {target}.")
 
 
 def _labels(options: dict[str, str], plain: list[str]) -> None:

@@ -38,6 +38,7 @@ def label(config: DictConfig) -> None:
             f"The labelling page needs {error.name}, which is not installed: pip install 'robopref[label]'"
         ) from error
     from robopref.data.label_tokens import AnnotatorTokens
+    from robopref.labeling.candidates import candidate_lists
     from robopref.labeling.clips import Library, steps_per_frame
     from robopref.labeling.desk import Desk, annotator_name
     from robopref.labeling.items import make_items
@@ -62,6 +63,10 @@ def label(config: DictConfig) -> None:
             gold=config.gold,
             online=config.online,
             **common,
+        )
+    elif feedback == "ranking" and config.query == "candidates":
+        plan = candidate_lists(
+            store, items=config.pairs, clips=config.k, seed=config.seed, shared=config.shared
         )
     else:
         plan = make_items(store, feedback, items=config.pairs, clips=config.k, **common)

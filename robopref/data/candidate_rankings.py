@@ -1,13 +1,16 @@
-"""Rankings by people become ranked candidates.
+"""Rankings by people become ranked candidates: of filmed clips, and of decisions that a robot made.
 
 A label store ranks clips of segments that happened. Where the clips of a list begin in one and the same
 state, they are candidates of that state: all of them were tried out from it, each in an episode of its own.
 
-Letters used in shapes: S lists, K clips of a list, H actions of a clip.
+Letters used in shapes: S lists or decisions, K clips or candidates of each, H actions of a clip.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -96,3 +99,78 @@ def candidates_of(store: TrajectoryStore, lists: Sequence[RankedList]) -> Candid
             "annotators": sorted({one.annotator for one, _ in graded}),
         },
     )
+
+
+def candidates_of_decisions(
+    decisions: Sequence[Mapping[str, Any]], ranked: Mapping[int, Sequence[int | Sequence[int]]]
+) -> Candidates:
+    """Turn decisions that somebody ranked into candidates; the others are left out.
+
+    Args:
+        decisions: Lines of an audit log, as :func:`robopref.deploy.audit.read_audit` returns them.
+        ranked: By the number of the line, 1 the first: the numbers of its candidates, 0 the first, best
+            first; those in a list of their own cannot be told apart, and those left out were not judged.
+
+    Raises:
+        DataError: Nothing was ranked, a number names no line or no candidate, or decisions differ in size.
+    """
+    rows = []
+    for number, order in sorted(ranked.items()):
+        if not 1 <= number <= len(decisions):
+            raise DataError(f"There is no decision {number}: the log has {len(decisions)} lines")
+        decision = decisions[number - 1]
+        chunks = np.array(decision["candidates"], np.float32)
+        if chunks.ndim != 3:
+            raise DataError(f"Decision {number} was made without candidates, so it cannot be ranked")
+        rows.append((decision["observation"], chunks, _grades_in_order(order, len(chunks), number)))
+    if not rows:
+        raise DataError("No decision was ranked, so there is nothing to learn from")
+    shapes = {(len(seen), chunks.shape) for seen, chunks, _ in rows}
+    if len(shapes) > 1:
+        raise DataError(
+            f"Decisions of several sizes (observation, candidates) cannot be learned from together: {shapes}"
+        )
+    seen, chunks, grades = (np.array(column) for column in zip(*rows, strict=True))
+    unknown = np.full(len(rows), -1)
+    about = {"source": "human", "bundles": sorted({str(d.get("bundle")) for d in decisions})}
+    return Candidates(seen.astype(np.float32), chunks, grades, unknown, unknown, about)
+
+
+def _grades_in_order(order: Sequence[int | Sequence[int]], count: int, number: int) -> np.ndarray:
+    groups = [[entry] if isinstance(entry, int) else list(entry) for entry in order]
+    named = [candidate for group in groups for candidate in group]
+    wrong = [c for c in named if isinstance(c, bool) or not isinstance(c, int) or not 0 <= c < count]
+    if wrong or len(set(named)) < len(named):
+        raise DataError(
+            f"Decision {number} has candidates 0 to {count - 1}, each to be named once at most, got {order}"
+        )
+    grades = np.full(count, np.nan)
+    for place, group in enumerate(groups):
+        grades[group] = len(groups) - place
+    return grades
+
+
+def read_orders(path: Path) -> dict[int, list[int | list[int]]]:
+    """Read who is best from JSON lines: ``{"decision": 12, "best_first": [3, [0, 1], 2]}``.
+
+    Raises:
+        DataError: The file cannot be read, or a line says something else.
+    """
+    found: dict[int, list[int | list[int]]] = {}
+    try:
+        lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            decision, order = int(record["decision"]), record["best_first"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}, line {number} must read like {EXAMPLE} ({error!r})") from error
+        if not isinstance(order, list) or decision in found:
+            raise DataError(f"{path}, line {number}: give each decision once, as in {EXAMPLE}")
+        found[decision] = order
+    return found
+
+
+EXAMPLE = '{"decision": 12, "best_first": [3, [0, 1], 2]}'

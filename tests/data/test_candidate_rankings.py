@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from robopref.data.candidate_rankings import candidates_of, grades_of
+from robopref.data.candidate_rankings import candidates_of, candidates_of_decisions, grades_of, read_orders
 from robopref.data.ranking import RankedList, Ranking
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
@@ -90,3 +90,37 @@ def test_lists_that_are_no_candidates_are_refused(store):
         candidates_of(store, [RankedList("x", "a", "human", ((0, 0, 1), (1, 1, 1)), ranked((1, 0)))])
     with pytest.raises(DataError, match=r"\(2, 1\), \(4, 1\)"):
         candidates_of(store, [ranked_list(ranked(QUALITY)), ranked_list(ranked((1, 0)))])
+
+
+def decision(candidates):
+    return {"observation": [0.5, 1.0], "candidates": candidates, "bundle": "b1"}
+
+
+def test_decisions_that_somebody_ranked_become_candidates(tmp_path):
+    log = [decision([[[k / 8]] for k in range(4)]) for _ in range(3)]
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"decision": 2, "best_first": [3, [0, 1]]}\n')
+    found = candidates_of_decisions(log, read_orders(path))
+    assert found.observations.tolist() == [[0.5, 1.0]]
+    assert found.chunks[0, :, 0, 0].tolist() == [0, 0.125, 0.25, 0.375]
+    assert found.grades[0, :2].tolist() == [1, 1]
+    assert found.grades[0, 3] == 2
+    assert np.isnan(found.grades[0, 2])
+    assert {tuple(pair) for pair in found.pairs()} == {(0, 3, 0), (0, 3, 1)}
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"decision": 4, "best_first": [0, 1]}', "no decision 4: the log has 1 lines"),
+        ('{"decision": 1, "best_first": [0, 4]}', "candidates 0 to 3"),
+        ('{"decision": 1, "best_first": [0, 0]}', "named once"),
+        ('{"decision": 1}', "line 1 must read like"),
+        ('{"decision": 1, "best_first": 3}', "give each decision once"),
+        ("", "No decision was ranked"),
+    ],
+)
+def test_rankings_that_do_not_fit_the_log_are_refused(tmp_path, line, sentence):
+    (tmp_path / "r.jsonl").write_text(line)
+    with pytest.raises(DataError, match=sentence):
+        candidates_of_decisions([decision([[[0.0]]] * 4)], read_orders(tmp_path / "r.jsonl"))

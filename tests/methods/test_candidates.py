@@ -8,7 +8,11 @@ import pytest
 from gymnasium.spaces import Box
 
 from robopref.data.candidates import Candidates
-from robopref.errors import ConfigError
+from robopref.data.label_store import LabelStore
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, DataError
+from robopref.labeling.candidates import candidate_lists
+from robopref.labeling.desk import Desk
 from robopref.methods.components import Component, EvaluationPlan, Fit, Hardware, Scene
 from robopref.methods.phases.candidates import (
     evaluate_ranked,
@@ -17,6 +21,7 @@ from robopref.methods.phases.candidates import (
     train_candidate_reward,
 )
 from robopref.methods.phases.lab import Lab
+from robopref.methods.phases.tryouts import film_candidates, ranked_by_people
 from robopref.policies.flow import FlowPolicy
 from robopref.policies.preference import PreferencePolicy
 from robopref.policies.saved import save_policy
@@ -125,6 +130,52 @@ def test_rankings_become_a_policy_and_a_reward_whose_choice_earns_more_than_a_ra
         for ranking in ("random", "explicit", "implicit", "product")
     }
     assert min(results["explicit"], results["implicit"], results["product"]) > results["random"]
+
+
+def test_people_rank_films_of_candidates_in_the_browser_and_the_experiment_learns_from_it(lab, proposer):
+    with pytest.raises(DataError, match="query=candidates k=4"):
+        ranked_by_people(lab, film_candidates(lab, SCENE, proposer, states=5, count=4))
+    store = film_candidates(lab, SCENE, proposer, states=5, count=4)  # found again
+    assert len(store) == 20
+    with LabelStore.beside(store) as labels:
+        desk = Desk(candidate_lists(store, items=5, clips=4, shared=1.0), labels, store)
+        while (question := desk.question("ann")) is not None:
+            shown = [clip.episode for clip in question.sides]
+            left = store.returns[shown[0]] > store.returns[shown[1]]
+            desk.answer("ann", question.id, "left" if left else "right", response_time_s=9.0)
+    found = Candidates.load(ranked_by_people(lab, store))
+    taught = Candidates.load(label_candidates_elsewhere(lab, proposer))
+    rows = [[tuple(c[0].round(5)) for c in chunks] for chunks in found.chunks]
+    for state in range(
+        5
+    ):  # the same states and candidates, in another order; people see what the teacher sees
+        assert np.allclose(found.observations[state], taught.observations[state])
+        order = [rows[state].index(tuple(c[0].round(5))) for c in taught.chunks[state]]
+        assert (found.grades[state][order].argsort() == taught.grades[state].argsort()).all()
+
+
+def label_candidates_elsewhere(lab, proposer):
+    record = Run(
+        lab.run.directory / "other",
+        name="t",
+        method="m",
+        task="walk",
+        seed=0,
+        config="",
+        say=lambda text: None,
+    )
+    return label_candidates(Lab(record, lab.hardware, 0), SCENE, proposer, states=5, count=4)
+
+
+def test_lists_of_candidates_are_refused_where_there_are_none(lab, proposer, tmp_path):
+    store = film_candidates(lab, SCENE, proposer, states=2, count=3)
+    with pytest.raises(ConfigError, match=r"k must lie in 2\.\.3, got k=4"):
+        candidate_lists(store, items=1, clips=4)
+    other = TrajectoryStore.create(
+        tmp_path / "o", observation_size=1, action_size=1, keypoints=(), control_hz=1.0
+    )
+    with pytest.raises(DataError, match="holds no candidates"):
+        candidate_lists(other, items=1, clips=2)
 
 
 def test_a_simulator_that_cannot_be_set_back_is_refused(lab, proposer):

@@ -7,7 +7,7 @@ import torch
 from robopref.data.candidates import Candidates
 from robopref.errors import ConfigError
 from robopref.policies.candidates import CandidateLists, CandidatePairs
-from robopref.training.symmetry import Symmetry, SymmetricSampler, in_all_views
+from robopref.training.symmetry import SymmetricSampler, Symmetry, in_all_views
 
 
 def seeded(seed=0):
