@@ -113,7 +113,7 @@ def run(parts: DeformPAM, record: Run) -> dict[str, Any]:
     lab, scene, chosen = Lab(record, parts.hardware, parts.seed), parts.target, parts.selection
     _ = lab.fabric  # Triton before Mesa, see phases/evaluate.py: the camera may be what is observed
     demonstrations = collect(lab, scene, parts.collection, parts.data_dir)
-    views = {"symmetry": parts.symmetry}
+    views: dict[str, Any] = {"symmetry": parts.symmetry}
     supervised = clone_reference(lab, parts.policy, demonstrations, parts.clone_fit, **views)
 
     candidates = ranked(lab, scene, supervised, chosen)

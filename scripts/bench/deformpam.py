@@ -61,7 +61,7 @@ def cells(task: str, seed: int, arguments: argparse.Namespace) -> Iterator[Cell]
     parts, record, lab = opened(task, seed, arguments)
     scene, labels, usual = parts.target, arguments.labels, parts.selection.count
     demonstrations = collect(lab, scene, parts.collection, parts.data_dir)
-    views = {"symmetry": parts.symmetry}
+    views: dict[str, Any] = {"symmetry": parts.symmetry}
     supervised = clone_reference(lab, parts.policy, demonstrations, parts.clone_fit, **views)
 
     def attempt(what: str, count: int, states: int, **how: Any) -> Cell:

@@ -10,6 +10,7 @@ observation.
 import dataclasses
 import shutil
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -156,26 +157,9 @@ def film_candidates(lab: Lab, scene: Scene, policy: Path, *, states: int, count:
         shutil.rmtree(temporary, ignore_errors=True)
         env = make_environment(scene.id, scene.options)
         try:
-            simulator: Any = env.unwrapped
-            asked, layout = 0, None
-            for state in states_met(env, proposer, count, None, lab.seed):
-                if any(len(tried.actions) < proposer.horizon for tried in state.tried):
-                    continue
-                if layout is None:
-                    layout = Layout(
-                        len(state.observation),
-                        proposer.action_size,
-                        tuple(sorted(state.before.keypoints[0])),
-                        float(simulator.control_hz),
-                        {"candidates": {"count": count, "length": proposer.horizon}},
-                    )
-                    store = TrajectoryStore.create_with(temporary, layout)
-                for number, tried in enumerate(state.tried):
-                    store.append(_episode(env, scene, state, tried, number))
-                asked += 1
-                if asked == states:
-                    break
-            store.close()
+            met = states_met(env, proposer, count, None, lab.seed)
+            whole = (s for s in met if all(len(tried.actions) == proposer.horizon for tried in s.tried))
+            _write(env, scene, list(islice(whole, states)), temporary)
         finally:
             env.close()
         temporary.rename(folder)
@@ -183,6 +167,22 @@ def film_candidates(lab: Lab, scene: Scene, policy: Path, *, states: int, count:
 
     lab.run.phase("film-candidates", settings, work)
     return TrajectoryStore.open(folder)
+
+
+def _write(env: gymnasium.Env, scene: Scene, states: list[State], folder: Path) -> None:
+    simulator: Any = env.unwrapped
+    count, length, action_size = states[0].chunks.shape
+    layout = Layout(
+        len(states[0].observation),
+        action_size,
+        tuple(sorted(states[0].before.keypoints[0])),
+        float(simulator.control_hz),
+        {"candidates": {"count": count, "length": length}},
+    )
+    with TrajectoryStore.create_with(folder, layout) as store:
+        for state in states:
+            for number, tried in enumerate(state.tried):
+                store.append(_episode(env, scene, state, tried, number))
 
 
 def _episode(env: gymnasium.Env, scene: Scene, state: State, tried: Stretch, number: int) -> Trajectory:
