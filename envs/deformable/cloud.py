@@ -1,4 +1,4 @@
-"""Point clouds, as a depth camera above the table sees them, always of the same number of points; or a picture.
+"""Point clouds, as a depth camera above the table sees them, of always as many points; or a picture.
 
 ``geometry`` (the default, because it needs no OpenGL and is some fifty times faster) draws points from the
 true surfaces that face up, leaves out what lies under something else, and adds noise. ``depth`` draws a real

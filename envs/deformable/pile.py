@@ -96,7 +96,7 @@ class PileScene(Scene):
         return super().remember(before, physics, actions)
 
     def observe(self, states: States) -> np.ndarray:
-        """Return what the sensor sees: x, y, z of the first point, in metres in the world frame, and so on."""
+        """Return what the sensor sees: x, y, z of the first point in metres, world frame, and so on."""
         surface = functools.partial(grain_cloud, radius_m=RADIUS_M)
         centres = self.grain_positions(states)
         centres = np.concatenate([centres, np.full_like(centres[..., :1], RADIUS_M)], -1)

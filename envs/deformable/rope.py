@@ -129,7 +129,7 @@ class RopeScene(Scene):
         return super().remember(before, physics, actions)
 
     def observe(self, states: States) -> np.ndarray:
-        """Return what the sensor sees: x, y, z of the first point, in metres in the world frame, and so on."""
+        """Return what the sensor sees: x, y, z of the first point in metres, world frame, and so on."""
         surface = functools.partial(rope_cloud, radius_m=RADIUS_M)
         return self.sensor.see(self, states, self.link_positions(states), surface)
 
