@@ -114,12 +114,12 @@ def ipo(score_a: Scores, score_b: Scores, labels: Labels, *, tau: float = 0.1, b
     """
     check_positive(tau=tau, beta=beta)
     a, b, y = prepare_pair(score_a, score_b, labels)
-    # c is the label's 1/(2 tau), with its sign: y (x-c)^2 + (1-y) (x+c)^2 = x^2 + c^2 - 2 c (2y-1) x.
     target = 0.5 / tau
-    margin = (a - b) / beta
+    margin = a - b if beta == 1.0 else (a - b) / beta
     if y is None:
         return (margin - target).square()
-    return (margin * (margin - (2.0 * target) * _signs(y))).add_(target**2)
+    # y (x-c)^2 + (1-y) (x+c)^2 = (x+c)^2 - 4 c y x
+    return torch.addcmul((margin + target).square(), y, margin, value=-4.0 * target)
 
 
 def exo(score_a: Scores, score_b: Scores, labels: Labels, *, flip_prob: float | Tensor = 1e-3) -> Scores:
@@ -200,7 +200,10 @@ def apo_zero(score_a: Scores, score_b: Scores, labels: Labels) -> Scores:
 def apo_down(score_a: Scores, score_b: Scores, labels: Labels) -> Scores:
     """s(s_w) + 1 - s(h): anchored, for a policy better than the winner (D'Oosterlinck et al. 2024)."""
     a, b, y = prepare_pair(score_a, score_b, labels)
-    return _both_orders(lambda first, second: torch.sigmoid(first) + torch.sigmoid(second - first), a, b, y)
+    if y is None:
+        return torch.sigmoid(a) + torch.sigmoid(b - a)
+    chosen, right = torch.lerp(torch.sigmoid(b), torch.sigmoid(a), y), torch.sigmoid(a - b)
+    return chosen + torch.addcmul(right + y, right, y, value=-2.0)  # y (1 - p) + (1-y) p
 
 
 def discopop(score_a: Scores, score_b: Scores, labels: Labels, *, temperature: float = 0.05) -> Scores:
@@ -217,12 +220,17 @@ def discopop(score_a: Scores, score_b: Scores, labels: Labels, *, temperature: f
     if not 0 < temperature < 1:
         raise ConfigError(f"temperature of discopop must lie in (0, 1), got {temperature}.")
 
-    def one_order(first: Tensor, second: Tensor) -> Tensor:
-        h = first - second
-        sharp = h / temperature
-        return torch.addcmul(torch.exp(F.logsigmoid(sharp) - h), torch.sigmoid(-sharp), softplus(-h))
-
-    return _both_orders(one_order, *prepare_pair(score_a, score_b, labels))
+    a, b, y = prepare_pair(score_a, score_b, labels)
+    h = a - b
+    sharp = h / temperature
+    exponent = F.logsigmoid(sharp) - h
+    if y is None:
+        return torch.addcmul(torch.exp(exponent), torch.sigmoid(-sharp), softplus(-h))
+    # What both orders share is computed once: ls(-x) = ls(x) - x, softplus(-x) = softplus(x) - x.
+    mixed, wrong = torch.sigmoid(sharp), softplus(h)
+    upright = torch.addcmul(torch.exp(exponent), 1.0 - mixed, wrong - h)
+    turned = torch.addcmul(torch.exp(exponent.add(h, alpha=2.0 - 1.0 / temperature)), mixed, wrong)
+    return torch.lerp(turned, upright, y)
 
 
 def sigmoid_link(score_a: Scores, score_b: Scores, labels: Labels) -> Scores:
