@@ -321,5 +321,5 @@ def _sentence(point: Point) -> str:
         return f"Learned from {point.learned} answers; none on a pair drawn at random to measure it by yet."
     return (
         f"Learned from {point.learned} answers; agrees with people on {point.agreement:.0%} of "
-        f"{point.tested} pairs drawn at random."
+        f"{point.tested} pairs drawn at random, 95 % interval {point.low:.0%} to {point.high:.0%}."
     )

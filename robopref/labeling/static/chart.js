@@ -11,22 +11,26 @@ export function draw(name, attributes = {}, ...children) {
 
 const text = (x, y, said, anchor = "middle") => draw("text", { x, y, "text-anchor": anchor }, said);
 
-// A curve with its interval. points: {x, y, low, high}, low and high may be null; y lies in [bottom, 1].
-export function curve(points, { bottom = 0.4, xName, label }) {
+// A curve with its intervals. points: {x, y, low, high}, shares in [0, 1], low and high may be null.
+export function curve(points, { xName, label, chance }) {
   const [width, height, left, right, top, foot] = [640, 240, 52, 16, 12, 44];
   const most = Math.max(...points.map((point) => point.x), 1);
+  const bottom = Math.min(0.4, ...points.map((point) => Math.floor((point.low ?? point.y) * 5) / 5)); // all is shown
   const x = (value) => left + ((width - left - right) * value) / most;
-  const y = (value) => top + ((height - top - foot) * (1 - Math.min(Math.max(value, bottom), 1))) / (1 - bottom);
+  const y = (value) => top + ((height - top - foot) * (1 - value)) / (1 - bottom);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": label });
-  for (let tick = Math.ceil(bottom * 10); tick <= 10; tick += 2) {
+  for (let tick = Math.round(bottom * 10); tick <= 10; tick += 2) {
     svg.append(draw("line", { x1: left, x2: width - right, y1: y(tick / 10), y2: y(tick / 10), class: "grid" }));
     svg.append(text(left - 8, y(tick / 10) + 5, `${tick * 10} %`, "end"));
   }
   for (const tick of ticks(most)) svg.append(text(x(tick), height - foot + 20, tick));
   svg.append(text((left + width - right) / 2, height - 4, xName));
+  svg.append(draw("line", { x1: left, x2: width - right, y1: y(chance), y2: y(chance), class: "chance" }));
+  svg.append(text(left + 4, y(chance) - 5, "a coin", "start"));
   const known = points.filter((point) => point.low !== null && point.high !== null);
   const outline = [...known.map((p) => [x(p.x), y(p.high)]), ...known.reverse().map((p) => [x(p.x), y(p.low)])];
   svg.append(draw("polygon", { points: outline.map((p) => p.join(",")).join(" "), class: "band" }));
+  for (const p of known) svg.append(draw("line", { x1: x(p.x), x2: x(p.x), y1: y(p.low), y2: y(p.high), class: "spread" }));
   svg.append(draw("polyline", { points: points.map((p) => `${x(p.x)},${y(p.y)}`).join(" "), class: "line" }));
   for (const p of points) svg.append(draw("circle", { cx: x(p.x), cy: y(p.y), r: 4, class: "dot" }));
   return svg;

@@ -30,5 +30,5 @@ function show(status) {
   if (!last) return;
   const percent = (value) => `${Math.round(100 * value)} %`;
   const label = `Agreement with labels it has not seen: ${percent(last.y)} after ${last.x} labels.`;
-  $("learning-curve").append(curve(points, { xName: "labels", label }));
+  $("learning-curve").append(curve(points, { xName: "labels", label, chance: 0.5 }));
 }
