@@ -7,14 +7,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from robopref.errors import ConfigError
-from robopref.objectives.description import LABELS, POLICY, REWARD, SCORES, SURROGATE, Objective
+from robopref.objectives.description import LABELS, LEARNERS, SCORES, Objective
 from robopref.objectives.registry import REGISTRY
 
 USAGE = """usage: robopref objectives [word ...]
 
 Lists the preference objectives; with words, those whose line holds all of them (ipo, lists, "et al. 2024").
-"reward", "policy" and "diffusion" say where objective=<name> trains a reward model, a Gaussian policy, and a
-diffusion or flow policy.
+"reward", "policy", "diffusion" and "token" say where objective=<name> trains a reward model, a Gaussian
+policy, a diffusion or flow policy, and a token policy.
 In equations h = s_w - s_l, s() is the logistic function, ls() its log, b beta and e the chance of a flip."""
 
 
@@ -39,7 +39,7 @@ def objectives(arguments: list[str]) -> int:
 
 def _table(found: list[Objective]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("objective", "labels", "reference", "score", "reward", "policy", "diffusion"):
+    for name in ("objective", "labels", "reference", "score", "reward", "policy", "diffusion", "token"):
         table.add_column(name, no_wrap=True)
     table.add_column("equation", overflow="fold")
     table.add_column("source", overflow="fold")
@@ -54,7 +54,7 @@ def _cells(o: Objective) -> tuple[str, ...]:
         o.labels,
         "yes" if o.needs_reference else "no",
         o.score,
-        *("" if o.refusal(learner) else "yes" for learner in (REWARD, POLICY, SURROGATE)),
+        *("" if o.refusal(learner) else "yes" for learner in LEARNERS),
     )
 
 

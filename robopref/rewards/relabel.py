@@ -10,6 +10,7 @@ import torch
 from robopref.data.criteria import Criterion, scored_rows
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
+from robopref.objectives.checks import check_not_negative
 from robopref.rewards.ensemble import EnsembleReward
 
 
@@ -79,11 +80,9 @@ class Blend:
     step_cost: float = 0.0
 
     def __post_init__(self):
-        if not (self.caution >= 0 and 0 <= self.rule_share <= 1 and self.step_cost >= 0):
-            raise ConfigError(
-                "caution and step_cost must not be negative and rule_share lie in [0, 1], got "
-                f"{self.caution}, {self.step_cost} and {self.rule_share}"
-            )
+        check_not_negative(caution=self.caution, step_cost=self.step_cost)
+        if not 0 <= self.rule_share <= 1:
+            raise ConfigError(f"rule_share must lie in [0, 1], got {self.rule_share}")
         if self.rule is not None:
             Criterion.parse(self.rule)
 

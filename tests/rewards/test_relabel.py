@@ -61,7 +61,10 @@ def test_a_blend_is_worked_by_hand(store):
 
 
 def test_a_senseless_blend_is_refused():
-    with pytest.raises(ConfigError, match="rule_share lie in"):
+    with pytest.raises(ConfigError, match="rule_share must lie in"):
         Blend(rule_share=1.5)
+    for senseless in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ConfigError, match="caution must be a finite number"):
+            Blend(caution=senseless)
     with pytest.raises(ConfigError, match="Did you mean 'keep_away'"):
         Blend(rule={"kind": "keepaway"})
