@@ -8,7 +8,8 @@ is a line of ``results-*.jsonl``, and a stopped run goes on; ``--table`` prints 
 ``all`` is the rank correlation (Spearman) with the criterion's score over all test episodes, ``non-expert``
 without the experts', ``strict`` also without the stalled ones' of Meta-World (which begin as an expert does)
 or the random ones' of the table (which are easily told apart). ``step`` is the mean over test episodes of the
-rank correlation of the reward of frames with the score of the steps between them. ``other arm`` is ``all`` on
+rank correlation of the reward of frames with the score of the steps between them, and ``progress`` the same
+with the sum of all scores so far (at the table, a step's score is what it gains). ``other arm`` is ``all`` on
 the test episodes of a second arm, which no method saw before.
 """
 
@@ -25,7 +26,7 @@ from rapl_methods import MOST, WAYS, Judge, learned
 from rapl_scenes import TASKS, Lab
 
 COUNTS = (100, 20, 50, 10, MOST)  # in this order, so that a short run has the ends of the curve
-COLUMNS = ("all", "non-expert", "strict", "step", "other arm")
+COLUMNS = ("all", "non-expert", "strict", "step", "progress", "other arm")
 
 
 def main() -> None:

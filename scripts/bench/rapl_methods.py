@@ -132,6 +132,7 @@ class Judge:
     def __init__(self, truth: np.ndarray, test: np.ndarray, kinds: np.ndarray, easy: str, every: int) -> None:
         self.returns = truth.sum(1)
         self.between = truth.reshape(len(truth), -1, every).mean(2)  # score between two frames
+        self.so_far = self.between.cumsum(1)
         self.test = test
         self.groups = {
             "all": test,
@@ -143,7 +144,8 @@ class Judge:
         """Correlations of episodes' scores and of frames' rewards."""
         scores = reward.score_all(sequences)
         found = {name: correlation(scores[which], self.returns[which]) for name, which in self.groups.items()}
-        found["step"] = self.step(reward.steps_all(sequences))
+        steps = reward.steps_all(sequences)
+        found |= {"step": self.step(steps), "progress": self.step(steps, self.so_far)}
         if isinstance(reward, TransportReward):
             usual = reward.step_reward
             for way in WAYS:
@@ -152,10 +154,11 @@ class Judge:
             reward.step_reward = usual
         return found
 
-    def step(self, steps: list[np.ndarray]) -> float:
+    def step(self, steps: list[np.ndarray], truth: np.ndarray | None = None) -> float:
         """Mean correlation within a test episode; episodes in which nothing changes say nothing."""
-        moving = [i for i in self.test if np.ptp(self.between[i]) > 0]
-        return float(np.mean([correlation(steps[i][1:], self.between[i]) for i in moving]))
+        wanted = self.between if truth is None else truth
+        moving = [i for i in self.test if np.ptp(wanted[i]) > 0]
+        return float(np.mean([correlation(steps[i][1:], wanted[i]) for i in moving]))
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
