@@ -44,9 +44,24 @@ def gaussian_entropy(deviation: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
     return _HALF_LOG_TWO_PI_E + deviation.log()
 
 
-def entropy_margin(deviation: Float[Tensor, "*shape"], eta: float) -> Float[Tensor, "*shape"]:
-    """How far the entropy lies below ``eta`` nats, and 0 where it does not."""
+def entropy_margin(
+    deviation: Float[Tensor, "*shape"], eta: float | Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
+    """How far the entropy lies below ``eta`` nats (one number, or its own everywhere), and 0 elsewhere."""
     return (eta - gaussian_entropy(deviation)).relu()
+
+
+def label_doubt(
+    labels: Float[Tensor, " B"], flip_prob: Float[Tensor, " B"] | float = 0.0
+) -> Float[Tensor, " B"]:
+    """Entropy of each label in bits, in [0, 1]: 0 for a sure one, 1 for a tie or a coin toss.
+
+    Args:
+        labels: Chance that ``a`` is preferred.
+        flip_prob: Chance that the label was reversed.
+    """
+    chance = labels * (1 - flip_prob) + (1 - labels) * flip_prob
+    return (torch.special.entr(chance) + torch.special.entr(1 - chance)) / math.log(2)
 
 
 def expected_preference(

@@ -40,6 +40,14 @@ class RewardEstimate(NamedTuple):
     deviation: Float[Tensor, "M B L"]
 
 
+class RewardParts(NamedTuple):
+    """The reward of steps, and its deviation in two parts."""
+
+    mean: Float[Tensor, "*batch"]
+    aleatoric: Float[Tensor, "*batch"]
+    epistemic: Float[Tensor, "*batch"]
+
+
 class EnsembleReward(nn.Module, ABC):
     """A reward of observation and action, learned by M networks from preferences between segments.
 
@@ -64,6 +72,7 @@ class EnsembleReward(nn.Module, ABC):
             ``name`` and options. The default is the Bradley-Terry cross-entropy.
         flip_prob: Chance that a label is the opposite of what was meant, in [0, 0.5); softens the labels. A
             batch that says it pair by pair goes before.
+        network: What reads the steps, if it is no perceptron; it knows its ``members``.
 
     Raises:
         ConfigError: for a value that makes no sense, or an objective that does not fit a reward.
@@ -88,6 +97,7 @@ class EnsembleReward(nn.Module, ABC):
         seed: int,
         objective: str | Mapping[str, Any] = "dpo",
         flip_prob: float = 0.0,
+        network: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if observation_size < 1 or action_size < 0:
@@ -119,7 +129,7 @@ class EnsembleReward(nn.Module, ABC):
         self.observation_size, self.action_size = observation_size, action_size
         self.bound, self.aggregate, self.learning_rate = bound, aggregate, learning_rate
         self.normaliser = Normaliser(observation_size, floor=floor, clip=clip)
-        self.network = EnsembleMLP(
+        self.network: Any = network or EnsembleMLP(
             members,
             observation_size + action_size,
             self.heads,
@@ -153,7 +163,6 @@ class EnsembleReward(nn.Module, ABC):
         mean, deviation = self._rows(observations.flatten(0, 1), actions.flatten(0, 1))
         return RewardEstimate(mean.unflatten(1, (batch, steps)), deviation.unflatten(1, (batch, steps)))
 
-    @torch.no_grad()
     def predict(
         self,
         observations: Float[Tensor, "*batch O"],
@@ -164,7 +173,27 @@ class EnsembleReward(nn.Module, ABC):
         """Reward of single steps: the mean over members, and how uncertain they are together.
 
         The deviation follows from the law of total variance: the members' mean variance plus the variance of
-        their means. Memory is bounded by ``batch_size`` steps at a time.
+        their means, the two parts of :meth:`predict_parts`.
+
+        Raises:
+            DataError: for a wrong size, or values that are not finite.
+        """
+        mean, aleatoric, epistemic = self.predict_parts(observations, actions, batch_size=batch_size)
+        return mean, (aleatoric.square() + epistemic.square()).sqrt()
+
+    @torch.no_grad()
+    def predict_parts(
+        self,
+        observations: Float[Tensor, "*batch O"],
+        actions: Float[Tensor, "*batch A"],
+        *,
+        batch_size: int = 16384,
+    ) -> RewardParts:
+        """Reward of single steps, what the members say of its noise, and how far they disagree.
+
+        The aleatoric part, the root of the members' mean variance, is what more labels of the same kind do
+        not take away; the epistemic part is the deviation between the members' means. Memory is bounded by
+        ``batch_size`` steps at a time.
 
         Raises:
             DataError: for a wrong size, or values that are not finite.
@@ -181,24 +210,28 @@ class EnsembleReward(nn.Module, ABC):
         actions = actions.reshape(shape.numel(), actions.shape[-1])
         _refuse_not_finite("observations", observations)
         _refuse_not_finite("actions", actions)
-        means, deviations = [observations.new_empty(0)], [observations.new_empty(0)]
+        empty = observations.new_empty(0)
+        found = [(empty, empty, empty)]
         for part, chosen in zip(observations.split(batch_size), actions.split(batch_size), strict=True):
             mean, deviation = self._rows(part, chosen)
-            means.append(mean.mean(0))
-            between = (mean - means[-1]).square().mean(0)
-            deviations.append((between + deviation.square().mean(0)).sqrt())
-        return torch.cat(means).reshape(shape), torch.cat(deviations).reshape(shape)
+            between = (mean - mean.mean(0)).square().mean(0).sqrt()
+            found.append((mean.mean(0), deviation.square().mean(0).sqrt(), between))
+        return RewardParts(*(torch.cat(parts).reshape(shape) for parts in zip(*found, strict=True)))
 
     def _rows(
         self, observations: Float[Tensor, "N O"], actions: Float[Tensor, "N A"]
     ) -> tuple[Tensor, Tensor]:
+        self.check_sizes(observations, actions)
+        mean, deviation = self.estimate(self.network(torch.cat([self.normaliser(observations), actions], -1)))
+        return (mean.tanh() if self.bound == "tanh" else mean), deviation
+
+    def check_sizes(self, observations: Tensor, actions: Tensor) -> None:
+        """Refuse observations and actions of other sizes."""
         if observations.shape[-1] != self.observation_size or actions.shape[-1] != self.action_size:
             raise DataError(
                 f"This reward takes observations of {self.observation_size} and actions of "
                 f"{self.action_size} values, got {observations.shape[-1]} and {actions.shape[-1]}"
             )
-        mean, deviation = self.estimate(self.network(torch.cat([self.normaliser(observations), actions], -1)))
-        return (mean.tanh() if self.bound == "tanh" else mean), deviation
 
     # --- segments -----------------------------------------------------------------------------------------
 
@@ -218,10 +251,16 @@ class EnsembleReward(nn.Module, ABC):
 
     def estimate_batch(self, batch: Mapping[str, Tensor]) -> tuple[RewardEstimate, Bool[Tensor, "S L"]]:
         """Estimates of all segments of a batch of pairs or lists, from one pass, and which steps count."""
+        observations, actions, mask = self.rows_of(batch)
+        return self(observations, actions), mask
+
+    @staticmethod
+    def rows_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Observations, actions and mask of all segments of a batch, one after the other."""
         observations, actions, mask = (
             in_one_row(batch, name) for name in ("observations", "actions", "mask")
         )
-        return self(observations, actions), mask
+        return observations, actions, mask
 
     def estimate_pair(self, batch: Mapping[str, Tensor]) -> tuple[RewardEstimate, RewardEstimate]:
         """Estimates of both segments of each pair, from one pass through the network."""

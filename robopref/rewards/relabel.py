@@ -1,6 +1,7 @@
 """Rewards predicted for every step of a store, for a policy to learn from; alone, or mixed with rules."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.objectives.checks import check_not_negative
 from robopref.rewards.ensemble import EnsembleReward
+from robopref.rewards.transformer import PreferenceTransformer
 
 
 def relabel(
@@ -45,9 +47,7 @@ def relabel(
         reward = copy.deepcopy(reward).to(device)
     observations, actions = store.array("observations"), store.array("actions")
     predicted = np.zeros(len(observations), dtype=np.float32)
-    rows = store.transition_rows()
-    for start in range(0, len(rows), batch_size):
-        part = rows[start : start + batch_size]
+    for part in _parts(store, reward, batch_size):
         mean, deviation = reward.predict(
             torch.from_numpy(np.asarray(observations[part], dtype=np.float32)).to(device),
             torch.from_numpy(np.asarray(actions[part], dtype=np.float32)).to(device),
@@ -55,6 +55,17 @@ def relabel(
         )
         predicted[part] = (mean - caution * deviation).cpu().numpy()
     return predicted
+
+
+def _parts(store: TrajectoryStore, reward: EnsembleReward, batch_size: int) -> Iterator[np.ndarray]:
+    """Rows that are judged together: any, or whole episodes where a step is judged by those before it."""
+    if isinstance(reward, PreferenceTransformer):
+        for first, length in zip(store.first_rows, store.lengths, strict=True):
+            yield np.arange(first, first + length)
+        return
+    rows = store.transition_rows()
+    for start in range(0, len(rows), batch_size):
+        yield rows[start : start + batch_size]
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from robopref.rewards.bradley_terry import BradleyTerryReward
 from robopref.rewards.candidates import CandidateReward
 from robopref.rewards.ensemble import EnsembleReward
 from robopref.rewards.gaussian import GaussianReward
+from robopref.rewards.transformer import PreferenceTransformer
 from robopref.rewards.visual import EnsembleFrameReward, FrameReward, TransportReward
 
 KINDS: dict[str, type[EnsembleReward]] = {
     BradleyTerryReward.kind: BradleyTerryReward,
     CandidateReward.kind: CandidateReward,
     GaussianReward.kind: GaussianReward,
+    PreferenceTransformer.kind: PreferenceTransformer,
 }
 FRAME_KINDS: dict[str, type[FrameReward]] = {
     EnsembleFrameReward.kind: EnsembleFrameReward,

@@ -7,10 +7,13 @@ from robopref.nets.mlp import EnsembleMLP
 from robopref.rewards.bradley_terry import BradleyTerryReward
 from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.saved import load_reward, save_reward
+from robopref.rewards.transformer import PreferenceTransformer
 
 REWARDS = [
     BradleyTerryReward(4, 2, members=2, hidden=(8,), aggregate="mean", flip_prob=0.1, seed=5),
     GaussianReward(4, 2, members=3, hidden=(8, 4), bound="none", samples=2, entropy_margin=-1.0),
+    GaussianReward(4, 2, members=2, hidden=(4,), flip_prob="learn", doubt_margin=1.0),
+    PreferenceTransformer(4, 2, members=2, width=8, layers=2, attention_heads=2, context=60),
 ]
 
 
