@@ -35,10 +35,11 @@ def test_answers_of_a_server_killed_at_any_moment_are_all_there_and_none_is_twic
     for round in range(2):
         server = Server(store.path, "shared=1.0")
         killer = threading.Timer(0.7 + 0.4 * round, server.kill)
-        killer.start()
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             try:
                 for number in range(10_000):
+                    if number == 3:
+                        killer.start()
                     acknowledged.append(answer_next(client, ("anna", "bert")[number % 2]))
             except httpx.TransportError:
                 pass
