@@ -51,7 +51,7 @@ class _Filmed:
     frames: int  # of this episode
     store: str  # fingerprint of the store up to this episode
     content: str  # SHA-256 of the frames
-    source: str  # "replay" or "video"
+    source: str  # "rollout", "replay" or "video"
 
 
 class FrameCache:
@@ -221,7 +221,7 @@ class FrameCache:
 
         Args:
             frames: Of states 0, every, 2 every, ...
-            source: Where they come from, "replay" or "video".
+            source: Where they come from, "rollout", "replay" or "video".
 
         Raises:
             DataError: Their size or number does not fit, all are black, there is no such episode, or the disk

@@ -6,6 +6,9 @@ advance together: one simulator goes from rollout to rollout by its snapshots, a
 decision go through the policy at once. What a rollout does depends on (seed, repeat) and, by rounding, on how
 many advance together, which is fixed by the call and not by the number of workers: those share out tasks.
 
+What the simulator says besides (:mod:`robopref.training.signals`) and, where asked for, the frames that the
+policy saw are kept beside the store, so that neither has to be got back by a replay.
+
 Letters used in shapes: B rollouts side by side, H actions in a chunk, A entries of an action, S pixels of a
 side.
 """
@@ -22,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robopref.data.frames import FrameCache, cache_folder
 from robopref.data.layout import HEADER, Layout
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
@@ -37,6 +41,7 @@ from robopref.training.rollout import (
     versions,
 )
 from robopref.training.run import differences
+from robopref.training.signals import keep_signals
 from robopref.training.workers import WorkerPool
 
 
@@ -73,6 +78,8 @@ class Assignment:
         repeats: Rollouts from each of them.
         deterministic: Take what the policy thinks best; otherwise draw.
         draw_seed: Of the drawing, together with seed and repeat.
+        view: Of the frames that are kept, as part of ``env_options``; empty keeps none.
+        until_success: End at the first success: what happens afterwards says nothing about the task.
     """
 
     name: str
@@ -83,12 +90,16 @@ class Assignment:
     repeats: int
     deterministic: bool
     draw_seed: int = 0
+    view: dict[str, Any] = field(default_factory=dict)
+    until_success: bool = False
 
     def __post_init__(self):
         if not self.instructions or not self.seeds or self.repeats < 1:
             raise ConfigError("Rollouts need an instruction, a seed and at least one repeat.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("A seed stands twice among those of the rollouts.")
+        if not self.view.items() <= self.env_options.items():
+            raise ConfigError(f"Frames are kept as they are seen, {self.env_options}, not as {self.view}.")
 
     def __str__(self) -> str:
         return f"the rollouts of {self.name}"
@@ -112,8 +123,19 @@ class _Rollout:
     actions: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    signals: list[dict[str, float]] = field(default_factory=list)
     terminated: bool = False
     over: bool = False
+
+
+@dataclass(frozen=True)
+class _Done:
+    """An episode as it comes back from a worker."""
+
+    trajectory: Trajectory
+    frames: np.ndarray | None
+    signals: dict[str, np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -123,7 +145,7 @@ class _Roller:
     policy: Acting
     at_once: int
 
-    def __call__(self, assignment: Assignment) -> tuple[list[Trajectory], float]:
+    def __call__(self, assignment: Assignment) -> tuple[list[_Done], float, int]:
         drawn = "rgb_array" if isinstance(self.policy, Seeing) else None
         env = make_environment(assignment.env_id, assignment.env_options, render_mode=drawn)
         try:
@@ -133,40 +155,48 @@ class _Roller:
                     f"{assignment.env_id} has no snapshot() and restore(), by which rollouts advance together"
                 )
             every = [(seed, repeat) for repeat in range(assignment.repeats) for seed in assignment.seeds]
-            done: list[Trajectory] = []
+            done: list[_Done] = []
+            stride = 1
             for first in range(0, len(every), self.at_once):
-                done += self._together(env, assignment, every[first : first + self.at_once])
-            return done, float(simulator.control_hz)
+                found, stride = self._together(env, assignment, every[first : first + self.at_once])
+                done += found
+            return done, float(simulator.control_hz), stride
         finally:
             env.close()
 
     def _together(
         self, env: gymnasium.Env, assignment: Assignment, members: list[tuple[int, int]]
-    ) -> list[Trajectory]:
+    ) -> tuple[list[_Done], int]:
         rollouts = [_begin(env, assignment, seed, repeat) for seed, repeat in members]
         words = np.random.SeedSequence([assignment.draw_seed, *members[0]]).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(words[0]) >> 1)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker, so that sums are split alike
+        stride = 1
         try:
             while active := [rollout for rollout in rollouts if not rollout.over]:
-                chunks = self._decide(env, active, generator, assignment.deterministic)
+                chunks = self._decide(env, active, generator, assignment)
+                stride = chunks.shape[1]
                 for rollout, chunk in zip(active, chunks, strict=True):
-                    _advance(env, rollout, chunk)
+                    _advance(env, rollout, chunk, assignment.until_success)
         finally:
             torch.set_num_threads(threads)
-        return [_finished(env, assignment, rollout) for rollout in rollouts]
+        return [_finished(env, assignment, rollout, stride) for rollout in rollouts], stride
 
     def _decide(
-        self, env: gymnasium.Env, active: list[_Rollout], generator: torch.Generator, deterministic: bool
+        self, env: gymnasium.Env, active: list[_Rollout], generator: torch.Generator, given: Assignment
     ) -> np.ndarray:
         """One chunk for each rollout; every rollout draws, so that one that ends changes no other."""
         with torch.inference_mode():
             if isinstance(self.policy, Seeing):
-                seen = self.policy.see(_drawn(env, active), [rollout.instruction for rollout in active])
+                frames = _drawn(env, active)
+                if given.view:
+                    for rollout, frame in zip(active, frames, strict=True):
+                        rollout.frames.append(frame)
+                seen = self.policy.see(frames, [rollout.instruction for rollout in active])
             else:
                 seen = torch.from_numpy(np.stack([r.observations[-1] for r in active]).astype(np.float32))
-            chunks: Tensor = self.policy.act(seen, generator=generator, deterministic=deterministic)
+            chunks: Tensor = self.policy.act(seen, generator=generator, deterministic=given.deterministic)
         return chunks.float().cpu().numpy()
 
 
@@ -191,10 +221,16 @@ def _begin(env: gymnasium.Env, assignment: Assignment, seed: int, repeat: int) -
         simulator.snapshot(),
         [observation],
         [keypoints_of(simulator)],
+        signals=_signals(simulator),
     )
 
 
-def _advance(env: gymnasium.Env, rollout: _Rollout, chunk: np.ndarray) -> None:
+def _signals(simulator: Any) -> list[dict[str, float]]:
+    """What the simulator says of its state besides; nothing from one that offers none."""
+    return [simulator.signals()] if hasattr(simulator, "signals") else []
+
+
+def _advance(env: gymnasium.Env, rollout: _Rollout, chunk: np.ndarray, until_success: bool) -> None:
     simulator: Any = env.unwrapped
     simulator.restore(rollout.snapshot)
     for action in chunk:
@@ -207,15 +243,20 @@ def _advance(env: gymnasium.Env, rollout: _Rollout, chunk: np.ndarray) -> None:
         rollout.successes.append(bool(info["success"]))
         rollout.observations.append(observation)
         rollout.keypoints.append(keypoints_of(simulator))
+        rollout.signals += _signals(simulator)
         rollout.terminated = bool(terminated)
-        if terminated or truncated:
+        if terminated or truncated or (until_success and rollout.successes[-1]):
             rollout.over = True
-            return
+            break
     rollout.snapshot = simulator.snapshot()
 
 
-def _finished(env: gymnasium.Env, assignment: Assignment, rollout: _Rollout) -> Trajectory:
+def _finished(env: gymnasium.Env, assignment: Assignment, rollout: _Rollout, stride: int) -> _Done:
     names = rollout.keypoints[0]
+    simulator: Any = env.unwrapped
+    if assignment.view and len(rollout.actions) % stride == 0:  # a cache holds every stride-th state
+        simulator.restore(rollout.snapshot)
+        rollout.frames.append(simulator.render())
     provenance = Provenance(
         task=task_of(env),
         env_id=assignment.env_id,
@@ -229,7 +270,7 @@ def _finished(env: gymnasium.Env, assignment: Assignment, rollout: _Rollout) -> 
         initial_state_hash=rollout.start,
         versions=dict(versions()),
     )
-    return Trajectory(
+    trajectory = Trajectory(
         observations=np.asarray(rollout.observations, np.float32),
         actions=np.asarray(rollout.actions, np.float32),
         rewards=np.asarray(rollout.rewards, np.float32),
@@ -237,6 +278,12 @@ def _finished(env: gymnasium.Env, assignment: Assignment, rollout: _Rollout) -> 
         keypoints={name: np.stack([points[name] for points in rollout.keypoints]) for name in names},
         terminated=rollout.terminated,
         provenance=provenance,
+    )
+    said = rollout.signals
+    return _Done(
+        trajectory,
+        np.stack(rollout.frames) if rollout.frames else None,
+        {name: np.array([state[name] for state in said]) for name in said[0]} if said else None,
     )
 
 
@@ -281,10 +328,10 @@ def collect_rollouts(
         bar or nullcontext(),
         closing(pool.map(missing)) as results,
     ):
-        for assignment, (episodes, hz) in zip(missing, results, strict=True):
-            _write(folder / assignment.name, episodes, hz, wanted[assignment.name])
+        for assignment, (episodes, hz, stride) in zip(missing, results, strict=True):
+            _write(folder / assignment.name, episodes, hz, wanted[assignment.name], assignment.view, stride)
             if bar is not None:
-                rate = float(np.mean([episode.succeeded for episode in episodes]))
+                rate = float(np.mean([episode.trajectory.succeeded for episode in episodes]))
                 bar.advance(1, note=f"{assignment.name}: success {rate:.2f}")
     return {one.name: TrajectoryStore.open(folder / one.name) for one in assignments}
 
@@ -304,9 +351,16 @@ def _there(path: Path, wanted: dict[str, Any]) -> bool:
     return True
 
 
-def _write(path: Path, episodes: list[Trajectory], hz: float, metadata: dict[str, Any]) -> None:
+def _write(
+    path: Path,
+    episodes: list[_Done],
+    hz: float,
+    metadata: dict[str, Any],
+    view: dict[str, Any],
+    stride: int,
+) -> None:
     """Write a whole store under another name, then rename it: a store that exists is complete."""
-    first = episodes[0]
+    first = episodes[0].trajectory
     layout = Layout(
         first.observations.shape[1],
         first.actions.shape[1],
@@ -319,5 +373,31 @@ def _write(path: Path, episodes: list[Trajectory], hz: float, metadata: dict[str
         shutil.rmtree(temporary)
     with TrajectoryStore.create_with(temporary, layout) as store:
         for episode in episodes:
-            store.append(episode)
+            store.append(episode.trajectory)
+        signals = [episode.signals for episode in episodes if episode.signals is not None]
+        if signals:
+            keep_signals(store, signals)
+        if view:
+            _keep_frames(store, episodes, view, stride)
     temporary.rename(path)
+
+
+def _keep_frames(store: TrajectoryStore, episodes: list[_Done], view: dict[str, Any], stride: int) -> None:
+    """Keep the frames where :func:`robopref.training.filming.film_store` looks for them."""
+    height, width = _frames(episodes[0]).shape[1:3]
+    with FrameCache.create(
+        cache_folder(store, view, stride, versions()),
+        store,
+        height=height,
+        width=width,
+        every=stride,
+        view=view,
+        versions=versions(),
+    ) as cache:
+        for episode in episodes:
+            cache.append(_frames(episode), "rollout")
+
+
+def _frames(episode: _Done) -> np.ndarray:
+    assert episode.frames is not None
+    return episode.frames

@@ -7,6 +7,7 @@ The result lies beside the store in ``signals/``, under the store's fingerprint.
 
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,31 @@ def replayed_signals(store: TrajectoryStore) -> Signals:
         DataError: A replay starts in another state than the episode did, or the file beside the store is
             damaged.
     """
-    path = store.path / FOLDER / f"{store.fingerprint()[:16]}.npz"
+    path = _place(store)
     if path.exists():
         return _read(path, int((store.lengths + 1).sum()))
-    episodes = _replay(store)
+    return keep_signals(store, _replay(store))
+
+
+def keep_signals(store: TrajectoryStore, episodes: Sequence[dict[str, np.ndarray]]) -> Signals:
+    """Write the signals of every episode, one number per name and state, beside their store; return them.
+
+    Raises:
+        DataError: There is not one number for each state of each episode.
+    """
     columns = {name: np.concatenate([part[name] for part in episodes]) for name in episodes[0]}
+    rows = int((store.lengths + 1).sum())
+    if any(column.shape != (rows,) for column in columns.values()):
+        raise DataError(f"{store.path} has {rows} states, and signals of another number of them were given.")
     held = io.BytesIO()
     np.savez(held, **columns)  # pyright: ignore[reportArgumentType]
-    with replacing(path) as temporary:
+    with replacing(_place(store)) as temporary:
         temporary.write_bytes(held.getvalue())
     return columns
+
+
+def _place(store: TrajectoryStore) -> Path:
+    return store.path / FOLDER / f"{store.fingerprint()[:16]}.npz"
 
 
 def _read(path: Path, rows: int) -> Signals:

@@ -4,7 +4,9 @@ import torch
 
 from robopref.errors import ConfigError
 from robopref.rewards.staged.pairs import initial_states
+from robopref.training.filming import film_store
 from robopref.training.rollouts import Assignment, collect_rollouts
+from robopref.training.signals import _replay, replayed_signals
 from tests.training.seen_env import SEEN
 from tests.training.toy_env import TOY
 
@@ -100,3 +102,44 @@ def test_an_environment_without_snapshots_and_a_repeated_seed_are_refused(tmp_pa
         collected(tmp_path, env_id=TOY, env_options={})
     with pytest.raises(ConfigError, match="twice"):
         assignment(seeds=(1, 1))
+
+
+def test_kept_frames_are_those_that_a_replay_would_film(tmp_path):
+    options = {"horizon": 6, "width": 16, "height": 16}  # two decisions, and a last frame after the second
+    view = {"width": 16, "height": 16}
+    store = collected(tmp_path, env_options=options, view=view)
+    kept = film_store(store, view=view, every=3, workers=0, progress=False)
+    assert '"rollout"' in (kept.path / "episodes.jsonl").read_text().replace("\\", "")
+    filmed = film_store(store, view=view, every=3, folder=tmp_path / "again", workers=0, progress=False)
+    assert len(kept) == len(store) == len(filmed)
+    assert np.array_equal(kept.frames, filmed.frames)
+
+
+def test_frames_are_kept_as_they_were_seen_or_not_at_all():
+    with pytest.raises(ConfigError, match="kept as they are seen"):
+        assignment(view={"width": 32})
+
+
+def test_a_rollout_ends_at_its_first_success_and_its_signals_are_those_of_a_replay(tmp_path):
+    """Drawer-close, pushed blindly: the arm moves forward until the drawer is shut or time is over."""
+
+    class Pusher(Reader):
+        def act(self, observations, *, generator=None, deterministic=True):
+            chunk = torch.tensor([0.0, 1.0, -0.35, 0.0])
+            return chunk.expand(len(observations), 5, 4)
+
+    store = collected(
+        tmp_path,
+        Pusher(),
+        env_id="robopref.envs:robopref/mw-drawer-close-v0",
+        env_options={"horizon": 60, "width": 16, "height": 16},
+        repeats=1,
+        until_success=True,
+    )
+    for episode in range(len(store)):
+        successes = store.episode(episode).successes
+        assert not successes[:-1].any()
+    kept = replayed_signals(store)
+    again = _replay(store)
+    for name, column in kept.items():
+        assert np.array_equal(column, np.concatenate([part[name] for part in again]))

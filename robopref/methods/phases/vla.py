@@ -196,6 +196,7 @@ def sample_rollouts(
             sampling.repeats,
             deterministic=False,
             draw_seed=lab.seed,
+            view=camera_view(actor, camera),
         )
         for scene in scenes
     ]
