@@ -14,6 +14,16 @@ SIGNALS = ("touch", "collision", "force")
 _ROBOT = "base"
 
 
+def parts(model: "mujoco.MjModel") -> tuple[np.ndarray, np.ndarray]:
+    """Return which geoms are the arm's and which are scene, (ngeom,) bool each; the others are objects."""
+    base = model.body(_ROBOT).id
+    arm = np.zeros(model.nbody, bool)
+    for body in range(model.nbody):  # parents come before their children
+        arm[body] = body == base or arm[model.body_parentid[body]]
+    own = arm[model.geom_bodyid]
+    return own, (model.body_weldid == 0)[model.geom_bodyid] & ~own
+
+
 class ContactReader:
     """Reads contacts of one model.
 
@@ -23,12 +33,7 @@ class ContactReader:
 
     def __init__(self, model: "mujoco.MjModel"):
         self._model = model
-        base = model.body(_ROBOT).id
-        arm = np.zeros(model.nbody, bool)
-        for body in range(model.nbody):  # parents come before their children
-            arm[body] = body == base or arm[model.body_parentid[body]]
-        self._arm = arm[model.geom_bodyid]
-        self._fixed = (model.body_weldid == 0)[model.geom_bodyid] & ~self._arm
+        self._arm, self._fixed = parts(model)
 
     def read(self, data: "mujoco.MjData") -> dict[str, float]:
         """Return the signals of the present state.

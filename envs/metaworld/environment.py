@@ -5,6 +5,8 @@ same 18 numbers one step earlier, and the goal 3. Positions are metres in the wo
 visible. Action, (4,) float32 in [-1, 1]: displacement of the hand along x, y, z, and the gripper's effort.
 """
 
+from collections.abc import Sequence
+
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -15,6 +17,7 @@ from ..rendering import Renderer
 from . import simulation
 from .behaviours import ACTION_SIZE, Behaviour, Option
 from .contacts import ContactReader
+from .looks import dress
 from .simulation import Snapshot
 
 CAMERAS = ("topview", "corner", "corner2", "corner3", "corner4", "behindGripper", "gripperPOV")
@@ -40,6 +43,8 @@ class MetaWorldEnv(gymnasium.Env):
         width: Width of a frame in pixels.
         height: Height of a frame in pixels.
         effects: Draw shadows and reflections, with multisampling; slower.
+        light: Brightness of all lamps, 1 as they are.
+        object_colour: Red, green and blue in [0, 1] of what the arm shall move; None as it is.
 
     Raises:
         ValueError: Unknown task, camera or render mode, or a size that is not positive.
@@ -58,6 +63,8 @@ class MetaWorldEnv(gymnasium.Env):
         width: int = 224,
         height: int = 224,
         effects: bool = False,
+        light: float = 1.0,
+        object_colour: Sequence[float] | None = None,
     ):
         if camera not in CAMERAS:
             raise ValueError(unknown_name("camera", camera, CAMERAS))
@@ -66,6 +73,12 @@ class MetaWorldEnv(gymnasium.Env):
         for name, value in (("horizon", horizon), ("width", width), ("height", height)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}.")
+        if not 0 < light <= 2:
+            raise ValueError(f"light must lie in (0, 2], got {light}.")
+        if object_colour is not None and (
+            len(object_colour) != 3 or not all(0 <= part <= 1 for part in object_colour)
+        ):
+            raise ValueError(f"object_colour must be three numbers in [0, 1], got {object_colour}.")
         self.task = task
         self.horizon = horizon
         self.terminate_on_success = terminate_on_success
@@ -75,6 +88,7 @@ class MetaWorldEnv(gymnasium.Env):
         self._renderer: Renderer | None = None
         self._contacts: ContactReader | None = None
         self._simulator = simulation.build(task)
+        dress(self._simulator.model, light, object_colour)
         space = self._simulator.sawyer_observation_space
         self.observation_space = Box(space.low, space.high, dtype=np.float64)
         self.action_space = Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)

@@ -26,7 +26,9 @@ from robopref.methods.direct import Direct, Questions
 from robopref.methods.grape import Grape
 from robopref.methods.pearl import Pearl
 from robopref.methods.phases.comparisons import Comparisons
-from robopref.methods.phases.vla import Alignment, Axis
+from robopref.methods.phases.vla_align import Alignment
+from robopref.methods.phases.vla_scores import Judge
+from robopref.methods.phases.vla_trials import Axis
 from robopref.methods.rapl import Camera, Ranked, Rapl
 from robopref.rewards.staged.pairs import Pairing
 from robopref.rewards.staged.scores import ScoreWeights
@@ -76,13 +78,19 @@ def grape(config: DictConfig) -> Grape:
         ),
         data_dir=Path(config.data_dir),
         policy=component(config.policy),
+        supervised=given["supervised"],
         supervised_fit=fit(config, "clone"),
         align_fit=fit(config, "policy"),
         sampling=make(Sampling, **given["rollouts"]),
-        emphasis=given["emphasis"],
-        weights=make(ScoreWeights, **given["weights"]),
-        pairing=make(Pairing, **given["pairing"]),
+        judge=make(
+            Judge,
+            **given["judge"],
+            emphasis=given["emphasis"],
+            weights=make(ScoreWeights, **given["weights"]),
+            pairing=make(Pairing, **given["pairing"]),
+        ),
         rounds=given["rounds"],
+        validation=given["validation"],
         main=make(Alignment, **given["alignment"]),
         variants={name: make(Alignment, **how) for name, how in given["variants"].items()},
         axes={name: make(Axis, **how) for name, how in given["axes"].items()},

@@ -11,10 +11,12 @@ follows algorithm 1:
         pi <- pi moved by the preferences, with pi itself before the round as reference     (eq. 5, 6)
 
 Where it differs: scores are floats and standardised within a task; costs are read from contacts; pairs are of
-one initial state, always; and the default loss is not equation 5 but contrast + proximal + supervised over
-windows of a trajectory, because the former destroys policies (it is there as ``variants.tpo``). A policy that
-a round destroyed is not carried on: the gate says why. What GRAPE does not compare with is run beside it:
-imitation of the chosen rollouts, of all rollouts, step-wise DPO, and random pairs.
+one initial state, always; comparisons of earlier rounds are mixed in; and the default loss is not equation 5
+but contrast + proximal + supervised over windows of a trajectory, because the former can destroy a policy (it
+is there as ``variants.tpo``). A policy that a round destroyed is not carried on: the gate says why. Of all
+policies that passed, the start among them, the run keeps the one that does best in validation states, which
+neither training nor evaluation uses. What GRAPE does not compare with is run beside it: imitation of the
+chosen rollouts, of all rollouts, step-wise DPO, and random pairs.
 """
 
 import dataclasses
@@ -26,22 +28,11 @@ from robopref.files import write_json
 from robopref.methods.components import Collection, Component, Fit, Hardware, Sampling, Scene
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.lab import Lab
-from robopref.methods.phases.vla import (
-    Alignment,
-    Axis,
-    align_policy,
-    build_policy,
-    collapsed,
-    evaluate_axes,
-    film,
-    sample_rollouts,
-    score_rollouts,
-    train_supervised,
-)
-from robopref.rewards.staged.language import load_costs
-from robopref.rewards.staged.pairs import Pairing
-from robopref.rewards.staged.scores import EMPHASES, ScoreWeights
-from robopref.rewards.staged.tasks import cost_file
+from robopref.methods.phases.vla import build_policy, film, sample_rollouts, train_supervised
+from robopref.methods.phases.vla_align import Alignment, align_policy, gate
+from robopref.methods.phases.vla_scores import Judge, Judged, judge_rollouts
+from robopref.methods.phases.vla_trials import Axis, evaluate_axes, validate
+from robopref.policies.vla.health import Trials, kept_round
 from robopref.training.run import Run
 
 
@@ -54,13 +45,13 @@ class Grape:
     demonstrations: Collection
     data_dir: Path
     policy: Component
+    supervised: bool
     supervised_fit: Fit
     align_fit: Fit
     sampling: Sampling
-    emphasis: str
-    weights: ScoreWeights
-    pairing: Pairing
+    judge: Judge
     rounds: int
+    validation: int
     main: Alignment
     variants: dict[str, Alignment]
     axes: dict[str, Axis]
@@ -69,16 +60,14 @@ class Grape:
     hardware: Hardware
 
     def __post_init__(self):
-        if not self.scenes or self.rounds < 1 or self.episodes < 1 or not self.axes:
+        if not self.scenes or self.rounds < 1 or self.episodes < 1 or not self.axes or self.validation < 1:
             raise ConfigError(
-                "GRAPE needs a task, a round, an axis and an episode to evaluate, or more of them"
+                "GRAPE needs a task, a round, an axis, a validation state and an episode to evaluate, or more"
             )
-        if self.emphasis not in EMPHASES:
-            raise ConfigError(f"emphasis must be one of {', '.join(EMPHASES)}, got {self.emphasis!r}")
         if clash := {"supervised", "grape"} & set(self.variants):
             raise ConfigError(f"A variant may not be called {clash.pop()!r}: that name is taken")
+        self.judge.check([scene.task for scene in self.scenes])
         for scene in self.scenes:
-            load_costs(cost_file(scene.task))
             scene.check()
 
 
@@ -86,7 +75,7 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     """Align a policy and compare it with its start and with the controls.
 
     Returns:
-        ``rate``, of the aligned policy along the first axis; and every policy's summary along every axis.
+        ``rate``, of the kept policy along the first axis; and every policy's summary along every axis.
 
     Raises:
         RoboprefError: Something was wrong with the configuration, the data or the machine.
@@ -95,34 +84,37 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     stores = {s.task: collect(lab, s, parts.demonstrations, parts.data_dir) for s in parts.scenes}
     shape = build_policy(lab, parts.policy, next(iter(stores.values())).layout.action_size)
     demonstrations = film(lab, "demonstrations", stores, shape, parts.camera)
-    start = train_supervised(lab, parts.policy, demonstrations, parts.supervised_fit)
-    policies = {"supervised": start}
+    start = train_supervised(lab, parts.policy, demonstrations, parts.supervised_fit, learns=parts.supervised)
+    policies, passed = {"supervised": start}, {"supervised": _validated(lab, parts, "supervised", start)}
 
-    current = start
+    current, judged = "supervised", list[Judged]()
     for number in range(1, parts.rounds + 1):
-        name = f"round{number}"
-        found = sample_rollouts(lab, name, current, parts.scenes, parts.sampling, parts.camera)
-        rollouts = film(lab, name, found, shape, parts.camera)
-        labels = score_rollouts(
-            lab,
-            name,
-            current,
-            rollouts,
-            emphasis=parts.emphasis,
-            weights=parts.weights,
-            pairing=parts.pairing,
+        name, before = f"round{number}", policies[current]
+        found = sample_rollouts(lab, name, before, parts.scenes, parts.sampling, parts.camera)
+        judged.append(
+            judge_rollouts(lab, name, before, film(lab, name, found, shape, parts.camera), parts.judge)
         )
-        given = (rollouts, labels, demonstrations)
         if number == 1:
             for variant, how in parts.variants.items():
-                policies[variant] = align_policy(lab, variant, start, *given, how, parts.align_fit)
-        aligned = align_policy(lab, f"grape-{name}", current, *given, parts.main, parts.align_fit)
-        policies[f"grape-{name}"] = aligned
-        if collapsed(lab, aligned):
-            record.say(f"  round {number} destroyed the policy, so what was before it is kept")
+                policies[variant] = align_policy(
+                    lab, variant, start, judged, demonstrations, how, parts.align_fit
+                )
+                gate(lab, variant, start, policies[variant], judged[-1], how, None)
+        aligned = f"grape-{name}"
+        policies[aligned] = align_policy(
+            lab, aligned, before, judged, demonstrations, parts.main, parts.align_fit
+        )
+        tried = _validated(lab, parts, aligned, policies[aligned])
+        trials = Trials(passed[current]["successes"], tried["successes"])
+        if gate(lab, aligned, before, policies[aligned], judged[-1], parts.main, trials)["collapsed"]:
+            record.say(f"  round {number} destroyed the policy: stopping, and keeping what was before it")
             break
-        current = aligned
+        passed[aligned], current = tried, aligned
 
+    kept = kept_round(
+        list(passed), [p["rate"] for p in passed.values()], [p["steps"] for p in passed.values()]
+    )
+    record.say(f"  kept: {kept}, {passed[kept]['rate']:.0%} successful in the validation states")
     results = {
         name: evaluate_axes(
             lab,
@@ -136,6 +128,22 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
         )
         for name, policy in policies.items()
     }
+    results["grape"] = results[kept]
     write_json(record.directory / "grape.json", results)
-    main = next(name for name, policy in policies.items() if policy == current)
-    return {**results[main][next(iter(parts.axes))], "policies": results}
+    write_json(
+        record.directory / "kept.json",
+        {"policy": kept, "validation": {name: found["rate"] for name, found in passed.items()}},
+    )
+    return {**results[kept][next(iter(parts.axes))], "policies": results, "kept": kept}
+
+
+def _validated(lab: Lab, parts: Grape, name: str, policy: Path) -> dict[str, Any]:
+    return validate(
+        lab,
+        name,
+        policy,
+        parts.scenes,
+        camera=parts.camera,
+        states=parts.validation,
+        at_once=parts.sampling.at_once,
+    )

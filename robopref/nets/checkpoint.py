@@ -116,17 +116,27 @@ def load_module(
         module = kinds[kind](**record["config"])
     except (TypeError, ValueError) as error:
         raise DataError(f"{Path(directory) / CONFIG_NAME} does not fit a {kind}: {error}") from error
+    tensors = load_tensors(directory)
+    _check_tensors(path, tensors, module.state_dict(), kind)
+    module.load_state_dict(tensors)
+    return module.to(device).eval()
+
+
+def load_tensors(directory: str | Path) -> dict[str, Tensor]:
+    """Read the tensors that :func:`save_module` wrote, without building anything.
+
+    Raises:
+        DataError: for a missing, truncated or foreign file.
+    """
+    path = Path(directory) / WEIGHTS_NAME
     try:
-        tensors = load(path.read_bytes())
+        return load(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"There is no {WEIGHTS_NAME} beside {CONFIG_NAME} in {directory}") from None
     except SafetensorError as error:
         raise DataError(
             f"{path} is not a readable safetensors file (truncated, or another file): {error}"
         ) from None
-    _check_tensors(path, tensors, module.state_dict(), kind)
-    module.load_state_dict(tensors)
-    return module.to(device).eval()
 
 
 def _check_tensors(path: Path, got: Mapping[str, Tensor], wanted: Mapping[str, Tensor], kind: str) -> None:

@@ -83,7 +83,7 @@ def batch_of(policy: VLAPolicy, pairs: int, decisions: int) -> dict[str, torch.T
     return {
         "frames": torch.from_numpy(rng.integers(0, 256, (members, decisions, size, size, 3), np.uint8)),
         "words": torch.from_numpy(np.stack([words] * members)),
-        "tokens": torch.from_numpy(rng.integers(0, 256, (members, decisions, 20))),
+        "targets": torch.from_numpy(rng.integers(0, 256, (members, decisions, 20))),
         "mask": torch.ones(members, decisions, dtype=torch.bool),
         "reference": torch.full((members, decisions), -110.0),
         "parts": torch.arange(decisions).expand(members, -1) * 4 // decisions,
@@ -98,7 +98,7 @@ def speed(repeats: int) -> str:
     policy = VLAPolicy(4).to(device)
     batch = {name: value.to(device) for name, value in batch_of(policy, 2, 16).items()}
     words = batch["words"].repeat_interleave(16, 0)
-    rows = (batch["frames"].flatten(0, 1), words, batch["tokens"].flatten(0, 1))
+    rows = (batch["frames"].flatten(0, 1), words, batch["targets"].flatten(0, 1))
 
     def plain() -> None:
         policy.token_log_probs(*rows).sum().backward()

@@ -96,9 +96,12 @@ def stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, *words.tolist()])
 
 
-def training_seeds(lab: Lab, task: str, count: int) -> tuple[int, ...]:
-    """Seeds of the initial states that rollouts are compared from; none of them is an evaluation's."""
-    drawn = stream(lab.seed, f"starts/{task}").choice(COLLECTION_SEEDS, count, replace=False)
+def training_seeds(lab: Lab, task: str, count: int, *, purpose: str = "starts") -> tuple[int, ...]:
+    """Seeds of initial states for one purpose, rollouts that are compared, say; none is an evaluation's.
+
+    Two purposes share a state with a chance of some 1e-7: there are a billion.
+    """
+    drawn = stream(lab.seed, f"{purpose}/{task}").choice(COLLECTION_SEEDS, count, replace=False)
     return tuple(int(seed) for seed in drawn)
 
 

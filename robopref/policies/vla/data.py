@@ -5,7 +5,7 @@ Frames come from frame caches that hold one in H states, so that every frame is 
 up to its first success: what happens after it says nothing about the task.
 
 Letters used in shapes: D decisions of the longest trajectory, M trajectories, G groups of K trajectories, S
-pixels of a side, L words, N tokens of a decision, B batch.
+pixels of a side, L words, N numbers of a decision's target, B batch.
 """
 
 import math
@@ -20,7 +20,7 @@ from torch import Tensor
 from robopref.data.frames import FrameCache
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
-from robopref.policies.vla.policy import TokenPolicy
+from robopref.policies.vla.seeing import SeeingPolicy
 
 Batch = dict[str, Tensor]
 
@@ -58,10 +58,10 @@ def steps_until_success(store: TrajectoryStore) -> Int64[np.ndarray, " N"]:
 
 
 class Decisions:
-    """All decisions of some episodes, tokens in memory and frames on disk.
+    """All decisions of some episodes, targets in memory and frames on disk.
 
     Args:
-        policy: Whose tokens and words are used.
+        policy: Whose targets and words are used.
         episodes: One entry per store.
         device: Where batches shall lie.
         kept: Episodes of each store that count, by number; None for all.
@@ -73,7 +73,7 @@ class Decisions:
 
     def __init__(
         self,
-        policy: TokenPolicy,
+        policy: SeeingPolicy,
         episodes: Sequence[FilmedEpisodes],
         *,
         device: str | torch.device = "cpu",
@@ -81,7 +81,7 @@ class Decisions:
     ) -> None:
         self.device = torch.device(device)
         self.sources = list(episodes)
-        tokens, words, where, counts, names = [], [], [], [], []
+        targets, words, where, counts, names = [], [], [], [], []
         for number, source in enumerate(self.sources):
             _check(policy, source)
             chosen = np.arange(len(source.store)) if kept is None else kept[number]
@@ -89,7 +89,7 @@ class Decisions:
             for episode in chosen.tolist():
                 actions = _padded(source, episode, int(used[episode]), policy.horizon)
                 count = len(actions)
-                tokens.append(policy.tokens(torch.from_numpy(actions)))
+                targets.append(policy.targets(torch.from_numpy(actions)))
                 word = torch.from_numpy(policy.tokenizer.encode(source.instructions[episode]))
                 words.append(word.expand(count, -1))
                 first = int(source.frames.first[episode])
@@ -98,14 +98,14 @@ class Decisions:
                 names.append((number, episode))
         if not counts:
             raise DataError("There are no episodes, so there is no decision to learn from.")
-        self.tokens, self.words = torch.cat(tokens), torch.cat(words)
+        self.targets, self.words = torch.cat(targets), torch.cat(words)
         self.where = np.concatenate(where)
         self.counts = np.array(counts, np.int64)
         self.starts = np.cumsum([0, *counts[:-1]]).astype(np.int64)
         self.names = names
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.targets)
 
     def trajectory(self, source: int, episode: int) -> int:
         """Return the number of the trajectory that an episode became."""
@@ -117,8 +117,8 @@ class Decisions:
         return torch.from_numpy(np.stack([held[source][frame] for source, frame in self.where[rows]]))
 
     def batch(self, rows: Int[np.ndarray, " n"]) -> Batch:
-        """Return ``frames``, ``words`` and ``tokens`` of decisions."""
-        parts = {"frames": self.frames(rows), "words": self.words[rows], "tokens": self.tokens[rows]}
+        """Return ``frames``, ``words`` and ``targets`` of decisions."""
+        parts = {"frames": self.frames(rows), "words": self.words[rows], "targets": self.targets[rows]}
         return {name: part.to(self.device) for name, part in parts.items()}
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
@@ -126,16 +126,18 @@ class Decisions:
         return self.batch(torch.randint(len(self), (batch_size,), generator=generator).numpy())
 
     @torch.no_grad()
-    def log_probs(self, policy: TokenPolicy, *, batch_size: int = 64) -> Float[Tensor, " n"]:
-        """Return the log-probability of every decision, in nats."""
+    def scores(self, policy: SeeingPolicy, *, batch_size: int = 64) -> Float[Tensor, " n"]:
+        """Return the score of every decision: its log-probability in nats, or a surrogate under one draw."""
         found = []
+        draws = torch.Generator().manual_seed(0)  # the same for every policy that is asked
         for first in range(0, len(self), batch_size):
             batch = self.batch(np.arange(first, min(first + batch_size, len(self))))
-            found.append(policy.token_log_probs(**batch).sum(-1))
+            draw = policy.draw(len(batch["targets"]), generator=draws)
+            found.append(policy.decision_scores(**batch, draw=draw))
         return torch.cat(found)
 
 
-def _check(policy: TokenPolicy, source: FilmedEpisodes) -> None:
+def _check(policy: SeeingPolicy, source: FilmedEpisodes) -> None:
     if source.frames.every != policy.horizon:
         raise ConfigError(
             f"{source.frames.path} holds one frame in {source.frames.every} states, a policy with chunks of "
@@ -157,18 +159,19 @@ def _padded(source: FilmedEpisodes, episode: int, used: int, horizon: int) -> Fl
 
 
 class TrajectoryGroups:
-    """Batches of groups of trajectories that are compared with each other: pairs (K = 2) or whole lists.
+    """Batches of groups of trajectories: single ones (K = 1), pairs (K = 2) or whole lists.
 
     A batch of B groups holds the M = B K trajectories one group after the other, padded to the longest:
-    ``frames`` (M, D, S, S, 3), ``words`` (M, L), ``tokens`` (M, D, N), ``mask`` (M, D), ``reference`` (M, D),
-    the log-probability of each decision under the frozen reference, ``parts`` (M, D), the segment that it
-    counts to, ``grades`` (B, K), best highest, and ``weights`` (B,).
+    ``frames`` (M, D, S, S, 3), ``words`` (M, L), ``targets`` (M, D, N), ``mask`` (M, D), ``reference``
+    (M, D), the score of each decision under the frozen reference, ``parts`` (M, D), the segment that it
+    counts to, ``grades`` (B, K), best highest, and ``weights`` (B,). A group with fewer than K members has
+    some without any decision.
 
     Args:
         decisions: Of all trajectories.
-        groups: Trajectory numbers of each group.
+        groups: Trajectory numbers of each group; -1 where it has no further member.
         grades: Best highest; 1 and 0 for a pair, equal ones for a tie.
-        reference: From :meth:`Decisions.log_probs`, before training.
+        reference: From :meth:`Decisions.scores`, before training; read where scores are exact.
         parts: Segment of each decision, in the order of ``decisions``.
         chances: How often each group is drawn, in proportion; None for all alike.
 
@@ -209,16 +212,18 @@ class TrajectoryGroups:
     def batch(self, index: Int[np.ndarray, " B"]) -> Batch:
         """Return groups by number."""
         made, members = self.decisions, self.groups[index].reshape(-1)
+        there = members >= 0
+        members = np.where(there, members, members[there][0])
         counts = made.counts[members]
-        steps = np.arange(counts.max())
-        mask = steps < counts[:, None]
+        steps = np.arange(counts[there].max())
+        mask = (steps < counts[:, None]) & there[:, None]
         rows = made.starts[members][:, None] + np.minimum(steps, counts[:, None] - 1)
         flat = rows.reshape(-1)
         shape = rows.shape
         batch = {
             "frames": made.frames(flat).unflatten(0, shape),
             "words": made.words[made.starts[members]],
-            "tokens": made.tokens[flat].unflatten(0, shape),
+            "targets": made.targets[flat].unflatten(0, shape),
             "mask": torch.from_numpy(mask),
             "reference": self.reference[flat].reshape(shape),
             "parts": torch.from_numpy(self.parts[rows]),
@@ -237,9 +242,9 @@ def part_numbers(
     """Return the segment that each decision counts to.
 
     Args:
-        decisions: Of all trajectories. segment: ``trajectory`` (one), ``window`` (``windows`` equal parts of
-        each trajectory, so that parts of
-            long and short ones correspond), ``stage`` (of its staged costs) or ``step`` (each its own).
+        decisions: Of all trajectories.
+        segment: ``trajectory`` (one), ``window`` (``windows`` equal parts of each trajectory, so that parts
+            of long and short ones correspond), ``stage`` (of its staged costs) or ``step`` (each its own).
         windows: How many.
         stages: Stage of each decision, needed for ``stage``.
 

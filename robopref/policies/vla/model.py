@@ -4,7 +4,8 @@ The sequence is [begin, P patches, L words (padding first), N action tokens]; ea
 from all before it. The distribution of a token is the softmax over the 256 action tokens of the vocabulary,
 and over no other: that is the distribution actions are drawn from, so log-probabilities are exact.
 
-Letters used in shapes: B frames, S pixels of a side, L words, N action tokens, V action bins (256).
+Letters used in shapes: B frames, S pixels of a side, L words, N action tokens, V action bins (256), W
+width of the language model.
 """
 
 import torch
@@ -50,6 +51,13 @@ class VisionLanguageAction(nn.Module):
         real = F.pad(words != padding, (1 + patches.shape[1], 0), value=True)
         return x, real.long().cumsum(1) - 1, real
 
+    def features(
+        self, frames: Float[Tensor, "B 3 S S"], words: Int[Tensor, "B L"], padding: int
+    ) -> Float[Tensor, "B W"]:
+        """What the language model makes of frame and instruction, at the last word."""
+        x, positions, real = self.read(frames, words, padding)
+        return self.language_model(x, positions, real)[0][:, -1].float()
+
     def logits(
         self,
         frames: Float[Tensor, "B 3 S S"],
@@ -84,6 +92,7 @@ class VisionLanguageAction(nn.Module):
         padding: int,
         *,
         temperature: float = 0.0,
+        decoding: str = "mode",
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "B N"]:
         """Write ``count`` action tokens, one after the other.
@@ -93,7 +102,8 @@ class VisionLanguageAction(nn.Module):
             words: Of the instruction.
             count: N.
             padding: Which word is none.
-            temperature: 0 takes the likeliest token; 1 draws from the policy.
+            temperature: 0 draws nothing; 1 draws from the policy.
+            decoding: What is taken where nothing is drawn: the ``mode`` or the ``median`` of each token.
             generator: Source of randomness, on the CPU.
         """
         x, positions, real = self.read(frames, words, padding)
@@ -101,7 +111,7 @@ class VisionLanguageAction(nn.Module):
         found: list[Tensor] = []
         last = positions[:, -1:]
         while True:
-            found.append(_choose(self._action_logits(hidden[:, -1]), temperature, generator))
+            found.append(_choose(self._action_logits(hidden[:, -1]), temperature, decoding, generator))
             if len(found) == count:
                 return torch.stack(found, 1)
             last, real = last + 1, F.pad(real, (0, 1), value=True)
@@ -119,8 +129,10 @@ class VisionLanguageAction(nn.Module):
         return head(hidden)[..., rows].flip(-1).float()  # an adapted or quantised head has no plain weight
 
 
-def _choose(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+def _choose(logits: Tensor, temperature: float, decoding: str, generator: torch.Generator | None) -> Tensor:
     if temperature == 0:
-        return logits.argmax(-1)
+        if decoding == "mode":
+            return logits.argmax(-1)
+        return (torch.softmax(logits, -1).cumsum(-1) < 0.5).sum(-1).clamp(max=logits.shape[-1] - 1)
     chances = torch.softmax(logits / temperature, -1).cpu()
     return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)

@@ -24,8 +24,8 @@ from robopref.files import read_json
 from robopref.policies.vla.actions import ActionBins, ActionRange
 from robopref.policies.vla.language_model import LanguageSizes
 from robopref.policies.vla.model import VisionLanguageAction
-from robopref.policies.vla.policy import HALF, TokenPolicy
-from robopref.policies.vla.vision import FusedVision, VisionTransformer
+from robopref.policies.vla.policy import TokenPolicy
+from robopref.policies.vla.vision import HALF, FusedVision, VisionTransformer
 
 PROMPT = "In: What action should the robot take to {}?\nOut:"
 SPACE = 29871  # Llama's token for a lone space, which OpenVLA was trained to see before its actions
@@ -42,17 +42,18 @@ class OpenVLAPolicy(TokenPolicy):
         path: The directory.
         statistics: Which of the checkpoint's data sets gives the range of actions, such as ``bridge_orig``;
             None where there is one only.
-        dtype: ``bfloat16`` or ``float32``. adapter: Settings of LoRA adapters, see
-        :class:`~robopref.policies.vla.lora.Adapter`. checkpointed: Compute activations of the language model
-        anew in the backward pass: less memory, a third
-            more arithmetic.
+        dtype: ``bfloat16`` or ``float32``.
+        adapter: Settings of LoRA adapters, see :class:`~robopref.policies.vla.lora.Adapter`.
+        checkpointed: Compute activations of the language model anew in the backward pass: less memory, a
+            third more arithmetic.
         temperature: Of sampling.
         learning_rate: Step size of Adam; 2e-5 is GRAPE's.
+        action_size: Entries of the actions that the robot takes, where they are known: others are refused.
+        seed: Of the adapter's starting weights.
 
     Raises:
         DataError: A file is missing or damaged, tensors are missing or not expected, the tokenizer does not
-        fit
-            the vocabulary, or the loaded model does not look at its frames.
+            fit the vocabulary, or the loaded model does not look at its frames.
         ConfigError: An option makes no sense.
     """
 
@@ -68,6 +69,8 @@ class OpenVLAPolicy(TokenPolicy):
         checkpointed: bool = False,
         temperature: float = 1.0,
         learning_rate: float = 2e-5,
+        action_size: int | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
@@ -81,6 +84,7 @@ class OpenVLAPolicy(TokenPolicy):
             "checkpointed": checkpointed,
             "temperature": temperature,
             "learning_rate": learning_rate,
+            "seed": seed,
         }
         described = read_json(path / "config.json")
         files = _tensor_files(path)
@@ -101,10 +105,17 @@ class OpenVLAPolicy(TokenPolicy):
         self.horizon, self.temperature, self.learning_rate = 1, temperature, learning_rate
         self.bins = ActionBins("openvla")
         self._set_range(described, statistics, path)
+        if action_size not in (None, self.action_size):
+            raise ConfigError(
+                f"{path} was trained on actions of {self.action_size} entries ({statistics}), and the robot "
+                f"takes {action_size}"
+            )
         self._look()
         self.adapter = None
         if adapter is not None:
-            self.adopt(adapter)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.adopt(adapter)
 
     def _set_range(self, described: Mapping[str, Any], statistics: str | None, path: Path) -> None:
         known = described.get("norm_stats") or {}

@@ -1,4 +1,4 @@
-"""Preferences of whole trajectories move a token policy: published TPO, and what survives it.
+"""Preferences of whole trajectories move a policy that sees: published TPO, and what survives it.
 
 The score of a segment of a trajectory (the whole, a window, a stage, a step) is beta times the sum or mean,
 over its decisions, of log pi(chunk) - log pi_ref(chunk). Any objective of :mod:`robopref.objectives.registry`
@@ -8,18 +8,24 @@ turns scores into a loss:
     contrast + proximal + supervised (default)     objective=rpro, segment=window or stage, reduce=mean
     step-wise DPO                                  objective=dpo, segment=step
     unpaired (KTO, BCO)                            objective=kto or bco
-    token-level (TDPO; needs an adapter)           objective=tdpo1 or tdpo2, segment=trajectory
+    token-level (TDPO; token policies)             objective=tdpo1 or tdpo2, segment=trajectory
     lists of all rollouts                          objective=plackett_luce, lipo_lambda, ...
 
 A segment that one member of a pair has and the other has not (a stage that it never reached) is compared with
 a score of zero, that of the reference. Gradients are exact at the memory of one window of decisions, see
-:mod:`robopref.nets.windows`. Scores of the reference are read from the batch, where they were kept from the
-start.
+:mod:`robopref.nets.windows`.
+
+Where scores are exact, those of the reference are read from the batch, where they were kept from the start.
+A flow or diffusion policy has surrogates under draws of time and noise: every step draws anew, once for each
+group and place in it, so that the policy, its reference and all members of a group share the draw, and the
+reference's score is computed beside the policy's. The reference is the policy with its moving weights as they
+were: of a policy with an adapter, a copy of the adapter alone.
 
 Letters used in shapes: B groups of K trajectories, M = B K, D decisions, P segments, n decisions that count.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,7 +37,11 @@ from robopref.errors import ConfigError, unknown_name
 from robopref.nets.windows import windowed_loss
 from robopref.objectives.registry import ChosenObjective, find
 from robopref.objectives.scores import REDUCTIONS
+from robopref.policies.chunks import Draw
+from robopref.policies.preference import SURROGATE_BETA
+from robopref.policies.preference_loss import BETA, ESTIMATES
 from robopref.policies.vla.policy import TokenPolicy
+from robopref.policies.vla.seeing import SeeingPolicy
 
 LABELS = ("soft pairs", "up/down", "per-token", "lists")
 
@@ -40,12 +50,11 @@ class TrajectoryPreference(nn.Module):
     """A policy that learns from groups of trajectories; the training loop's learner.
 
     Args:
-        policy: What learns.
+        policy: What learns; its reference is what it is now.
         objective: A name of the registry, or a mapping with ``name`` and options.
-        beta: Scale of the scores.
+        beta: Scale of the scores; None takes 0.1, or 200 for surrogates, which are means over a chunk.
         reduce: ``sum`` or ``mean`` over the decisions of a segment.
-        imitation_weight: Of the better trajectory's negative log-likelihood per token, added to any pair
-            objective that has none of its own.
+        imitation_weight: Of the best trajectory's negative log-likelihood per token, added to any objective.
         window: Decisions that are scored at once: memory against speed, no change of the gradient.
         learning_rate: Step size of Adam.
 
@@ -53,12 +62,15 @@ class TrajectoryPreference(nn.Module):
         ConfigError: An option makes no sense, or the objective does not fit.
     """
 
+    baseline: Tensor
+    baseline_batches: Tensor
+
     def __init__(
         self,
-        policy: TokenPolicy,
+        policy: SeeingPolicy,
         *,
         objective: str | Mapping[str, Any] = "rpro",
-        beta: float = 0.1,
+        beta: float | None = None,
         reduce: str = "mean",
         imitation_weight: float = 0.0,
         window: int = 64,
@@ -66,12 +78,13 @@ class TrajectoryPreference(nn.Module):
     ) -> None:
         super().__init__()
         chosen = {"name": objective} if isinstance(objective, str) else dict(objective)
+        beta = beta if beta is not None else BETA if policy.exact else SURROGATE_BETA
         self.config = {
             "objective": chosen,
             "beta": beta,
             "reduce": reduce,
             "imitation_weight": imitation_weight,
-            "policy": policy.config,  # pyright: ignore[reportAttributeAccessIssue]
+            "policy": policy.config,
         }
         if not (beta > 0 and learning_rate > 0 and imitation_weight >= 0 and window >= 1):
             raise ConfigError(
@@ -80,10 +93,19 @@ class TrajectoryPreference(nn.Module):
             )
         if reduce not in REDUCTIONS:
             raise ConfigError(unknown_name("reduction", reduce, REDUCTIONS))
-        self.policy, self.objective = policy, _fitting(chosen)
+        self.policy, self.objective = policy, fitting(chosen)
         self.beta, self.reduce, self.imitation_weight = beta, reduce, imitation_weight
         self.window, self.learning_rate = window, learning_rate
         self.needs_kl = self.objective.objective.extra == "kl"
+        if (self.needs_kl or self.objective.objective.tokens_only) and not isinstance(policy, TokenPolicy):
+            raise ConfigError(
+                f"The objective {chosen['name']} needs the probabilities of tokens, which a "
+                f"{type(policy).__name__} has none of."
+            )
+        keeps = self.needs_kl or not policy.exact
+        self._before = moving_weights(policy) if keeps else {}
+        self.register_buffer("baseline", torch.tensor(0.0))  # mean score so far, for KTO and BCO
+        self.register_buffer("baseline_batches", torch.tensor(0.0))
 
     # -- what the training loop asks for -------------------------------------------------------------------
 
@@ -92,19 +114,52 @@ class TrajectoryPreference(nn.Module):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The objective's loss of groups of trajectories, and how good and bad ones fare."""
         chosen = batch["mask"].nonzero(as_tuple=True)
-        frames, tokens = batch["frames"][chosen], batch["tokens"][chosen]
-        words = batch["words"][chosen[0]]
+        rows = batch["frames"][chosen], batch["words"][chosen[0]], batch["targets"][chosen]
+        draw = self._shared_draw(batch, chosen, generator)
 
         def score(part: slice) -> Tensor:
+            given = tuple(x[part] for x in rows)
             if self.needs_kl:
-                return self.policy.log_probs_and_kl(frames[part], words[part], tokens[part])
-            return self.policy.token_log_probs(frames[part], words[part], tokens[part]).sum(-1, keepdim=True)
+                return torch.stack(self.policy.decision_kl(*given, self.reference()), 1)
+            if self.policy.exact:
+                return self.policy.decision_scores(*given).unsqueeze(1)
+            assert draw is not None
+            same = Draw(draw.times[:, part], draw.noise[:, part])
+            with torch.no_grad(), self.reference():
+                before = self.policy.decision_scores(*given, same)
+            return torch.stack([self.policy.decision_scores(*given, same), before], 1)
 
         def reduced(scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return self.loss_of_scores(scores, batch)
 
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        return windowed_loss(score, len(frames), self.window, reduced, parameters)
+        return windowed_loss(score, len(rows[0]), self.window, reduced, parameters)
+
+    def _shared_draw(
+        self, batch: Mapping[str, Tensor], chosen: tuple[Tensor, ...], generator: torch.Generator | None
+    ) -> Draw | None:
+        """One draw for each group and place in a trajectory, handed to all members; None of exact scores."""
+        if self.policy.exact:
+            return None
+        (groups, members), places = batch["grades"].shape, batch["mask"].shape[1]
+        source = generator or torch.Generator(batch["frames"].device).manual_seed(0)
+        drawn = self.policy.draw(groups * places, generator=source)
+        assert drawn is not None
+        which = chosen[0] // members * places + chosen[1]
+        return Draw(drawn.times[:, which], drawn.noise[:, which])
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Let the policy be what it was before it learned, for as long as the context lasts."""
+        moving = {name: p for name, p in self.policy.named_parameters() if name in self._before}
+        now = {name: p.data for name, p in moving.items()}
+        for name, p in moving.items():
+            p.data = self._before[name].to(p)
+        try:
+            yield
+        finally:
+            for name, p in moving.items():
+                p.data = now[name]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Whatever of the policy may move."""
@@ -119,15 +174,17 @@ class TrajectoryPreference(nn.Module):
     def loss_of_scores(
         self, scores: Float[Tensor, "n C"], batch: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The loss from the log-probability (and KL) of every decision that counts."""
+        """The loss from the score of every decision that counts, and its KL or its reference's score."""
         mask, parts = batch["mask"], batch["parts"]
         log_prob = _unpacked(scores[:, 0], mask)
-        ratio = torch.where(mask, log_prob - batch["reference"], 0.0)
+        reference = batch["reference"] if self.policy.exact else _unpacked(scores[:, 1], mask)
+        ratio = torch.where(mask, log_prob - reference, 0.0)
         count = int(parts[mask].max()) + 1
         values, present = segment_scores(ratio, parts, mask, count, self.reduce)
-        values = self.beta * values
-        tokens = batch["tokens"].shape[-1]
-        likelihood, _ = segment_scores(log_prob / tokens, parts, mask, count, "mean")
+        if not self.objective.objective.scales:
+            values = self.beta * values
+        each = log_prob / (self.policy.entries if self.policy.exact else 1)
+        likelihood, _ = segment_scores(each, parts, mask, count, "mean")
         groups, members = batch["grades"].shape
         form = (groups, members, count)
         values, present, imitation = (x.reshape(form) for x in (values, present, -likelihood))
@@ -136,7 +193,7 @@ class TrajectoryPreference(nn.Module):
             kl, _ = segment_scores(_unpacked(scores[:, 1], mask), parts, mask, count, self.reduce)
             kl = kl.reshape(form)
         loss = self._objective(values, present, imitation, kl, batch)
-        return loss, self._diagnosis(ratio, log_prob / tokens, values, present, batch)
+        return loss, self._diagnosis(ratio, each, values, present, batch)
 
     def _objective(
         self,
@@ -147,16 +204,32 @@ class TrajectoryPreference(nn.Module):
         batch: Mapping[str, Tensor],
     ) -> Float[Tensor, ""]:
         """Every form of labels reduces to one loss per group; segments of a group share its weight."""
-        grades, weights = batch["grades"], batch["weights"]
         form = self.objective.objective.labels
         if form == "lists":
-            whole = _over_segments(values, present)
-            return _weighed(self.objective(whole, grades), weights)
-        if form == "up/down":
-            chances = grades[..., None].expand_as(values)[present]
-            losses = torch.zeros_like(values)
-            losses = losses.masked_scatter(present, self.objective(values[present], chances, **self._scale()))
-            return _weighed(_over_segments(losses, present).mean(1), weights)
+            there = present.any(-1)
+            losses = self.objective(_over_segments(values, present), batch["grades"], there)
+        elif form == "up/down":
+            losses = self._of_singles(values, present, batch["grades"])
+        else:
+            losses = self._of_pairs(values, present, imitation, kl, batch["grades"])
+        if self.imitation_weight:
+            losses = losses + self.imitation_weight * _of_the_best(imitation, present, batch["grades"])
+        return _weighed(losses, batch["weights"])
+
+    def _of_singles(self, values: Tensor, present: Tensor, grades: Tensor) -> Float[Tensor, " B"]:
+        chances = grades[..., None].expand_as(values)[present]
+        further: dict[str, Any] = dict(self._scale())
+        name = self.objective.objective.name
+        if name in ESTIMATES:
+            further[ESTIMATES[name]] = self._baseline(values[present])
+        losses = torch.zeros_like(values)
+        losses = losses.masked_scatter(present, self.objective(values[present], chances, **further))
+        there = present.any(-1)
+        return _over_segments(_over_segments(losses, present), there)
+
+    def _of_pairs(
+        self, values: Tensor, present: Tensor, imitation: Tensor, kl: Tensor | None, grades: Tensor
+    ) -> Float[Tensor, " B"]:
         labels = torch.where(
             grades[:, 0] == grades[:, 1], 0.5, (grades[:, 0] > grades[:, 1]).to(values.dtype)
         )
@@ -169,25 +242,33 @@ class TrajectoryPreference(nn.Module):
         elif kl is not None:
             extra = (kl[:, 0][both], kl[:, 1][both])
         each = self.objective(a, b, spread, *extra, **self._scale())
-        if self.imitation_weight:
-            better = torch.lerp(imitation[:, 1][both], imitation[:, 0][both], spread)
-            each = each + self.imitation_weight * better
         losses = torch.zeros(both.shape, dtype=each.dtype, device=each.device).masked_scatter(both, each)
-        return _weighed(_over_segments(losses, both), weights)
+        return _over_segments(losses, both)
 
     def _scale(self) -> dict[str, float]:
         return {"beta": self.beta} if "beta" in self.objective.objective.options() else {}
 
+    def _baseline(self, scores: Tensor) -> Tensor:
+        """Mean score of the training so far; of the last batch alone it would follow the scores down."""
+        share = 1 / (self.baseline_batches + 1)
+        updated = torch.lerp(self.baseline, scores.detach().mean(), share)
+        if self.training:
+            self.baseline.copy_(updated)
+            self.baseline_batches += 1
+        return updated
+
     @torch.no_grad()
     def _diagnosis(
-        self, ratio: Tensor, per_token: Tensor, values: Tensor, present: Tensor, batch: Mapping[str, Tensor]
+        self, ratio: Tensor, each: Tensor, values: Tensor, present: Tensor, batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         grades, mask = batch["grades"], batch["mask"]
-        shape = grades.shape
-        change = (ratio.sum(1) / mask.sum(1)).reshape(shape)
-        likelihood = (torch.where(mask, per_token, 0.0).sum(1) / mask.sum(1)).reshape(shape)
-        best, worst = grades.argmax(1, keepdim=True), grades.argmin(1, keepdim=True)
-        untied = (grades.amax(1) > grades.amin(1)).to(change.dtype)
+        shape, there = grades.shape, present.any(-1)
+        size = mask.sum(1).clamp(min=1)
+        change = (ratio.sum(1) / size).reshape(shape)
+        likelihood = (torch.where(mask, each, 0.0).sum(1) / size).reshape(shape)
+        best = grades.masked_fill(~there, -torch.inf).argmax(1, keepdim=True)
+        worst = grades.masked_fill(~there, torch.inf).argmin(1, keepdim=True)
+        untied = (grades.gather(1, best) > grades.gather(1, worst))[:, 0].to(change.dtype)
         count = untied.sum().clamp(min=1)
         whole = _over_segments(values, present)
         lead = (whole.gather(1, best) - whole.gather(1, worst))[:, 0]
@@ -206,6 +287,11 @@ class TrajectoryPreference(nn.Module):
         return {name: sum(float(f[name]) for f in found) / len(found) for name in found[0]}
 
 
+def moving_weights(policy: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the weights that may move, by name."""
+    return {name: p.detach().clone() for name, p in policy.named_parameters() if p.requires_grad}
+
+
 def segment_scores(
     values: Float[Tensor, "M D"],
     parts: Int[Tensor, "M D"],
@@ -218,6 +304,13 @@ def segment_scores(
     sizes = where.sum(1)
     total = torch.einsum("mdp,md->mp", where, torch.where(mask, values, 0.0))
     return (total / sizes.clamp(min=1) if reduce == "mean" else total), sizes > 0
+
+
+def _of_the_best(imitation: Tensor, present: Tensor, grades: Tensor) -> Float[Tensor, " B"]:
+    """Imitation loss of each group's best members, over all of their segments."""
+    there = present.any(-1)
+    best = (grades == grades.masked_fill(~there, -torch.inf).amax(1, keepdim=True)) & there
+    return _over_segments(_over_segments(imitation, present), best)
 
 
 def _unpacked(values: Tensor, mask: Tensor) -> Tensor:
@@ -233,8 +326,12 @@ def _weighed(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
 
 
-def _fitting(chosen: dict[str, Any]) -> ChosenObjective:
-    """Return the objective that is named, if trajectories of tokens can be compared with it."""
+def fitting(chosen: Mapping[str, Any]) -> ChosenObjective:
+    """Return the objective that is named, if trajectories can be compared with it.
+
+    Raises:
+        ConfigError: There is none of that name, or it wants something else.
+    """
     options = dict(chosen)
     name = options.pop("name", None)
     if not isinstance(name, str):

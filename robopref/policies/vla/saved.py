@@ -1,4 +1,8 @@
-"""Vision-language-action policies on disk."""
+"""Policies that see, on disk: ``config.json`` and ``model.safetensors``.
+
+Of a published checkpoint that has adapters, only what learned is written: the rest lies in its own directory,
+which the configuration names.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,30 +10,48 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robopref.errors import ConfigError
-from robopref.nets.checkpoint import load_module, save_module
-from robopref.policies.vla.policy import TokenPolicy, VLAPolicy
+from robopref.errors import DataError
+from robopref.nets.checkpoint import load_module, load_tensors, read_config, save_module, save_tensors
+from robopref.policies.vla.continuous import ContinuousVLA
+from robopref.policies.vla.openvla import OpenVLAPolicy
+from robopref.policies.vla.policy import VLAPolicy
+from robopref.policies.vla.seeing import SeeingPolicy
 
-KINDS: dict[str, Callable[..., nn.Module]] = {VLAPolicy.kind: VLAPolicy}
-
-
-def save_vla(directory: Path | str, policy: TokenPolicy) -> None:
-    """Write a small policy: ``config.json`` and ``model.safetensors``.
-
-    Raises:
-        ConfigError: The policy is of another kind.
-    """
-    if not isinstance(policy, VLAPolicy):
-        raise ConfigError(f"A {type(policy).__name__} is not written as a whole: it has its own directory")
-    save_module(directory, policy, kind=policy.kind, config=policy.config)
+SMALL_KINDS: dict[str, Callable[..., nn.Module]] = {
+    VLAPolicy.kind: VLAPolicy,
+    ContinuousVLA.kind: ContinuousVLA,
+}
+KINDS = (*SMALL_KINDS, OpenVLAPolicy.kind)
 
 
-def load_vla(directory: Path | str, *, device: str | torch.device = "cpu") -> VLAPolicy:
+def save_vla(directory: Path | str, policy: SeeingPolicy) -> None:
+    """Write a policy: all of a small one, what may move of a published one."""
+    if isinstance(policy, OpenVLAPolicy):
+        moving = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        save_tensors(directory, moving, {"kind": policy.kind, "config": policy.config, "extra": None})
+    else:
+        save_module(directory, policy, kind=policy.kind, config=policy.config)
+
+
+def load_vla(directory: Path | str, *, device: str | torch.device = "cpu") -> SeeingPolicy:
     """Read what :func:`save_vla` wrote, ready to act.
 
     Raises:
-        DataError: for a missing, truncated or foreign file.
+        DataError: for a missing, truncated or foreign file, or a checkpoint that is not where it was.
     """
-    policy = load_module(directory, KINDS, device=device)
-    assert isinstance(policy, VLAPolicy)
-    return policy
+    record = read_config(directory)
+    if record["kind"] != OpenVLAPolicy.kind:
+        policy = load_module(directory, SMALL_KINDS, device=device)
+        assert isinstance(policy, SeeingPolicy)
+        return policy
+    policy = OpenVLAPolicy(**record["config"])
+    learned = load_tensors(directory)
+    moving = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    wrong = sorted(set(learned) ^ set(moving))
+    wrong += [name for name in set(learned) & set(moving) if learned[name].shape != moving[name].shape]
+    if wrong:
+        raise DataError(f"{directory} does not fit the checkpoint {policy.config['path']}: {wrong[:5]}.")
+    with torch.no_grad():
+        for name, parameter in moving.items():
+            parameter.copy_(learned[name])
+    return policy.to(device).eval()

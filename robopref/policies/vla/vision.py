@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from robopref.errors import ConfigError
 
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and deviation of pixels that are scaled to [-1, 1]
+
 
 class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:

@@ -104,19 +104,30 @@ def whole_episode_preferences(
 
 
 def check_same_start(
-    store: TrajectoryStore, first: Int64[np.ndarray, " B"], second: Int64[np.ndarray, " B"]
+    store: TrajectoryStore,
+    first: Int64[np.ndarray, " B"],
+    second: Int64[np.ndarray, " B"],
+    *,
+    where: str = "",
 ) -> None:
     """Refuse pairs whose members began in different states: they differ by more than what was done.
 
+    Args:
+        store: The episodes.
+        first: Of each pair.
+        second: Likewise.
+        where: What the pairs were read from, for the message.
+
     Raises:
-        DataError: Naming the first such pair.
+        DataError: Naming the first such pair, its number, and where it was read from.
     """
-    for a, b in zip(first.tolist(), second.tolist(), strict=True):
+    for row, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True), start=1):
         one, other = store.provenance(a), store.provenance(b)
         if one.initial_state_hash != other.initial_state_hash or one.task != other.task:
+            place = f"{where}, label {row}: " if where else ""
             raise DataError(
-                f"Episodes {a} and {b} of {store.path} began in different states (seeds {one.seed} and "
-                f"{other.seed} of {one.task} and {other.task}): only rollouts from one state are compared."
+                f"{place}Episodes {a} and {b} of {store.path} began in different states (seeds {one.seed} "
+                f"and {other.seed} of {one.task} and {other.task}): only rollouts from one state are compared."
             )
 
 

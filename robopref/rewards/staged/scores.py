@@ -79,26 +79,48 @@ def score_columns(
         ConfigError: The emphasis is unknown.
         DataError: Columns differ in length, or a log-likelihood is not finite.
     """
-    weights = weights or ScoreWeights()
-    n = len(costs)
+    external = -np.array([emphasised(one, emphasis) for one in costs], np.float64)
+    by_kind: Mapping[str, np.ndarray] = {
+        f"cost/{kind}": np.array([one.kinds[kind] for one in costs], np.float64)
+        for kind in (*KINDS, "missed")
+    }
+    return {**combined(external, successes, log_likelihoods, weights or ScoreWeights()), **by_kind}
+
+
+def combined(
+    external: Float[np.ndarray, " N"],
+    successes: Bool[np.ndarray, " N"],
+    log_likelihoods: Float[np.ndarray, " N"] | None,
+    weights: ScoreWeights,
+) -> dict[str, Float64[np.ndarray, " N"]]:
+    """Return the three terms of a score of the rollouts of one task, and ``score``, their weighted sum.
+
+    Args:
+        external: Minus the staged costs, or a learned reward.
+        successes: Whether each solved the task.
+        log_likelihoods: Mean log-probability per step under the policy that made it; None without.
+        weights: Of the three terms.
+
+    Raises:
+        DataError: Columns differ in length, or a number is not finite.
+    """
+    n = len(external)
     likelihood = np.zeros(n) if log_likelihoods is None else np.asarray(log_likelihoods, np.float64)
-    if len(successes) != n or likelihood.shape != (n,) or not np.isfinite(likelihood).all():
+    if len(successes) != n or likelihood.shape != (n,):
         raise DataError(
-            f"{n} rollouts need as many successes and finite log-likelihoods, got {len(successes)} and "
+            f"{n} rollouts need as many successes and log-likelihoods, got {len(successes)} and "
             f"{likelihood.shape}."
         )
-    external = -np.array([emphasised(one, emphasis) for one in costs], np.float64)
+    if not (np.isfinite(likelihood).all() and np.isfinite(external).all()):
+        raise DataError("Log-likelihoods and costs or rewards of rollouts must be finite.")
+    external = np.asarray(external, np.float64)
     terms = {"likelihood": likelihood, "external": external, "success": np.asarray(successes, np.float64)}
     score = (
         weights.likelihood * standardised(likelihood)
         + weights.costs * standardised(external)
         + weights.success * terms["success"]
     )
-    by_kind: Mapping[str, np.ndarray] = {
-        f"cost/{kind}": np.array([one.kinds[kind] for one in costs], np.float64)
-        for kind in (*KINDS, "missed")
-    }
-    return {**terms, **by_kind, "score": score}
+    return {**terms, "score": score}
 
 
 def standardised(values: Float64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:

@@ -47,7 +47,7 @@ def test_a_decision_joins_the_frame_before_it_with_the_actions_after_it(tmp_path
     assert decisions.counts.tolist() == [3, 3, 2]  # the last one counts up to its success at step 3
     batch = decisions.batch(np.arange(len(decisions)))
     assert batch["frames"][:, 0, 0, 0].tolist() == [1, 2, 3, 11, 12, 13, 21, 22]
-    actions = policy.actions(batch["tokens"])[:, :, 0]
+    actions = policy.actions(batch["targets"])[:, :, 0]
     expected = [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3], [4, 4], [0, 1], [2, 3]]
     assert actions.numpy() == pytest.approx(np.array(expected) / 100, abs=1 / 256)
 
@@ -56,7 +56,7 @@ def test_groups_are_padded_and_masked(tmp_path):
     policy = tiny()
     source = filmed(tmp_path / "s", [6, 2], [None, None])
     decisions = Decisions(policy, [source])
-    reference = decisions.log_probs(policy)
+    reference = decisions.scores(policy)
     groups = TrajectoryGroups(
         decisions,
         np.array([[1, 0]]),

@@ -5,8 +5,8 @@ import torch
 from robopref.errors import ConfigError, DataError
 from robopref.policies.chunks import ChunkPolicy
 from robopref.policies.vla.actions import ActionBins, ActionRange
-from robopref.policies.vla.policy import shifted
 from robopref.policies.vla.saved import load_vla, save_vla
+from robopref.policies.vla.seeing import shifted
 from tests.policies.vla.conftest import tiny
 
 
@@ -47,7 +47,7 @@ def test_it_is_a_chunk_policy(policy):
 def test_token_log_probabilities_are_a_softmax_by_hand(policy, seen, chunks):
     """Each token's distribution, from a forward pass that stops before it."""
     frames, words = policy.parts(policy.see(*seen))
-    tokens = policy.tokens(chunks)
+    tokens = policy.targets(chunks)
     got = policy.token_log_probs(frames, words, tokens)
     for place in range(tokens.shape[1]):
         logits = policy.token_logits(frames, words, tokens[:, : place + 1])[:, -1].double()
@@ -60,7 +60,7 @@ def test_token_log_probabilities_are_a_softmax_by_hand(policy, seen, chunks):
 
 def test_a_tokens_probability_does_not_depend_on_later_ones(policy, seen, chunks):
     frames, words = policy.parts(policy.see(*seen))
-    tokens = policy.tokens(chunks)
+    tokens = policy.targets(chunks)
     other = tokens.clone()
     other[:, -1] = (other[:, -1] + 100) % 256
     before, after = (policy.token_log_probs(frames, words, t)[:, :-1] for t in (tokens, other))
@@ -88,7 +88,7 @@ def test_samples_have_the_frequencies_that_the_score_says():
     frames = np.zeros((1, 16, 16, 3), np.uint8)
     seen = policy.see(frames, ["open"])
     drawn = policy.sample(seen, 4000, generator=torch.Generator().manual_seed(0))
-    first = policy.tokens(drawn[0])[:, 0]
+    first = policy.targets(drawn[0])[:, 0]
     logits = policy.token_logits(*policy.parts(seen), torch.zeros(1, 2, dtype=torch.long))[0, 0]
     expected = torch.softmax(logits, -1)
     share = torch.bincount(first, minlength=256) / 4000
@@ -97,7 +97,7 @@ def test_samples_have_the_frequencies_that_the_score_says():
 
 def test_frame_and_instruction_both_matter(policy, seen):
     frames, texts = seen
-    tokens = policy.tokens(torch.zeros(3, 2, 2))
+    tokens = policy.targets(torch.zeros(3, 2, 2))
     plain = policy.token_logits(*policy.parts(policy.see(frames, texts)), tokens)
     assert not torch.equal(plain, policy.token_logits(*policy.parts(policy.see(255 - frames, texts)), tokens))
     other = policy.see(frames, ["open the door"] * 3)
@@ -110,7 +110,7 @@ def test_it_learns_a_chunk_per_instruction():
     seen = policy.see(frames, ["open the drawer", "close the drawer"])
     pixels, words = policy.parts(seen)
     chunks = torch.tensor([[[0.5, -0.5], [0.1, 0.2]], [[-0.5, 0.9], [-0.3, 0.4]]])
-    batch = {"frames": pixels, "words": words, "tokens": policy.tokens(chunks)}
+    batch = {"frames": pixels, "words": words, "targets": policy.targets(chunks)}
     optimiser = torch.optim.Adam(policy.parameter_groups())
     losses = []
     for _ in range(40):

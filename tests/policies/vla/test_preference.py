@@ -6,7 +6,7 @@ import torch
 
 from robopref.errors import ConfigError
 from robopref.policies.vla.preference import TrajectoryPreference, segment_scores
-from tests.policies.vla.conftest import tiny
+from tests.policies.vla.conftest import continuous, tiny
 
 
 def batch_of(policy, lengths, grades, parts=None, seed=0):
@@ -15,18 +15,19 @@ def batch_of(policy, lengths, grades, parts=None, seed=0):
     members, longest = len(lengths), max(lengths)
     frames = torch.from_numpy(rng.integers(0, 256, (members, longest, 16, 16, 3), np.uint8))
     words = torch.from_numpy(np.stack([policy.tokenizer.encode("open the door")] * members))
-    tokens = torch.from_numpy(rng.integers(0, 256, (members, longest, 4)))
+    targets = policy.targets(
+        torch.from_numpy(rng.uniform(-1, 1, (members, longest, 2, 2)).astype(np.float32))
+    )
     mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
     with torch.no_grad():
-        flat = policy.token_log_probs(
-            frames.flatten(0, 1), words.repeat_interleave(longest, 0), tokens.flatten(0, 1)
-        )
+        rows = frames.flatten(0, 1), words.repeat_interleave(longest, 0), targets.flatten(0, 1)
+        flat = policy.decision_scores(*rows) if policy.exact else torch.zeros(len(rows[0]))
     return {
         "frames": frames,
         "words": words,
-        "tokens": tokens,
+        "targets": targets,
         "mask": mask,
-        "reference": flat.sum(-1).reshape(members, longest),
+        "reference": flat.reshape(members, longest),
         "parts": torch.zeros_like(mask, dtype=torch.long) if parts is None else torch.tensor(parts),
         "grades": torch.tensor(grades),
         "weights": torch.ones(len(grades)),
@@ -106,11 +107,11 @@ def test_reducing_a_segment_by_hand():
 def test_a_tie_of_a_rollout_with_itself_is_supervised_learning_that_is_held_back(policy):
     """FlowPRO's remark: at the start only the winner's likelihood is left of the gradient."""
     batch = batch_of(policy, [2, 2], [[1.0, 1.0]])
-    for name in ("frames", "tokens", "reference"):
+    for name in ("frames", "targets", "reference"):
         batch[name][1] = batch[name][0]
     learner = TrajectoryPreference(policy, objective="rpro", window=99)
     _, got = gradient(learner, batch)
-    chosen = batch["frames"][0], batch["words"][:1].expand(2, -1), batch["tokens"][0]
+    chosen = batch["frames"][0], batch["words"][:1].expand(2, -1), batch["targets"][0]
     policy.zero_grad()
     (-policy.token_log_probs(*chosen).mean()).backward()
     expected = torch.cat([p.grad.flatten() for p in learner.parameters() if p.grad is not None])
@@ -140,8 +141,81 @@ def test_what_does_not_fit_is_refused(policy):
         TrajectoryPreference(policy, objective="cpl")
     with pytest.raises(ConfigError, match="option of dpo"):
         TrajectoryPreference(policy, objective={"name": "dpo", "margn": 1.0})
-    with pytest.raises(ConfigError, match="no adapter"):  # the KL needs the reference itself
-        TrajectoryPreference(policy, objective="tdpo2").loss(batch_of(policy, [2, 2], [[1.0, 0.0]]))
+    with pytest.raises(ConfigError, match="needs the probabilities of tokens"):
+        TrajectoryPreference(continuous("flow"), objective="tdpo2")
+
+
+def test_token_level_dpo_starts_at_log_two_and_its_reference_stays_without_any_adapter():
+    policy = tiny()
+    batch = batch_of(policy, [2, 3], [[1.0, 0.0]])
+    learner = TrajectoryPreference(policy, objective="tdpo2", reduce="sum", window=2, learning_rate=1e-2)
+    loss, _ = learner.loss(batch)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-5)
+    rows = batch["frames"][0], batch["words"][:1].expand(3, -1), batch["targets"][0]
+    before = policy.decision_scores(*rows).detach()
+    optimiser = torch.optim.Adam(learner.parameter_groups())
+    loss.backward()
+    optimiser.step()
+    moved = policy.decision_scores(*rows).detach()
+    assert not torch.equal(moved, before)
+    with learner.reference():
+        assert torch.equal(policy.decision_scores(*rows), before)
+    assert torch.equal(policy.decision_scores(*rows), moved)
+
+
+@pytest.mark.parametrize("head", ["gaussian", "flow"])
+def test_numbers_are_compared_as_tokens_are(head):
+    """The margin starts at 0 exactly: policy, reference and both rollouts share their draws."""
+    policy = continuous(head)
+    batch = batch_of(policy, [3, 2], [[1.0, 0.0]])
+    learner = TrajectoryPreference(policy, objective="dpo", window=2, learning_rate=1e-3)
+    generator = torch.Generator()
+    loss, logged = learner.loss(batch, generator.manual_seed(0))
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-4)
+    assert float(logged["margin"]) == pytest.approx(0, abs=1e-4)
+    optimiser = torch.optim.Adam(learner.parameter_groups())
+    for _ in range(12):
+        loss, logged = learner.loss(batch, generator.manual_seed(0))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(logged["margin"]) > 0
+
+
+def test_windows_of_a_flow_policy_have_the_gradient_of_all_at_once():
+    policy = continuous("flow")
+    batch = batch_of(policy, [3, 4], [[1.0, 0.0]])
+    whole = gradient(TrajectoryPreference(policy, objective="rpro", window=99), batch)
+    parts = gradient(TrajectoryPreference(policy, objective="rpro", window=2), batch)
+    assert parts[0] == pytest.approx(whole[0], rel=1e-5)
+    assert float((parts[1] - whole[1]).abs().max()) < 1e-5 * float(whole[1].abs().max())
+
+
+def test_both_rollouts_of_a_pair_share_their_draws_place_by_place():
+    policy = continuous("flow")
+    batch = batch_of(policy, [3, 2], [[1.0, 0.0]])
+    learner = TrajectoryPreference(policy, objective="dpo")
+    chosen = batch["mask"].nonzero(as_tuple=True)
+    draw = learner._shared_draw(batch, chosen, torch.Generator().manual_seed(3))
+    first, second = draw.noise[:, :3], draw.noise[:, 3:]
+    assert torch.equal(first[:, :2], second)
+    assert not torch.equal(first[:, 0], first[:, 1])
+
+
+def test_kto_remembers_its_baseline_and_takes_single_rollouts(policy):
+    batch = batch_of(policy, [2, 3], [[1.0], [0.0]])
+    batch["reference"] = batch["reference"] - torch.tensor([[1.0], [0.5]])
+    learner = TrajectoryPreference(policy, objective="kto", reduce="mean", window=99)
+    learner.loss(batch)
+    assert float(learner.baseline) == pytest.approx(0.1 * (1.0 + 0.5) / 2, abs=1e-5)
+    assert float(learner.baseline_batches) == 1
+
+
+def test_a_shorter_list_leaves_out_whom_it_has_not(policy):
+    batch = batch_of(policy, [2, 2, 2], [[2.0, 1.0, 0.0]])
+    batch["mask"][2] = False
+    loss, _ = TrajectoryPreference(policy, objective="plackett_luce", reduce="sum").loss(batch)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-4)
 
 
 def test_a_step_makes_the_better_likelier_than_the_worse():

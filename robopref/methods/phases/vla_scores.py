@@ -1,0 +1,188 @@
+"""Phase of GRAPE that says which rollouts are better: staged costs, a learned reward, or people.
+
+Whoever judges, the result is the same: a label store for each task, whose pairs began in the same states.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from robopref.data.label_store import LabelStore
+from robopref.errors import ConfigError, unknown_name
+from robopref.files import read_json, write_json
+from robopref.methods.phases.lab import Lab, file_content
+from robopref.methods.phases.label import store_labels
+from robopref.methods.phases.vla import WEIGHTS
+from robopref.nets.checkpoint import read_config
+from robopref.policies.vla.data import Decisions, FilmedEpisodes
+from robopref.policies.vla.saved import load_vla
+from robopref.rewards.relabel import relabel
+from robopref.rewards.saved import FRAME_KINDS, load_frame_reward, load_reward
+from robopref.rewards.staged.costs import store_costs
+from robopref.rewards.staged.language import load_costs
+from robopref.rewards.staged.pairs import Pairing, ranked_pairs
+from robopref.rewards.staged.scores import EMPHASES, ScoreWeights, combined, score_columns
+from robopref.rewards.staged.tasks import cost_file
+from robopref.training.signals import replayed_signals
+
+JUDGES = ("costs", "reward", "human")
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """Who says which rollouts are better.
+
+    Attributes:
+        kind: ``costs`` (the staged costs of the task), ``reward`` (a learned one) or ``human``.
+        models: Folder of each task's reward, of observations (PEARL's) or of frames (RAPL's).
+        emphasis: A key of :data:`robopref.rewards.staged.scores.EMPHASES`; of costs.
+        weights: Of the terms of a score; of costs and rewards.
+        pairing: How pairs are made of scores.
+    """
+
+    kind: str = "costs"
+    models: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    emphasis: str = "completion"
+    weights: ScoreWeights = dataclasses.field(default_factory=ScoreWeights)
+    pairing: Pairing = dataclasses.field(default_factory=Pairing)
+
+    def __post_init__(self):
+        if self.kind not in JUDGES:
+            raise ConfigError(unknown_name("judge", self.kind, JUDGES))
+        if self.emphasis not in EMPHASES:
+            raise ConfigError(f"emphasis must be one of {', '.join(EMPHASES)}, got {self.emphasis!r}")
+        if bool(self.models) != (self.kind == "reward"):
+            raise ConfigError(
+                "grape.judge.models names a reward for each task, for kind=reward and no other, got "
+                f"kind={self.kind} and {dict(self.models)}"
+            )
+
+    def check(self, tasks: Sequence[str]) -> None:
+        """Read cost files, or see that there is a reward for each task, before any work is done."""
+        for task in tasks:
+            if self.kind == "costs":
+                load_costs(cost_file(task))
+            elif self.kind == "reward" and task not in self.models:
+                raise ConfigError(f"grape.judge.models names no reward for the task {task}")
+
+    def identity(self) -> dict[str, Any]:
+        """What judgements depend on."""
+        contents = {task: file_content(Path(folder) / WEIGHTS) for task, folder in self.models.items()}
+        return {**dataclasses.asdict(self), "models": contents}
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Rollouts of one round that were judged.
+
+    Attributes:
+        rollouts: One entry per task.
+        urls: The label store of each task that has labels.
+        scores: Of each task, one per rollout; none where people judged.
+    """
+
+    rollouts: Sequence[FilmedEpisodes]
+    urls: Mapping[str, str]
+    scores: Mapping[str, Float64[np.ndarray, " N"]]
+
+
+def task_of(source: FilmedEpisodes) -> str:
+    """Return the task of filmed episodes."""
+    return source.store.provenance(0).task
+
+
+def judge_rollouts(
+    lab: Lab, name: str, policy: Path, rollouts: Sequence[FilmedEpisodes], judge: Judge
+) -> Judged:
+    """Score rollouts and pair the best with the worst of each initial state, or fetch what people said.
+
+    All terms of scores are written beside the labels, as ``scores-<task>.json``.
+
+    Raises:
+        ConfigError: People shall judge, and have not yet; the message says how.
+    """
+    folder = lab.run.directory / "scores" / name
+    urls = {task_of(source): f"sqlite:///{folder / task_of(source)}.sqlite" for source in rollouts}
+    if judge.kind == "human":
+        return Judged(rollouts, _judged_by_people(folder, rollouts, urls), {})
+
+    def work() -> dict[str, Any]:
+        folder.mkdir(parents=True, exist_ok=True)
+        pairs = {}
+        for source in rollouts:
+            task = task_of(source)
+            columns, notes = _columns(lab, policy, source, judge)
+            found = ranked_pairs(source.store, columns["score"], judge.pairing)
+            written = {column: values.tolist() for column, values in columns.items()}
+            write_json(
+                folder / f"scores-{task}.json", {**written, **notes, "data": source.store.fingerprint()}
+            )
+            if len(found):
+                said_by = "cost" if judge.kind == "costs" else "model"
+                store_labels(urls[task], found, source.store, said_by, judge.emphasis)
+            pairs[task] = len(found)
+        lab.run.say(f"  {sum(pairs.values())} pairs of {sum(len(s.store) for s in rollouts)} rollouts")
+        return {"pairs": pairs}
+
+    settings = {
+        "policy": file_content(policy / WEIGHTS),
+        "data": [source.frames.content() for source in rollouts],
+        "judge": judge.identity(),
+    }
+    result = lab.run.phase(f"score/{name}", settings, work)
+    scores = {task: np.array(read_json(folder / f"scores-{task}.json")["score"]) for task in urls}
+    return Judged(rollouts, {task: url for task, url in urls.items() if result["pairs"][task]}, scores)
+
+
+def _judged_by_people(
+    folder: Path, rollouts: Sequence[FilmedEpisodes], urls: Mapping[str, str]
+) -> dict[str, str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = []
+    for source in rollouts:
+        task = task_of(source)
+        with LabelStore(urls[task]) as labels:
+            if not labels.count():
+                waiting.append(f"robopref label data={source.store.path} labels={urls[task]}")
+    if waiting:
+        raise ConfigError(
+            "These rollouts wait for people to compare them; afterwards the same command goes on. Only pairs "
+            "that began in the same state are taken:\n  " + "\n  ".join(waiting)
+        )
+    return dict(urls)
+
+
+def _columns(
+    lab: Lab, policy: Path, source: FilmedEpisodes, judge: Judge
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Terms of the scores of one task's rollouts, and remarks."""
+    store, task = source.store, task_of(source)
+    actor = load_vla(policy, device=lab.fabric.device)
+    decisions = Decisions(actor, [source], device=lab.fabric.device)
+    each = decisions.scores(actor).cpu().numpy()
+    likelihood = np.add.reduceat(each, decisions.starts) / decisions.counts
+    if judge.kind == "costs":
+        costs = store_costs(load_costs(cost_file(task)), store, replayed_signals(store))
+        columns = score_columns(
+            costs, store.successes, likelihood, emphasis=judge.emphasis, weights=judge.weights
+        )
+        return columns, {"missed": [one.missed for one in costs]}
+    external = learned_scores(Path(judge.models[task]), source)
+    return combined(external, store.successes, likelihood, judge.weights), {"reward": judge.models[task]}
+
+
+def learned_scores(folder: Path, source: FilmedEpisodes) -> Float64[np.ndarray, " N"]:
+    """Mean reward of each rollout: per action of a reward of observations, per frame of one of frames."""
+    store = source.store
+    if read_config(folder)["kind"] in FRAME_KINDS:
+        reward = load_frame_reward(folder)
+        return np.array(
+            [reward.judge(source.frames.episode(e)).mean() for e in range(len(store))], np.float64
+        )
+    rows = relabel(store, load_reward(folder))
+    where = zip(store.first_rows.tolist(), store.lengths.tolist(), strict=True)
+    return np.array([rows[first : first + length].mean() for first, length in where], np.float64)

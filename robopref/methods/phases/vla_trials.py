@@ -1,0 +1,153 @@
+"""Phases of GRAPE that try policies: greedily, from the same states, along every axis of generalisation."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopref.data.language import wordings
+from robopref.data.store import TrajectoryStore
+from robopref.methods.components import Sampling, Scene
+from robopref.methods.phases.lab import Lab, training_seeds
+from robopref.methods.phases.vla import camera_view, rolled
+from robopref.policies.vla.data import steps_until_success
+from robopref.policies.vla.saved import load_vla
+from robopref.training.results import EVALUATION_SEEDS, Evaluation
+from robopref.training.rollouts import Assignment
+from robopref.training.signals import replayed_signals
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One way in which an evaluation differs from what was trained.
+
+    Attributes:
+        view: What ``gymnasium.make`` gets besides: another camera, light, an object of another colour.
+        held_out_wording: Whether instructions are such as no training saw.
+        training_starts: Whether it begins where the compared rollouts of the first round began.
+    """
+
+    view: dict[str, Any] = dataclasses.field(default_factory=dict)
+    held_out_wording: bool = False
+    training_starts: bool = False
+
+
+def evaluate_axes(
+    lab: Lab,
+    name: str,
+    policy: Path,
+    scenes: Sequence[Scene],
+    axes: Mapping[str, Axis],
+    *,
+    camera: str,
+    episodes: int,
+    sampling: Sampling,
+) -> dict[str, dict[str, Any]]:
+    """Try a policy greedily along every axis; returns success with its interval, collisions and length.
+
+    Every policy is tried on the same seeds. ``collision`` is the share of episodes in which the arm touches
+    the scene, ``steps`` the mean number of actions until success or the end; a Wilson 95 % interval is around
+    the success rate over all tasks.
+    """
+    found = {}
+    for axis, how in axes.items():
+        seeds = {s.task: _evaluation_seeds(lab, s.task, how, episodes, sampling) for s in scenes}
+        stores = _tried(lab, f"trials/{name}/{axis}", policy, scenes, seeds, how, camera, sampling.at_once)
+        evaluation, found[axis] = _summary(name, stores)
+        if axis == next(iter(axes)):
+            evaluation.save(lab.run.directory / "evaluation" / f"{name}.json")  # what the report reads
+    return found
+
+
+def validate(
+    lab: Lab,
+    name: str,
+    policy: Path,
+    scenes: Sequence[Scene],
+    *,
+    camera: str,
+    states: int,
+    at_once: int,
+) -> dict[str, Any]:
+    """Try a policy greedily from states that are kept for choosing among a run's own policies.
+
+    No demonstration, rollout or evaluation begins in them.
+
+    Returns:
+        ``successes`` of every state, task by task, ``rate``, and ``steps``, their mean number until success.
+    """
+    seeds = {scene.task: training_seeds(lab, scene.task, states, purpose="validation") for scene in scenes}
+    stores = _tried(lab, f"validation/{name}", policy, scenes, seeds, Axis(), camera, at_once)
+    _, summary = _summary(name, stores)
+    successes = np.array(summary["successes_by_episode"], bool)
+    return {"successes": successes, "rate": summary["rate"], "steps": summary["steps"]}
+
+
+def _tried(
+    lab: Lab,
+    phase: str,
+    policy: Path,
+    scenes: Sequence[Scene],
+    seeds: Mapping[str, tuple[int, ...]],
+    how: Axis,
+    camera: str,
+    at_once: int,
+) -> dict[str, TrajectoryStore]:
+    actor = load_vla(policy)
+    assignments = [
+        Assignment(
+            scene.task,
+            scene.id,
+            {**scene.options, **camera_view(actor, camera), **how.view},
+            wordings(scene.task).held_out if how.held_out_wording else wordings(scene.task).seen,
+            seeds[scene.task],
+            1,
+            deterministic=True,
+            until_success=True,
+        )
+        for scene in scenes
+    ]
+    return rolled(lab, phase, policy, actor, assignments, at_once)
+
+
+def _evaluation_seeds(lab: Lab, task: str, how: Axis, episodes: int, sampling: Sampling) -> tuple[int, ...]:
+    if how.training_starts:
+        return training_seeds(lab, task, sampling.starts, purpose="round1")
+    first = EVALUATION_SEEDS + lab.seed * episodes
+    return tuple(range(first, first + episodes))
+
+
+def _summary(name: str, stores: Mapping[str, TrajectoryStore]) -> tuple[Evaluation, dict[str, Any]]:
+    successes, returns, steps, collided = [], [], [], []
+    for store in stores.values():
+        signals = replayed_signals(store)
+        used = steps_until_success(store)
+        for episode in range(len(store)):
+            first = int(store.first_rows[episode])
+            rows = slice(first, first + int(used[episode]) + 1)
+            collided.append(bool((signals["collision"][rows] > 0).any()))
+        successes.append(store.successes)
+        returns.append(store.returns)
+        steps.append(used)
+    flat = np.concatenate(successes)
+    evaluation = Evaluation(
+        policy=name,
+        task="+".join(stores),
+        env_id="several",
+        seeds=np.arange(EVALUATION_SEEDS, EVALUATION_SEEDS + len(flat)),
+        successes=flat,
+        returns=np.concatenate(returns),
+        lengths=np.concatenate(steps),
+    )
+    summary = evaluation.summary()
+    del summary["held_out"]
+    tasks = {task: float(np.mean(s)) for task, s in zip(stores, successes, strict=True)}
+    return evaluation, {
+        **summary,
+        "steps": float(np.concatenate(steps).mean()),
+        "collision": float(np.mean(collided)),
+        "tasks": tasks,
+        "successes_by_episode": flat.tolist(),
+    }
