@@ -5,8 +5,6 @@ same 18 numbers one step earlier, and the goal 3. Positions are metres in the wo
 visible. Action, (4,) float32 in [-1, 1]: displacement of the hand along x, y, z, and the gripper's effort.
 """
 
-from collections.abc import Sequence
-
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -44,7 +42,7 @@ class MetaWorldEnv(gymnasium.Env):
         height: Height of a frame in pixels.
         effects: Draw shadows and reflections, with multisampling; slower.
         light: Brightness of all lamps, 1 as they are.
-        object_colour: Red, green and blue in [0, 1] of what the arm shall move; None as it is.
+        object_colour: Of what the arm shall move, as "#3355ee"; None as it is.
 
     Raises:
         ValueError: Unknown task, camera or render mode, or a size that is not positive.
@@ -64,7 +62,7 @@ class MetaWorldEnv(gymnasium.Env):
         height: int = 224,
         effects: bool = False,
         light: float = 1.0,
-        object_colour: Sequence[float] | None = None,
+        object_colour: str | None = None,
     ):
         if camera not in CAMERAS:
             raise ValueError(unknown_name("camera", camera, CAMERAS))
@@ -75,10 +73,6 @@ class MetaWorldEnv(gymnasium.Env):
                 raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}.")
         if not 0 < light <= 2:
             raise ValueError(f"light must lie in (0, 2], got {light}.")
-        if object_colour is not None and (
-            len(object_colour) != 3 or not all(0 <= part <= 1 for part in object_colour)
-        ):
-            raise ValueError(f"object_colour must be three numbers in [0, 1], got {object_colour}.")
         self.task = task
         self.horizon = horizon
         self.terminate_on_success = terminate_on_success

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from robopref.nets.checkpoint import load_module, save_module
+from robopref.errors import DataError
+from robopref.nets.checkpoint import load_module, read_config, save_module
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.diffusion import DiffusionPolicy
 from robopref.policies.flow import FlowPolicy
@@ -25,6 +26,7 @@ KINDS: dict[str, type[OfflinePolicy]] = {
     StateTokenPolicy.kind: StateTokenPolicy,
     RobomimicPolicy.kind: RobomimicPolicy,
 }
+SEEING = ("vla", "continuous-vla", "openvla")
 
 
 def save_policy(
@@ -40,6 +42,11 @@ def load_policy(directory: str | Path, *, device: str | torch.device = "cpu") ->
     Raises:
         DataError: for a missing, truncated or foreign file, or another kind of module.
     """
+    if read_config(directory)["kind"] in SEEING:
+        raise DataError(
+            f"{directory} holds a policy that sees frames and instructions: robopref evaluate tries it, and "
+            "robopref.policies.vla.saved.load_vla reads it."
+        )
     policy = load_module(directory, KINDS, device=device)
     assert isinstance(policy, OfflinePolicy)
     return policy

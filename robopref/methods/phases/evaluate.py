@@ -8,7 +8,8 @@ import numpy as np
 from robopref.data.store import TrajectoryStore
 from robopref.methods.components import EvaluationPlan, Scene
 from robopref.methods.phases.lab import Lab, file_content
-from robopref.policies.saved import load_policy
+from robopref.nets.checkpoint import read_config
+from robopref.policies.saved import SEEING, load_policy
 from robopref.rewards.saved import load_reward
 from robopref.training.evaluation import evaluate as try_policy
 from robopref.training.evaluation import evaluation_seeds
@@ -36,6 +37,8 @@ def evaluate(
         reward: A reward model whose trace is recorded under the films.
         judge: Gives that trace in its place; the summary does not depend on it.
     """
+    if read_config(policy)["kind"] in SEEING:
+        return _evaluate_seeing(lab, name, policy, scene, plan)
     folder = lab.run.directory / "evaluation"
     settings = {
         "policy": file_content(policy / "model.safetensors"),
@@ -64,11 +67,32 @@ def evaluate(
         return result.summary()
 
     summary = lab.run.phase(f"evaluate/{name}", settings, work)
+    _say(lab, name, summary)
+    return summary
+
+
+def _say(lab: Lab, name: str, summary: dict[str, Any]) -> None:
     lab.run.say(
         f"  {name}: {summary['rate']:.0%} of {summary['n']} episodes successful "
         f"(95 % interval {summary['low']:.0%} to {summary['high']:.0%})"
     )
-    return summary
+
+
+def _evaluate_seeing(lab: Lab, name: str, policy: Path, scene: Scene, plan: EvaluationPlan) -> dict[str, Any]:
+    """Try a policy that sees on the same seeds, through the camera of the scene's view; nothing is filmed."""
+    from robopref.methods.phases.vla_trials import Axis, evaluate_axes
+
+    found = evaluate_axes(
+        lab,
+        name,
+        policy,
+        [scene],
+        {"in-domain": Axis()},
+        camera=str(scene.view.get("camera", "corner2")),
+        episodes=plan.episodes,
+    )["in-domain"]
+    _say(lab, name, found)
+    return found
 
 
 def note_data(lab: Lab, store: TrajectoryStore, scene: Scene) -> None:

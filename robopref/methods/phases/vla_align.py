@@ -200,7 +200,7 @@ def gate(
             condition(before, decisions, rows),
             condition(after, decisions, rows),
             belongs,
-            divergence=_divergence(before, after, decisions),
+            divergence=_divergence(before, after, decisions, rows),
             exact=after.exact,
             trials=trials,
         )
@@ -214,22 +214,19 @@ def gate(
 
 
 @torch.no_grad()
-def _divergence(before: SeeingPolicy, after: SeeingPolicy, decisions: Decisions) -> float | None:
-    """KL(start || policy) in nats per token or number, in states of the start's own rollouts.
-
-    Of tokens it is exact in each state; of a Gaussian it is estimated by what the start did.
-    """
-    if not before.exact:
+def _divergence(
+    before: SeeingPolicy, after: SeeingPolicy, decisions: Decisions, rows: Int64[np.ndarray, " n"]
+) -> float | None:
+    """KL(start || policy) of token policies in nats per token, in the states of preferred rollouts."""
+    if not (isinstance(before, TokenPolicy) and isinstance(after, TokenPolicy)):
         return None
     total = 0.0
-    for first in range(0, len(decisions), 64):
-        batch = decisions.batch(np.arange(first, min(first + 64, len(decisions))))
-        if isinstance(before, TokenPolicy) and isinstance(after, TokenPolicy):
-            logs = [torch.log_softmax(p.token_logits(*batch.values()), -1) for p in (before, after)]
-            total += float((logs[0].exp() * (logs[0] - logs[1])).sum())
-        else:
-            total += float((before.decision_scores(**batch) - after.decision_scores(**batch)).sum())
-    return total / (len(decisions) * before.entries)
+    for first in range(0, len(rows), 64):
+        batch = decisions.batch(rows[first : first + 64])
+        seen = batch["frames"], batch["words"], batch["targets"]
+        logs = [torch.log_softmax(policy.token_logits(*seen), -1) for policy in (before, after)]
+        total += float((logs[0].exp() * (logs[0] - logs[1])).sum())
+    return total / (len(rows) * before.entries)
 
 
 def _labels(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences]:

@@ -43,7 +43,7 @@ def evaluate_axes(
     *,
     camera: str,
     episodes: int,
-    sampling: Sampling,
+    sampling: Sampling | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Try a policy greedily along every axis; returns success with its interval, collisions and length.
 
@@ -51,7 +51,7 @@ def evaluate_axes(
     the scene, ``steps`` the mean number of actions until success or the end; a Wilson 95 % interval is around
     the success rate over all tasks.
     """
-    found = {}
+    found, sampling = {}, sampling or Sampling()
     for axis, how in axes.items():
         seeds = {s.task: _evaluation_seeds(lab, s.task, how, episodes, sampling) for s in scenes}
         stores = _tried(lab, f"trials/{name}/{axis}", policy, scenes, seeds, how, camera, sampling.at_once)

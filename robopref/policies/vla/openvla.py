@@ -21,6 +21,7 @@ from torch import Tensor
 
 from robopref.errors import ConfigError, DataError, MissingExtraError, unknown_name
 from robopref.files import read_json
+from robopref.nets.quantised import quantise
 from robopref.policies.vla.actions import ActionBins, ActionRange
 from robopref.policies.vla.language_model import LanguageSizes
 from robopref.policies.vla.model import VisionLanguageAction
@@ -32,6 +33,7 @@ SPACE = 29871  # Llama's token for a lone space, which OpenVLA was trained to se
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HEADS = {"vit_large_patch14_reg4_dinov2.lvd142m": 16, "vit_so400m_patch14_siglip_224": 16}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NOT_USED = (".norm.", ".attn_pool.", "rotary_emb.inv_freq")  # behind the features, or computed
 
 
@@ -43,6 +45,8 @@ class OpenVLAPolicy(TokenPolicy):
         statistics: Which of the checkpoint's data sets gives the range of actions, such as ``bridge_orig``;
             None where there is one only.
         dtype: ``bfloat16`` or ``float32``.
+        weights: ``int4`` rounds the linear layers of the language model to four bits, which freezes them
+            (:mod:`robopref.nets.quantised`): an adapter learns. None leaves them as they are.
         adapter: Settings of LoRA adapters, see :class:`~robopref.policies.vla.lora.Adapter`.
         checkpointed: Compute activations of the language model anew in the backward pass: less memory, a
             third more arithmetic.
@@ -65,6 +69,7 @@ class OpenVLAPolicy(TokenPolicy):
         *,
         statistics: str | None = None,
         dtype: str = "bfloat16",
+        weights: str | None = None,
         adapter: Mapping[str, Any] | None = None,
         checkpointed: bool = False,
         temperature: float = 1.0,
@@ -75,11 +80,14 @@ class OpenVLAPolicy(TokenPolicy):
         super().__init__()
         if dtype not in DTYPES:
             raise ConfigError(unknown_name("type of numbers", dtype, DTYPES))
+        if weights not in (None, "int4"):
+            raise ConfigError(f"weights must be int4 or null, got {weights!r}")
         path = Path(path)
         self.config = {
             "path": str(path),
             "statistics": statistics,
             "dtype": dtype,
+            "weights": weights,
             "adapter": None if adapter is None else dict(adapter),
             "checkpointed": checkpointed,
             "temperature": temperature,
@@ -110,6 +118,9 @@ class OpenVLAPolicy(TokenPolicy):
                 f"{path} was trained on actions of {self.action_size} entries ({statistics}), and the robot "
                 f"takes {action_size}"
             )
+        if weights == "int4":
+            quantise(self.model.language_model.model, LAYERS)
+            self.requires_grad_(False)
         self._look()
         self.adapter = None
         if adapter is not None:

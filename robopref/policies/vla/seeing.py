@@ -235,6 +235,10 @@ class SeeingPolicy(nn.Module, ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All that may move: everything, or the adapter where there is one."""
         moving = [p for p in self.parameters() if p.requires_grad]
+        if not moving:
+            raise ConfigError(
+                "Nothing of this policy may move: four-bit weights learn by an adapter (adapter={rank: 32})"
+            )
         return [{"params": moving, "lr": self.learning_rate}]
 
     def after_step(self) -> None:

@@ -127,7 +127,7 @@ def check_same_start(
             place = f"{where}, label {row}: " if where else ""
             raise DataError(
                 f"{place}Episodes {a} and {b} of {store.path} began in different states (seeds {one.seed} "
-                f"and {other.seed} of {one.task} and {other.task}): only rollouts from one state are compared."
+                f"and {other.seed} of {one.task} and {other.task}): only rollouts from one state compare."
             )
 
 

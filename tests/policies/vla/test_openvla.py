@@ -7,8 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from robopref.cli import main
 from robopref.errors import ConfigError, DataError
 from robopref.policies.vla.openvla import OpenVLAPolicy
+from robopref.policies.vla.saved import load_vla, save_vla
+from tests.methods.test_grape import SHORT, SMALL
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -209,6 +212,58 @@ def test_the_data_set_must_be_one_of_the_checkpoints(checkpoint):
         OpenVLAPolicy(checkpoint, statistics="bridge")
     with pytest.raises(ConfigError, match="type of numbers"):
         OpenVLAPolicy(checkpoint, dtype="int4")
+    with pytest.raises(ConfigError, match="weights must be int4 or null"):
+        OpenVLAPolicy(checkpoint, weights="int8")
+    with pytest.raises(ConfigError, match="actions of 2 entries"):
+        OpenVLAPolicy(checkpoint, action_size=4)
+
+
+def test_four_bit_weights_act_and_score_nearly_alike_and_nothing_moves_without_an_adapter(checkpoint):
+    plain = OpenVLAPolicy(checkpoint, dtype="float32")
+    small = OpenVLAPolicy(checkpoint, dtype="float32", weights="int4")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 14, 14, 3), np.uint8)
+    seen = plain.see(frames, ["pick up the cup"] * 2)
+    chunks = plain.act(seen)
+    before, after = plain.score(seen, chunks), small.score(seen, chunks)
+    assert not torch.equal(before, after)
+    assert float((before - after).abs().max()) < 0.5 * float(before.abs().max())
+    with pytest.raises(ConfigError, match="Nothing of this policy may move"):
+        small.parameter_groups()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", [None, "int4"])
+def test_only_its_adapter_is_saved_and_comes_back_on_the_checkpoint(checkpoint, tmp_path, weights):
+    options = {"dtype": "float32", "weights": weights, "adapter": {"rank": 2}}
+    policy = OpenVLAPolicy(checkpoint, **options)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 14, 14, 3), np.uint8)
+    seen = policy.see(frames, ["pick up the cup"] * 2)
+    chunks = policy.act(seen)
+    optimiser = torch.optim.Adam(policy.parameter_groups())
+    for _ in range(2):
+        optimiser.zero_grad()
+        (-policy.score(seen, chunks).mean()).backward()
+        optimiser.step()
+    save_vla(tmp_path / "saved", policy)
+    held = load_file(tmp_path / "saved" / "model.safetensors")
+    assert held
+    assert all("lora_" in name for name in held)
+    again = load_vla(tmp_path / "saved")
+    assert torch.equal(again.score(seen, chunks), policy.eval().score(seen, chunks))
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_runs_through_the_whole_method(checkpoint, tmp_path):
+    def change(tensors, config):
+        low, high = [-1.0] * 4, [1.0] * 4
+        config["norm_stats"] = {"toy": {"action": {"q01": low, "q99": high, "mask": [True] * 4}}}
+
+    changed(checkpoint, change)
+    words = [word for word in SMALL if not word.startswith("policy.")]
+    more = ["policy=openvla", f"policy.path={checkpoint}", "policy.adapter={rank: 2}", "policy.dtype=float32"]
+    where = [f"out={tmp_path / 'run'}", f"data_dir={tmp_path / 'data'}", "env.options.horizon=4"]
+    assert main(["run", *words, *SHORT, *more, *where]) == 0
+    assert "grape-round1" in json.loads((tmp_path / "run" / "grape.json").read_text())
 
 
 def test_instructions_are_lower_cased_and_neither_empty_nor_endless(checkpoint):
