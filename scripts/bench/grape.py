@@ -31,7 +31,6 @@ SMALL = [
     "grape.rollouts={starts: 6, repeats: 4, at_once: 24}",
     "env.options.horizon=100",
     "policy.width=64",
-    "policy.layers=2",
     "training.clone={steps: 500, batch_size: 32}",
     "training.policy={steps: 30, batch_size: 2}",
     "training.evaluation.episodes=10",

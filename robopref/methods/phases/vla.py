@@ -121,7 +121,7 @@ def sample_rollouts(
     lab: Lab, name: str, policy: Path, scenes: Sequence[Scene], sampling: Sampling, camera: str
 ) -> dict[str, TrajectoryStore]:
     """Let a policy act several times from each of some initial states; returns a store per task."""
-    actor = load_vla(policy)
+    actor = load_actor(lab, policy)
     assignments = [
         Assignment(
             scene.task,
@@ -140,11 +140,18 @@ def sample_rollouts(
     return rolled(lab, f"rollouts/{name}", policy, actor, assignments, sampling.at_once)
 
 
+def load_actor(lab: Lab, policy: Path) -> SeeingPolicy:
+    """Read a policy to act: on the GPU where there is one, else on the CPU, from where workers copy it."""
+    device = lab.fabric.device
+    return load_vla(policy, device=device if device.type == "cuda" else "cpu")
+
+
 def rolled(
     lab: Lab, phase: str, policy: Path, actor: SeeingPolicy, assignments: list[Assignment], at_once: int
 ) -> dict[str, TrajectoryStore]:
     """Let a policy do assignments, in workers; returns a store per task."""
     folder = lab.run.directory / phase
+    workers = 0 if lab.fabric.device.type == "cuda" else lab.hardware.workers
     made_of = file_content(policy / WEIGHTS)
 
     def collect() -> dict[str, TrajectoryStore]:
@@ -154,11 +161,10 @@ def rolled(
             assignments,
             policy_content=made_of,
             at_once=at_once,
-            workers=lab.hardware.workers,
+            workers=workers,
         )
 
     def work() -> dict[str, Any]:
-        _ = lab.fabric
         stores = collect()
         rates = {task: float(np.mean(store.successes)) for task, store in stores.items()}
         return {"success": rates, "mean_success": float(np.mean(list(rates.values())))}

@@ -405,7 +405,7 @@ def _better(decisions: Decisions, judged: Judged, labels: dict[str, Preferences]
 
 
 def _rows(decisions: Decisions, trajectories: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " n"]:
-    parts = [decisions.starts[i] + np.arange(decisions.counts[i]) for i in trajectories.tolist()]
+    parts = [decisions.starts[i] + np.arange(int(decisions.counts[i])) for i in trajectories.tolist()]
     return np.concatenate([np.empty(0, np.int64), *parts])
 
 

@@ -11,9 +11,8 @@ from robopref.data.language import wordings
 from robopref.data.store import TrajectoryStore
 from robopref.methods.components import Sampling, Scene
 from robopref.methods.phases.lab import Lab, training_seeds
-from robopref.methods.phases.vla import camera_view, rolled
+from robopref.methods.phases.vla import camera_view, load_actor, rolled
 from robopref.policies.vla.data import steps_until_success
-from robopref.policies.vla.saved import load_vla
 from robopref.training.results import EVALUATION_SEEDS, Evaluation
 from robopref.training.rollouts import Assignment
 from robopref.training.signals import replayed_signals
@@ -95,7 +94,7 @@ def _tried(
     camera: str,
     at_once: int,
 ) -> dict[str, TrajectoryStore]:
-    actor = load_vla(policy)
+    actor = load_actor(lab, policy)
     assignments = [
         Assignment(
             scene.task,

@@ -118,16 +118,16 @@ class TrajectoryPreference(nn.Module):
         draw = self._shared_draw(batch, chosen, generator)
 
         def score(part: slice) -> Tensor:
-            given = tuple(x[part] for x in rows)
+            frames, words, targets = (x[part] for x in rows)
             if self.needs_kl:
-                return torch.stack(self.policy.decision_kl(*given, self.reference()), 1)
+                return torch.stack(self.policy.decision_kl(frames, words, targets, self.reference()), 1)
             if self.policy.exact:
-                return self.policy.decision_scores(*given).unsqueeze(1)
+                return self.policy.decision_scores(frames, words, targets).unsqueeze(1)
             assert draw is not None
             same = Draw(draw.times[:, part], draw.noise[:, part])
             with torch.no_grad(), self.reference():
-                before = self.policy.decision_scores(*given, same)
-            return torch.stack([self.policy.decision_scores(*given, same), before], 1)
+                before = self.policy.decision_scores(frames, words, targets, same)
+            return torch.stack([self.policy.decision_scores(frames, words, targets, same), before], 1)
 
         def reduced(scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return self.loss_of_scores(scores, batch)

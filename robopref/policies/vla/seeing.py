@@ -31,6 +31,7 @@ class SeeingPolicy(nn.Module, ABC):
     """A model, a tokenizer of words, and what can be said of any decision.
 
     Attributes:
+        kind: Name by which a saved one is built again.
         model: The network.
         tokenizer: Has ``length`` and ``encode(instruction) -> (L,)``.
         padding: Which of its numbers is no word.
@@ -42,6 +43,7 @@ class SeeingPolicy(nn.Module, ABC):
         learning_rate: Step size of Adam.
     """
 
+    kind: str
     model: VisionLanguageAction
     tokenizer: Any
     padding: int
@@ -179,7 +181,7 @@ class SeeingPolicy(nn.Module, ABC):
         deterministic: bool = True,
     ) -> Float[Tensor, "B H A"]:
         """A chunk of actions in [-1, 1] for each observation: the likeliest, or drawn."""
-        frames, words = self.parts(observations)
+        frames, words = self.parts(observations.to(self.model.projector.fc1.weight.device))
         return self.decide(frames, words, generator=generator, deterministic=deterministic)
 
     def sample(

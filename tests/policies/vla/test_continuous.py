@@ -34,9 +34,8 @@ def test_a_gaussians_score_is_the_density_of_all_its_numbers(seen, chunks):
         policy.score(observations, chunks, None, torch.zeros(3, 2, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("head", ["gaussian", "flow"])
-def test_it_learns_a_chunk_per_instruction(head):
-    policy = continuous(head, learning_rate=1e-2)
+def test_a_gaussian_learns_a_chunk_per_instruction():
+    policy = continuous("gaussian", learning_rate=1e-2)
     frames = np.full((2, 16, 16, 3), 100, np.uint8)
     seen = policy.see(frames, ["open the drawer", "close the drawer"])
     pixels, words = policy.parts(seen)
@@ -49,7 +48,7 @@ def test_it_learns_a_chunk_per_instruction(head):
         loss.backward()
         optimiser.step()
     policy.eval()
-    assert float((policy.act(seen) - chunks).abs().max()) < (0.1 if head == "gaussian" else 0.4)
+    assert float((policy.act(seen) - chunks).abs().max()) < 0.1
 
 
 def test_an_unknown_head_is_refused():

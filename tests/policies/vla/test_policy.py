@@ -76,7 +76,7 @@ def test_writing_with_a_cache_takes_the_tokens_that_one_pass_finds_likeliest(pol
 def test_padding_an_instruction_changes_nothing(seen):
     frames = seen[0]
     short, long = tiny(length=3), tiny(length=9)
-    tokens = short.tokens(torch.zeros(3, 2, 2))
+    tokens = short.targets(torch.zeros(3, 2, 2))
     found = [p.token_logits(*p.parts(p.see(frames, ["open the door"] * 3)), tokens) for p in (short, long)]
     assert torch.allclose(found[0], found[1], atol=1e-5)
 
