@@ -11,6 +11,8 @@ its rotation about x, y, z (1 is 0.5 rad), and the gripper (1 closes, -1 opens).
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's compiled names carry no type information)
 
+from collections.abc import Mapping
+
 import gymnasium
 import mujoco
 import numpy as np
@@ -187,6 +189,29 @@ class RobosuiteEnv(gymnasium.Env):
         self._keypoints = {name: point.copy() for name, point in snapshot.keypoints.items()}
         self._elapsed = snapshot.elapsed_steps
         return self._observation.copy()
+
+    def to_robomimic(self) -> dict[str, np.ndarray]:
+        """Return the state as robomimic's files hold it: states, gripper_action, initial_joint."""
+        self._require_episode()
+        return simulation.to_robomimic(self._upstream)
+
+    def from_robomimic(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Go to a state that :meth:`to_robomimic` returned, of an episode that has begun; its observation.
+
+        Replays agree to some 1e-5, not to the last bit (for that there is :meth:`restore`). The counter of
+        steps and the goal stay as they are.
+
+        Raises:
+            ValueError: The state belongs to another task.
+        """
+        self._require_episode()
+        simulation.from_robomimic(self._upstream, state)
+        self._look()
+        return self._observation.copy()
+
+    def model_xml(self) -> str:
+        """Return the scene as MuJoCo's XML, with paths to robosuite's meshes."""
+        return self._upstream.sim.model.get_xml()
 
     def state_hash(self) -> str:
         """Return a SHA-256 of the whole state: equal states go on equally under equal actions."""

@@ -17,6 +17,7 @@ upstream steps; observations, rewards and keypoints are read there, as upstream 
 import hashlib
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +145,7 @@ def capture(upstream: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     robot, model = upstream.robots[0], upstream.sim.model._model
     physics = np.empty(mujoco.mj_stateSize(model, _STATE))
     mujoco.mj_getState(model, upstream.sim.data._data, physics, _STATE)
-    command = np.array(robot.gripper[ARM].current_action, np.float64)
+    command = np.zeros(2) + robot.gripper[ARM].current_action  # upstream begins with one number for both
     return physics, command, np.array(robot.part_controllers[ARM].initial_joint)
 
 
@@ -156,6 +157,33 @@ def restore(upstream: Any, snapshot: Snapshot) -> None:
     mujoco.mj_setState(model, data, snapshot.physics, _STATE)  # forward moved the warm start
     robot.gripper[ARM].current_action = snapshot.gripper_action.copy()
     robot.part_controllers[ARM].initial_joint = snapshot.initial_joint.copy()
+    _compute_anew(upstream)
+
+
+def to_robomimic(upstream: Any) -> dict[str, np.ndarray]:
+    """Return the state as robomimic's files hold it, with the two things that these lack to be replayed.
+
+    Returns:
+        ``states`` (1 + nq + nv,), time, positions and velocities; ``gripper_action`` (2,) and
+        ``initial_joint`` (7,), without which a replay drifts though the task may still succeed.
+    """
+    data = upstream.sim.data._data
+    _, command, initial = capture(upstream)
+    state = np.concatenate([[data.time], data.qpos, data.qvel])
+    return {"states": state, "gripper_action": command, "initial_joint": initial}
+
+
+def from_robomimic(upstream: Any, state: Mapping[str, np.ndarray]) -> None:
+    """Put a simulator into the state that :func:`to_robomimic` returned, but for the solver's warm start."""
+    data, robot = upstream.sim.data._data, upstream.robots[0]
+    sizes = 1, data.qpos.size, data.qvel.size
+    if state["states"].shape != (sum(sizes),):
+        raise ValueError(f"A state of this task has {sum(sizes)} numbers, got {state['states'].shape}.")
+    time, data.qpos[:], data.qvel[:] = np.split(state["states"], np.cumsum(sizes)[:-1])
+    data.time = float(time[0])
+    robot.gripper[ARM].current_action = np.array(state["gripper_action"], np.float64)
+    robot.part_controllers[ARM].initial_joint = np.array(state["initial_joint"], np.float64)
+    mujoco.mj_forward(upstream.sim.model._model, data)
     _compute_anew(upstream)
 
 

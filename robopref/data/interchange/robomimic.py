@@ -153,7 +153,10 @@ def _episode(
 ) -> Trajectory:
     actions = float32(hdf5.numbers(demo, "actions", where), "actions", where, ledger)
     rewards = float32(hdf5.numbers(demo, "rewards", where).reshape(-1), "rewards", where, ledger)
-    for extra in sorted(set(demo) - {"actions", "rewards", "dones", "successes", "obs", "next_obs"}):
+    known_keys = {"actions", "rewards", "dones", "successes", "obs", "next_obs"}
+    if KEY in demo.attrs:
+        known_keys |= {"states", "gripper_action"}  # of a replay, which can be repeated
+    for extra in sorted(set(demo) - known_keys):
         ledger.lose(f"'{extra}'", where)
     dones = flags(hdf5.numbers(demo, "dones", where), "dones", where) if "dones" in demo else None
     count = demo.attrs.get("num_samples")

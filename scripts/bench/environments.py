@@ -1,0 +1,168 @@
+"""All environments: how often the expert succeeds, and how fast they are; with --page, docs/ too.
+
+    python scripts/bench/environments.py [--only scenes|robosuite|metaworld] [--episodes 10] [--page]
+
+Speeds are control steps per CPU second of one process with random actions, which a busy machine changes less
+than it does wall time.
+"""
+
+import argparse
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import imageio.v3 as imageio
+import numpy as np
+from scipy.stats import binomtest
+
+from robopref.data.language import INSTRUCTIONS
+from robopref.envs import SCENES
+from robopref.envs.metaworld.tasks import environment_id as metaworld_id
+from robopref.envs.robosuite.tasks import TASKS as ROBOSUITE
+from robopref.envs.robosuite.tasks import environment_id as robosuite_id
+
+DOCS = Path(__file__).parents[2] / "docs"
+FIRST_SEED = 1000
+FAMILIES = {
+    "scenes": list(SCENES),
+    "robosuite": [robosuite_id(task) for task in ROBOSUITE],
+    "metaworld": [metaworld_id(task) for task in INSTRUCTIONS],
+}
+TITLES = {
+    "scenes": "Scenes of our own (`env=planar`, `rope`, `pile`, `table`)",
+    "robosuite": "robosuite (`env=robosuite env.task=can`)",
+    "metaworld": "Meta-World (`env=metaworld env.task=drawer-open`), ten of its fifty tasks",
+}
+HEAD = """
+| id | picture | observation, action | horizon | expert succeeds | single | vector |
+|---|---|---|---|---|---|---|
+"""
+
+
+def make(env_id: str, **options: Any) -> Any:
+    """Make one environment without Gymnasium's wrappers."""
+    return gymnasium.make(f"robopref.envs:{env_id}", disable_env_checker=True, **options).unwrapped
+
+
+def successes(env: Any, episodes: int) -> int:
+    """Count the expert's successes."""
+    count = 0
+    for seed in range(FIRST_SEED, FIRST_SEED + episodes):
+        observation, info = env.reset(seed=seed)
+        act = env.behaviour("expert", np.random.default_rng(seed))
+        for _ in range(env.horizon):
+            observation, *_, info = env.step(act(observation))
+        count += info["success"]
+    return count
+
+
+def rate(envs: Any, steps: int, episodes_per_step: int) -> float:
+    """Return control steps per CPU second."""
+    envs.reset(seed=0)
+    rng, begun = np.random.default_rng(0), time.process_time()
+    for _ in range(steps):
+        envs.step(rng.uniform(-1, 1, envs.action_space.shape))
+    return steps * episodes_per_step / (time.process_time() - begun)
+
+
+def row(env_id: str, episodes: int, vector: int, *, page: bool) -> str:
+    """Measure one environment; returns its row of the table."""
+    env = make(env_id, render_mode="rgb_array" if page else None, width=160, height=160)
+    slow = env.control_hz < 5
+    count = successes(env, episodes)
+    interval = binomtest(count, episodes).proportion_ci(method="wilson")
+    name = env_id.removeprefix("robopref/").removesuffix("-v0")
+    if page:
+        env.reset(seed=0)
+        imageio.imwrite(DOCS / "images" / f"env-{name}.png", env.render())
+    single = rate(make(env_id, horizon=10**6), 20 if slow else 300, 1)
+    many = "-"
+    if env_id in SCENES:
+        envs = gymnasium.make_vec(
+            f"robopref.envs:{env_id}",
+            num_envs=vector,
+            vectorization_mode="vector_entry_point",
+            threads=0,
+        )
+        many = f"{rate(envs, 1 if slow else 40, vector):.0f}"
+        envs.close()
+    env.close()
+    sizes = f"{env.observation_space.shape[0]}, {env.action_space.shape[0]}"
+    share = f"{count}/{episodes} [{interval.low:.2f}, {interval.high:.2f}]"
+    return (
+        f"| `{env_id}` | ![{name}](images/env-{name}.png) | {sizes} | {env.horizon} | {share} "
+        f"| {single:.0f} | {many} |"
+    )
+
+
+def on_page(env_id: str) -> list[str]:
+    """Return an environment's row as the page has it, if it does."""
+    lines = (DOCS / "envs.md").read_text().splitlines()
+    return [line for line in lines if line.startswith(f"| `{env_id}` |")]
+
+
+def page_of(tables: dict[str, list[str]], episodes: int, vector: int) -> str:
+    """Return docs/envs.md."""
+    packages = ("mujoco", "metaworld", "robosuite", "gymnasium", "numpy")
+    pins = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
+    text = (
+        "# Environments\n\n"
+        f"Made by `python scripts/bench/environments.py --episodes {episodes} --page`: expert from seed "
+        f"{FIRST_SEED} on, success at\nthe end of the episode, 95 % Wilson interval; control steps per CPU "
+        "second with random actions, one\n"
+        f"environment and, where one process holds many, a vector of {vector} in it (a shared core of an AMD "
+        "EPYC,\n2026-11-21). A step of the rope and of the pile is a whole primitive. Actions lie in "
+        "[-1, 1].\n"
+        "With `--only` one part is measured anew.\n\n"
+        f"Versions: {pins}.\n"
+    )
+    for family, rows in tables.items():
+        text += f"\n## {TITLES[family]}\n" + HEAD + "\n".join(rows) + "\n"
+    return text
+
+
+def language_page(rows: list[str]) -> str:
+    """Return docs/language.md: what each task is called, and how often its expert does it."""
+    text = (
+        "# Ten tasks with instructions\n\n"
+        "A benchmark for small vision-language-action models: ten Meta-World tasks that can be asked for in "
+        "words,\nwith frames and scripted experts. Sentences to train with, and held-out ones that put known "
+        "words together\nanew or use words that no training sees, are in `robopref.data.language`; "
+        "`policy=vla` learns from them\n([grape.md](grape.md)). Pictures and experts' success as in "
+        "[envs.md](envs.md), made by the same command.\n\n"
+        "| task | | expert succeeds | to train with | held out |\n|---|---|---|---|---|\n"
+    )
+    for task, measured in zip(INSTRUCTIONS, rows, strict=True):
+        _, _, picture, _, _, share, *_ = (part.strip() for part in measured.split("|"))
+        words = INSTRUCTIONS[task]
+        text += f"| {task} | {picture} | {share} | {'; '.join(words.seen)} | {'; '.join(words.held_out)} |\n"
+    return text
+
+
+def main() -> None:
+    """Print the tables, and write the pages if asked to."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", choices=FAMILIES)
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--vector", type=int, default=64)
+    parser.add_argument("--page", action="store_true", help="write docs/envs.md, language.md and pictures")
+    options = parser.parse_args()
+    tables: dict[str, list[str]] = {}
+    for family, ids in FAMILIES.items():
+        if options.only not in (None, family):
+            tables[family] = [line for env_id in ids for line in on_page(env_id)]
+            continue
+        tables[family] = []
+        for env_id in ids:
+            tables[family].append(row(env_id, options.episodes, options.vector, page=options.page))
+            print(tables[family][-1], flush=True)
+    if options.page:
+        (DOCS / "envs.md").write_text(page_of(tables, options.episodes, options.vector))
+        if len(tables["metaworld"]) == len(INSTRUCTIONS):
+            (DOCS / "language.md").write_text(language_page(tables["metaworld"]))
+
+
+if __name__ == "__main__":
+    main()

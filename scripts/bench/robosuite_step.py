@@ -1,0 +1,65 @@
+"""robosuite's steps and ours in turn, in CPU time; and collection by two processes against one, in wall time.
+
+python scripts/bench/robosuite_step.py [--episodes 16]
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from robopref.envs.robosuite.control import FastStep
+from robopref.envs.robosuite.simulation import build
+from robopref.envs.robosuite.tasks import TASKS
+from robopref.training.collect import collect
+
+ROUNDS, STEPS = 6, 30
+
+
+def main() -> None:
+    """Print control steps per CPU second of each task, then episodes per second of each number of workers."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--episodes", type=int, default=16, help="to collect; 0 leaves this part out")
+    options = parser.parse_args()
+    actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 7))
+    for name, task in TASKS.items():
+        upstream = build(task)
+        ways = {"robosuite": upstream.step, "here": FastStep(upstream).step}
+        spent = dict.fromkeys(ways, 0.0)
+        for around in range(ROUNDS + 1):
+            for way, step in ways.items():
+                upstream.reset()
+                begun = time.process_time()
+                for action in actions:
+                    step(action)
+                if around:  # the first warms up
+                    spent[way] += time.process_time() - begun
+        rates = {way: ROUNDS * STEPS / seconds for way, seconds in spent.items()}
+        text = ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items())
+        print(f"{name}: {text} control steps per CPU second, {rates['here'] / rates['robosuite']:.2f} times")
+    if not options.episodes:
+        return
+    seconds = {}
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            collect(
+                Path(folder) / "can",
+                env_id="robopref.envs:robopref/rs-can-v0",
+                behaviours=[{"kind": "expert", "noise": 0.05}, {"kind": "random"}],
+                episodes=options.episodes,
+                seed=0,
+                workers=workers,
+                progress=False,
+            )
+            seconds[workers] = time.perf_counter() - begun
+    print(
+        f"{options.episodes} episodes of can: {seconds[1]:.1f} s by one process, {seconds[2]:.1f} s by two "
+        f"({seconds[1] / seconds[2]:.2f} times, start-up included)"
+    )
+
+
+if __name__ == "__main__":
+    main()
