@@ -5,6 +5,9 @@ the environments here. A state is stored with two things beside time, positions 
 replays agree: the gripper's command, and the joint positions that the controller drifts back to.
 """
 
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+# (robomimic's base class returns None everywhere)
+
 import shutil
 from pathlib import Path
 from typing import Any
