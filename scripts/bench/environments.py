@@ -111,13 +111,12 @@ def page_of(tables: dict[str, list[str]], episodes: int, vector: int) -> str:
     pins = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
     text = (
         "# Environments\n\n"
-        f"Made by `python scripts/bench/environments.py --episodes {episodes} --page`: expert from seed "
-        f"{FIRST_SEED} on, success at\nthe end of the episode (Meta-World: at any step, as its authors count), 95 % Wilson interval; control steps per CPU "
-        "second with random actions, one\n"
-        f"environment and, where one process holds many, a vector of {vector} in it (a shared core of an AMD "
-        "EPYC,\n2026-11-21). A step of the rope and of the pile is a whole primitive. Actions lie in "
-        "[-1, 1].\n"
-        "With `--only` one part is measured anew.\n\n"
+        f"Made by `python scripts/bench/environments.py --episodes {episodes} --page` (`--only` measures "
+        f"one part anew):\nexpert from seed {FIRST_SEED} on, success at the end of the episode (Meta-World: "
+        "at any step, as its authors\ncount), 95 % Wilson interval; control steps per CPU second with random "
+        f"actions, one environment and, where\none process holds many, a vector of {vector} in it (a shared "
+        "core of an AMD EPYC, 2026-11-21). A step of the\nrope and of the pile is a whole primitive. Actions "
+        "lie in [-1, 1].\n\n"
         f"Versions: {pins}.\n"
     )
     for family, rows in tables.items():
