@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robopref.envs.robosuite.control import FastStep
-from robopref.envs.robosuite.simulation import build
+from robopref.envs.robosuite.simulation import build, import_robosuite
 from robopref.envs.robosuite.tasks import TASKS
 from robopref.training.collect import collect
 
@@ -23,6 +22,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--episodes", type=int, default=16, help="to collect; 0 leaves this part out")
     options = parser.parse_args()
+    import_robosuite()
+    from robopref.envs.robosuite.control import FastStep  # after it was told to be quiet
+
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 7))
     for name, task in TASKS.items():
         upstream = build(task)
