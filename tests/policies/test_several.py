@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from robopref.policies.dataset import RewardScaling, TransitionSampler
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.several import SeveralLearners, stacked_batches
 
-SIZES = {"hidden": (16, 16)}
+SIZES: dict[str, Any] = {"hidden": (16, 16)}
 
 
 def transitions():
