@@ -241,7 +241,7 @@ def picture(arguments: argparse.Namespace, path: Path) -> None:
         against_k.legend(fontsize=7)
         against_n.legend(fontsize=7)
         films.imshow(_films(task, arguments))
-        films.set_title("start | supervised | implicit ranking", fontsize=8)
+        films.set_title("from above: start, end of supervised, end of implicit ranking", fontsize=8)
         films.axis("off")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
