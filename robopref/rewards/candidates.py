@@ -13,6 +13,7 @@ Letters used in shapes: B observations, K candidates, H actions in a chunk, A en
 of an observation, M members, N draws of time and noise.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -133,8 +134,8 @@ class CandidateReward(GaussianReward):
             learning_rate=learning_rate,
             seed=seed,
         )
-        left_out = ("bound", "aggregate", "minimum_deviation", "floor", "clip")
-        self.config = {k: v for k, v in self.config.items() if k not in left_out}
+        known = inspect.signature(CandidateReward).parameters  # the base class has options of its own
+        self.config = {k: v for k, v in self.config.items() if k in known}
         self.config |= {"action_size": action_size, "horizon": horizon, "encoder": dict(encoder)}
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
