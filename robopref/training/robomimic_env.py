@@ -205,7 +205,7 @@ def _add_to_demo(env: Any, store: TrajectoryStore, index: int, file: h5py.File, 
     episode, demo = store.episode(index), file.get(f"data/demo_{index}")
     if not isinstance(demo, h5py.Group) or demo.attrs.get("num_samples") != episode.length:
         raise DataError(f"{path}, demo_{index} is not episode {index} of {store.path}.")
-    env.reset(seed=episode.provenance.seed)
+    observation, _ = env.reset(seed=episode.provenance.seed)
     if env.state_hash() != episode.provenance.initial_state_hash:
         raise DataError(
             f"Episode {index} of {store.path} begins otherwise here: it was recorded with "

@@ -75,7 +75,7 @@ def cells(task: str, seed: int, arguments: argparse.Namespace) -> Iterator[Cell]
     candidates = label_candidates(lab, scene, supervised, states=max(labels), count=parts.selection.labelled)
 
     def learned(states: int) -> dict[str, Path]:
-        name, how = f"N{states}", {"states": states}
+        name, how = f"N{states}", dict[str, Any](states=states)
         preferred = prefer(
             lab, f"policy-{name}", parts.policy, candidates, supervised, parts.policy_fit, **how
         )

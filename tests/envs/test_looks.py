@@ -1,3 +1,5 @@
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from robopref.envs.metaworld.looks import rgb
 
 
-def made(**options):
+def made(**options) -> Any:
     return gymnasium.make("robopref.envs:robopref/mw-drawer-close-v0", disable_env_checker=True, **options)
 
 

@@ -32,7 +32,9 @@ def test_it_multiplies_and_differentiates_as_its_unpacked_weights_do():
     x = torch.randn(3, 6, requires_grad=True)
     layer(x).square().sum().backward()
     got, x.grad = x.grad, None
+    assert got is not None
     nn.functional.linear(x, unpacked(layer), layer.bias).square().sum().backward()
+    assert x.grad is not None
     assert torch.allclose(got, x.grad, atol=1e-6)
 
 

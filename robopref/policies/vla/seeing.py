@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError
@@ -93,6 +93,16 @@ class SeeingPolicy(nn.Module, ABC):
         """Score of each target; a log-probability in nats where :attr:`exact`, else under the draw."""
 
     @abstractmethod
+    @abstractmethod
+    def score(
+        self,
+        observations: Float[Tensor, "B O"],
+        actions: Float[Tensor, "B H A"],
+        draw: Draw | None = None,
+        mask: Bool[Tensor, "B H"] | None = None,
+    ) -> Float[Tensor, " B"]:
+        """Score given chunks, differentiably: in nats where ``exact``, else a surrogate under the draw."""
+
     def draw(self, batch_size: int, *, generator: torch.Generator) -> Draw | None:
         """Draw the times and the noise of so many scores; None where scores are exact."""
 

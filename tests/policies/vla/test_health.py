@@ -129,7 +129,7 @@ def two_ways(folder, states=6):
 
 
 def steps(learner, sampler, count, batch_size):
-    optimiser = torch.optim.Adam(learner.parameter_groups())
+    optimiser, logged = torch.optim.Adam(learner.parameter_groups()), {}
     for number in range(count):
         generator = torch.Generator().manual_seed(number)
         loss, logged = learner.loss(sampler.sample(batch_size, generator))
@@ -175,8 +175,8 @@ def aligned(start, count, **options):
     logged = steps(TrajectoryPreference(policy, window=99, **options), groups, count, 4)
     policy.eval()
     better = np.flatnonzero(np.repeat(np.arange(12) % 2 == 0, 3))
-    conditions = [condition(one, decisions, better) for one in (before, policy)]
-    found = verdict(*conditions, better // 3, divergence=None, exact=True)
+    old, new = (condition(one, decisions, better) for one in (before, policy))
+    found = verdict(old, new, better // 3, divergence=None, exact=True)
     return logged, found
 
 

@@ -197,6 +197,7 @@ def test_both_rollouts_of_a_pair_share_their_draws_place_by_place():
     learner = TrajectoryPreference(policy, objective="dpo")
     chosen = batch["mask"].nonzero(as_tuple=True)
     draw = learner._shared_draw(batch, chosen, torch.Generator().manual_seed(3))
+    assert draw is not None
     first, second = draw.noise[:, :3], draw.noise[:, 3:]
     assert torch.equal(first[:, :2], second)
     assert not torch.equal(first[:, 0], first[:, 1])
