@@ -193,6 +193,7 @@ UNPAIRED = [
             ("awr", "unpaired.awr", "-min(exp(A/t), c) lp", "Peng et al. 2019"),
         ],
         reference=False,
+        scales=True,
         extra="rewards",
     ),
     *_all(
@@ -238,20 +239,27 @@ INSIDE = [
                 "-ls(-b/2 [(e_w-e_l) - (e_w-e_l)_ref])",
                 "Wallace et al. 2023",
             ),
-            ("inpo", "diffusion.diffusion_dpo", "diffusion_dpo on inverted noise", "InPO, 2025"),
         ],
         extra="errors",
     ),
     *_all(
-        "rewards",
+        "soft pairs",
         "error",
+        [("inpo", "diffusion.diffusion_dpo", "diffusion_dpo on inverted noise", "InPO, 2025")],
+        extra="inverted noise",
+    ),
+    *_all(
+        "rewards",
+        "mean error",
         [("ac_flow", "diffusion.ac_flow", "exp(clip(A)/t) |v-u|^2 + a |v-v_ref|^2", "after AC-Flow")],
+        scales=True,
         extra="errors",
     ),
     *_all(
         "up/down",
-        "error",
+        "mean error",
         [("nft_flow", "diffusion.nft_flow", "y |v+ - u|^2 + (1-y) |v- - u|^2", "DiffusionNFT")],
+        scales=True,
         extra="errors",
     ),
     *_all(

@@ -16,7 +16,7 @@ LABELS = {
     "hard pairs": "(score_a, score_b, labels): 1 or 0, without ties; equal weights",
     "lists": "(scores, labels, mask): grades of any scale, best highest",
     "up/down": "(scores, labels): chance in [0, 1] that the behaviour is good",
-    "rewards": "(log-likelihoods, rewards or advantages)",
+    "rewards": "(log-likelihoods, rewards or advantages): thumbs, or how far a segment was preferred",
     "per-token": "(score_a, score_b, labels, ...): soft pairs with one KL or gate per token",
     "none": "no label: the contrast is built from contexts",
 }
@@ -26,7 +26,8 @@ SCORES = {
     "power": "beta times the summed log-ratio with the reference to the power gamma",
     "likelihood": "log-likelihood summed over steps, no reference",
     "mean likelihood": "log-likelihood averaged over steps, no reference",
-    "error": "squared errors of policy and reference",
+    "error": "squared errors of policy and reference, summed over chunks",
+    "mean error": "squared errors of policy and reference, averaged over chunks",
 }
 EXTRAS = {
     "": "nothing but scores and labels",
@@ -34,22 +35,24 @@ EXTRAS = {
     "kl": "the summed KL to the reference of both members",
     "reference margin": "the reference's own margin of each pair",
     "demonstration": "a third behaviour, the demonstration",
-    "roles": "which of the two is the demonstration",
+    "roles": "samples of the reference, beside what was demonstrated",
     "steps": "log-ratios, KL and gates of every step or token",
     "contexts": "scores under other contexts",
     "goal": "what it is told: how good the behaviour was",
     "rewards": "a reward or an advantage",
     "errors": "errors of velocity or noise",
+    "inverted noise": "errors at the noise that the policy itself would have begun from",
 }
 REWARD, POLICY, SURROGATE = "reward model", "Gaussian policy", "diffusion or flow policy"
 TOKENS = "token policy"
 LEARNERS = (REWARD, POLICY, SURROGATE, TOKENS)
 FED = {  # the extras that a learner's training provides
     REWARD: ("",),
-    POLICY: ("", "imitation", "kl", "steps", "reference margin", "demonstration", "goal"),
-    SURROGATE: ("", "imitation", "reference margin", "demonstration"),
-    TOKENS: ("", "imitation", "kl", "steps", "reference margin", "demonstration"),
+    POLICY: ("", "imitation", "kl", "steps", "reference margin", "demonstration", "goal", "rewards"),
+    SURROGATE: ("", "imitation", "reference margin", "demonstration", "rewards", "errors"),
+    TOKENS: ("", "imitation", "kl", "steps", "reference margin", "demonstration", "rewards"),
 }
+SINGLE = ("up/down", "rewards")  # labels of single behaviours; of a pair, both members have one
 
 
 @dataclass(frozen=True)
@@ -125,16 +128,14 @@ class Objective:
         """Say why a learner (one of ``LEARNERS``) cannot be trained with it; empty if it can."""
         if self.tokens_only and learner != TOKENS:
             return "it needs probabilities of tokens; a density of continuous actions is none"
-        if self.score == "error":
-            return (
-                "it takes raw errors or velocities and no scores: call its function (on scores, dpo is alike)"
-            )
+        if "error" in self.score and learner != SURROGATE:
+            return "it takes errors of noise or velocities, which only diffusion and flow policies have"
         if learner == REWARD and "likelihood" in self.score:
             return "its scores are log-likelihoods of a policy"
         if learner == SURROGATE and self.labels == "per-token":
             return "it needs a number for each token; a chunk of a diffusion or flow policy has one"
         known = ("soft pairs", "hard pairs", "lists", "up/down")
-        if self.labels not in (known if learner == REWARD else (*known, "per-token")):
+        if self.labels not in (known if learner == REWARD else (*known, "rewards", "per-token")):
             return f"it learns from {self.labels} and not from what was preferred"
         if learner == REWARD and self.policy_only:
             return self.policy_only

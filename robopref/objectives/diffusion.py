@@ -122,9 +122,8 @@ def anchor(score_sample: Scores, score_demonstration: Scores) -> Scores:
 
 
 def ac_flow(
-    velocity: Chunks,
-    target_velocity: Chunks,
-    reference_velocity: Chunks,
+    errors: Scores,
+    drifts: Scores,
     advantages: Scores,
     *,
     temperature: float = 1.0,
@@ -134,12 +133,13 @@ def ac_flow(
     """w |v - u|^2 + a |v - v_ref|^2 with w = exp(clip(A) / temperature): a variant of AC-Flow.
 
     Advantage clipping, the weighted flow-matching loss and the Wasserstein anchor to the reference are the
-    paper's as summarised; the exponential form of the weight is ours. Squares are means over the chunk.
+    paper's as summarised; the exponential form of the weight is ours. So is a policy of predicted noise in
+    place of the velocity v, which the form allows.
 
     Args:
-        velocity: v, predicted by the policy at drawn points of the path.
-        target_velocity: u, action minus noise.
-        reference_velocity: v_ref of the frozen reference at the same points.
+        errors: |v - u|^2, mean square distance of what is predicted at drawn points of the path from what
+            shall be (action minus noise).
+        drifts: |v - v_ref|^2, of the predictions of policy and frozen reference at the same points.
         advantages: A, a critic's reward of the action less its value of the point.
         temperature: Of the weight; lower means greedier.
         clip: Advantages are cut to [-clip, clip].
@@ -147,43 +147,33 @@ def ac_flow(
     """
     check_positive(temperature=temperature, clip=clip)
     check_not_negative(anchor_weight=anchor_weight)
-    check_same_shape(velocity=velocity, target=target_velocity, reference=reference_velocity)
-    v = working(velocity)
+    check_same_shape(errors=errors, drifts=drifts, advantages=advantages)
     weights = torch.exp(working(advantages.detach()).clamp(-clip, clip) / temperature)
-    matching = (v - working(target_velocity)).square().mean((-2, -1))
-    return weights * matching + anchor_weight * (v - working(reference_velocity.detach())).square().mean(
-        (-2, -1)
-    )
+    return weights * working(errors) + anchor_weight * working(drifts)
 
 
 def nft_flow(
-    velocity: Chunks,
-    old_velocity: Chunks,
-    target_velocity: Chunks,
-    labels: Scores,
-    *,
-    beta: float = 1.0,
+    errors: Scores, old_errors: Scores, drifts: Scores, labels: Scores, *, beta: float = 1.0
 ) -> Scores:
     """y |v+ - u|^2 + (1-y) |v- - u|^2 with v+ = v_old + beta (v - v_old), v- = v_old - beta (v - v_old).
 
     The implicit-negative form of DiffusionNFT (Zheng et al. 2025), written down from memory: its adaptive
-    weighting over time is left out.
+    weighting over time is left out. Written out in squares, with c = (v_old - u).(v - v_old) =
+    (|v-u|^2 - |v_old-u|^2 - |v-v_old|^2) / 2, it is |v_old-u|^2 + beta^2 |v-v_old|^2 + 2 beta (2y - 1) c.
 
     Args:
-        velocity: v of the policy.
-        old_velocity: v_old of the policy that collected the data.
-        target_velocity: u, action minus noise.
+        errors: |v - u|^2 of the policy, u being action minus noise.
+        old_errors: |v_old - u|^2 of the policy that collected the data.
+        drifts: |v - v_old|^2.
         labels: y, the chance that the behaviour was good (its reward in [0, 1]).
         beta: Strength of the guidance.
     """
     check_positive(beta=beta)
-    check_same_shape(velocity=velocity, old_velocity=old_velocity, target_velocity=target_velocity)
+    check_same_shape(errors=errors, old_errors=old_errors, drifts=drifts, labels=labels)
     check_labels(labels)
-    old = working(old_velocity.detach())
-    step = beta * (working(velocity) - old)
-    miss = old - working(target_velocity)
-    up, down = (miss + step).square().mean((-2, -1)), (miss - step).square().mean((-2, -1))
-    return torch.lerp(down, up, labels.to(up.dtype))
+    old, drifts = working(old_errors.detach()), working(drifts)
+    twice_c = working(errors) - old - drifts
+    return old + beta**2 * drifts + beta * (2 * labels.to(old.dtype) - 1) * twice_c
 
 
 def mixing_weight(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.objectives.checks import check_in_range, check_same_shape, values_can_be_read
-from robopref.objectives.description import Objective
+from robopref.objectives.description import SINGLE, Objective
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -51,7 +51,7 @@ def check_takes_ratings(objective: Objective) -> None:
     Raises:
         DataError: The objective's scores are log-likelihoods, or it takes lists or sorted pairs.
     """
-    if objective.labels == "up/down":
+    if objective.labels in SINGLE:
         return
     if objective.labels not in ("soft pairs", "per-token") or "likelihood" in objective.score:
         raise DataError(

@@ -216,15 +216,46 @@ class Denoiser(nn.Module, ABC):
                 f"The draw is for chunks {tuple(draw.noise.shape[1:])}, these are {tuple(actions.shape)}"
             )
         condition = self._condition(observations).repeat_interleave(each, 0)
+        predicted, wanted = self._predict(condition, actions, draw)
+        return _mean_square(predicted - wanted, mask)
+
+    def against(
+        self,
+        reference: "Denoiser",
+        observations: Float[Tensor, "B O"],
+        actions: Float[Tensor, "B H A"],
+        draw: Draw,
+        mask: Bool[Tensor, "B H"] | None = None,
+    ) -> tuple[Float[Tensor, "N B"], Float[Tensor, "N B"], Float[Tensor, "N B"]]:
+        """Errors of every draw, the reference's, and how far the two predictions lie apart (mean squares).
+
+        Raises:
+            DataError: Shapes do not fit, or values are not finite.
+        """
+        self._refuse(observations)
+        check_chunks(self, observations, actions)
+        with torch.no_grad():
+            before, _ = reference._predict(reference._condition(observations), actions, draw)
+        now, wanted = self._predict(self._condition(observations), actions, draw)
+        errors, frozen = _mean_square(now - wanted, mask), _mean_square(before - wanted, mask)
+        return errors, frozen, _mean_square(now - before, mask)
+
+    def _predict(
+        self, condition: Float[Tensor, "B C"], actions: Float[Tensor, "B H A"], draw: Draw
+    ) -> tuple[Float[Tensor, "N B H A"], Float[Tensor, "N B H A"]]:
+        """What the network predicts under every draw, and what it shall predict."""
         noisy, times, wanted = self.path(actions.to(condition).expand_as(draw.noise), draw)
-        count = len(draw.times)
+        return self._at(noisy, times, condition), wanted
+
+    def _at(
+        self, noisy: Float[Tensor, "N B H A"], times: Float[Tensor, "N B"], condition: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "N B H A"]:
+        """The network's prediction at these points and times."""
+        count = len(times)
         predicted = self.network(
             noisy.flatten(0, 1), times.flatten(), condition.expand(count, -1, -1).flatten(0, 1)
         )
-        squares = (predicted.unflatten(0, (count, -1)) - wanted).square().mean(-1)
-        if mask is None:
-            return squares.mean(-1)
-        return (squares * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+        return predicted.unflatten(0, (count, -1))
 
     def _condition(self, observations: Tensor) -> Float[Tensor, "B C"]:
         return self.encoder(observations.to(self.encoder.normaliser.mean.dtype))
@@ -238,6 +269,15 @@ class Denoiser(nn.Module, ABC):
         if not bool(torch.isfinite(observations).all()):
             bad = torch.nonzero(~torch.isfinite(observations).all(0)).flatten().tolist()
             raise DataError(f"The observations hold NaN or infinity in dimensions {bad}")
+
+
+def _mean_square(
+    difference: Float[Tensor, "N B H A"], mask: Bool[Tensor, "B H"] | None
+) -> Float[Tensor, "N B"]:
+    squares = difference.square().mean(-1)
+    if mask is None:
+        return squares.mean(-1)
+    return (squares * mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
 
 class DenoisingPolicy(OfflinePolicy):

@@ -30,6 +30,7 @@ from robopref.objectives.scores import in_one_row, row_groups
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.chunks import ChunkPolicy, Draw
 from robopref.policies.dataset import TransitionSampler
+from robopref.policies.denoising import Denoiser
 from robopref.policies.diffusion import DiffusionPolicy
 from robopref.policies.flow import FlowPolicy
 from robopref.policies.gaussian import GaussianPolicy
@@ -220,11 +221,12 @@ class PreferencePolicy(OfflinePolicy):
         rows = (groups[:, None] * count + torch.arange(count, device=groups.device)).flatten()
         draw = Draw(draw.times[:, rows], draw.noise[:, rows])
         seen, chosen, counted = (x.flatten(0, 1) for x in (observations, actions, mask))
-        with self.frozen() as frozen:
-            reference = frozen.score(seen, chosen, draw, counted)
-        score = self.actor.score(seen, chosen, draw, counted)
-        shape = mask.shape[:2]
-        return Steps(score.reshape(shape), reference.reshape(shape), None, mask.any(-1))
+        assert isinstance(self.actor, Denoiser)
+        errors, before, drift = (
+            x.mean(0).reshape(mask.shape[:2])
+            for x in self.actor.against(self.reference, seen, chosen, draw, counted)
+        )
+        return Steps(-0.5 * errors, -0.5 * before, None, mask.any(-1), drift=drift)
 
     def _exact_steps(
         self,

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.objectives.description import SINGLE
 from robopref.objectives.reduction import check_takes_ratings, refuse_weights
 from robopref.objectives.registry import choose
 from robopref.objectives.scores import REDUCTIONS, log_ratio, over_steps, rated
@@ -25,16 +26,21 @@ from robopref.objectives.unpaired import nft
 
 BETA = 0.1  # where neither the configuration nor the objective says
 ESTIMATES = {"kto": "baseline", "bco": "shift"}  # what the training estimates, by the option it is given as
+ADVANTAGES = ("awr", "ac_flow")  # take rewards less their mean over the training so far
 
 
 class Steps(NamedTuple):
-    """What is known of every step or token of some segments, padding included; ``numbers`` make a step."""
+    """What is known of every step or token of some segments, padding included; ``numbers`` make a step.
+
+    ``drift`` is how far the predictions of a surrogate and its reference lie apart, in mean squares.
+    """
 
     log_prob: Float[Tensor, "S L"]
     reference: Float[Tensor, "S L"]
     kl: Float[Tensor, "S L"] | None
     mask: Bool[Tensor, "S L"]
     numbers: int = 1
+    drift: Float[Tensor, "S L"] | None = None
 
 
 class PreferenceLoss(nn.Module):
@@ -83,7 +89,8 @@ class PreferenceLoss(nn.Module):
         if "beta" in self.chosen.settings:
             raise ConfigError("The beta of a policy's objective is policy.beta, not objective.beta.")
         self.objective = self.chosen.objective
-        own = self.objective.options().get("beta", BETA) * usual_beta / BETA
+        own = self.objective.options().get("beta", BETA)
+        own *= 1 if "error" in self.objective.score else usual_beta / BETA
         self.beta = beta or (own if self.objective.scales else usual_beta)
         if self.objective.extra == "steps" and reduce == "mean":
             raise ConfigError(
@@ -92,7 +99,7 @@ class PreferenceLoss(nn.Module):
         self.reduce = reduce or ("mean" if "mean" in self.objective.score else "sum")
         self.discount, self.reference_power = discount, reference_power
         self.imitation_weight = imitation_weight
-        self.register_buffer("baseline", torch.tensor(0.0))  # mean score so far, for KTO and BCO
+        self.register_buffer("baseline", torch.tensor(0.0))  # mean score or reward so far
         self.register_buffer("baseline_batches", torch.tensor(0.0))
 
     def scores(self, steps: Steps) -> Float[Tensor, " S"]:
@@ -136,7 +143,7 @@ class PreferenceLoss(nn.Module):
         elif "items" in batch:
             raise DataError(f"{self.objective.name} learns from {self.objective.labels}, and got lists.")
         elif rated(batch):
-            losses = self._of_single(scores.flatten(), batch["labels"])
+            losses = self._of_single(scores.flatten(), batch["labels"], steps)
         else:
             losses = self._of_pairs(scores, batch["labels"], steps, imitation)
         share = self._share(batch["weights"])
@@ -155,9 +162,12 @@ class PreferenceLoss(nn.Module):
     ) -> Float[Tensor, " B"]:
         pairs = len(labels)
         further = {"beta": self.beta} if "beta" in self.objective.options() else {}
-        if self.objective.labels == "up/down":
+        if self.objective.labels in SINGLE:
             chances = torch.cat([labels, 1 - labels])
-            return self._of_single(scores.T.flatten(), chances).reshape(2, pairs).mean(0)
+            return self._of_single(scores.T.flatten(), chances, steps).reshape(2, pairs).mean(0)
+        if "error" in self.objective.score:
+            errors, before, _ = self._errors(steps)
+            return self.chosen(*errors.chunk(2), labels, *before.chunk(2), **further)
         if self.objective.extra == "steps":
             return self.chosen(*self._step_inputs(steps, labels), **further)
         extra: tuple[Tensor, ...] = ()
@@ -175,9 +185,11 @@ class PreferenceLoss(nn.Module):
                 raise DataError(f"{self.objective.name} needs a demonstration for each pair, and got none.")
         return self.chosen(scores[:, 0], scores[:, 1], labels, *extra, **further)
 
-    def _of_single(self, scores: Float[Tensor, " S"], chances: Float[Tensor, " S"]) -> Float[Tensor, " S"]:
+    def _of_single(
+        self, scores: Float[Tensor, " S"], chances: Float[Tensor, " S"], steps: Steps
+    ) -> Float[Tensor, " S"]:
         """Losses of segments that were good or bad by themselves."""
-        if self.objective.labels != "up/down":
+        if self.objective.labels not in SINGLE:
             check_takes_ratings(self.objective)
             return nft(scores, chances)
         if self.objective.extra == "goal":  # they were told to the policy already
@@ -185,7 +197,21 @@ class PreferenceLoss(nn.Module):
         further = {"beta": self.beta} if "beta" in self.objective.options() else {}
         if self.objective.name in ESTIMATES:
             further[ESTIMATES[self.objective.name]] = self._baseline(scores)
-        return self.chosen(scores, chances, **further)
+        if self.objective.name in ADVANTAGES:
+            chances = chances - self._baseline(chances)
+        if self.objective.extra != "errors":
+            return self.chosen(scores, chances, **further)
+        errors, before, drift = self._errors(steps)
+        known = (errors, drift) if self.objective.labels == "rewards" else (errors, before, drift)
+        return self.chosen(*known, chances, **further)
+
+    def _errors(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
+        """Squared errors of policy and reference and their drift, one number each per segment."""
+        assert steps.drift is not None  # refused for exact scores
+        log_prob, reference = self._discounted(steps)
+        known = (-2 * log_prob, -2 * reference, steps.drift)
+        errors, before, drift = (over_steps(x, steps.mask, reduce=self.reduce) for x in known)
+        return errors, before, drift
 
     def _step_inputs(self, steps: Steps, labels: Tensor) -> tuple[Any, ...]:
         """Log-ratios, KL, gates and masks of first and second members, as ``sparse_po`` takes them."""
@@ -204,7 +230,7 @@ class PreferenceLoss(nn.Module):
         return weights / weights.sum().clamp(min=1e-12)
 
     def _baseline(self, scores: Tensor) -> Tensor:
-        """Mean score of the training so far: there is one task, so no segment of another instruction.
+        """Mean score (or reward) of the training so far: there is one task, no segment of another.
 
         A mean of the last batches alone would follow the scores down and anchor nothing.
         """

@@ -123,6 +123,7 @@ BY_THUMBS = ("labels=sqlite:///thumbs.sqlite", "out=out")
     [
         ("objective=kto",),
         ("objective=bco",),
+        ("objective=rwr", "objective.temperature=0.1"),
         ("objective=conditional_bc", "policy.goal=true"),
         ("objective=dpo", "training.labels.thumbs=true"),
     ],

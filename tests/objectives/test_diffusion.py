@@ -59,24 +59,28 @@ def test_a_sample_that_loses_is_pushed_away_and_one_that_wins_pulled_along():
 
 
 def test_ac_flow_with_no_advantage_is_flow_matching_with_an_anchor():
-    v, u, ref = torch.randn(3, 2, 4, 3, dtype=torch.float64)
-    got = diffusion.ac_flow(v, u, ref, torch.zeros(2, dtype=torch.float64), anchor_weight=0.5)
-    expected = (v - u).square().mean((1, 2)) + 0.5 * (v - ref).square().mean((1, 2))
-    torch.testing.assert_close(got, expected)
+    errors, drifts = torch.rand(2, 3, dtype=torch.float64)
+    got = diffusion.ac_flow(errors, drifts, torch.zeros_like(errors), anchor_weight=0.5)
+    torch.testing.assert_close(got, errors + 0.5 * drifts)
 
 
 def test_ac_flow_cuts_advantages_on_both_sides():
-    v, u = torch.zeros(2, 1, 1), torch.ones(2, 1, 1)
-    got = diffusion.ac_flow(v, u, v, torch.tensor([1e4, -1e4]), clip=1.0, temperature=0.5)
+    got = diffusion.ac_flow(
+        torch.ones(2), torch.zeros(2), torch.tensor([1e4, -1e4]), clip=1.0, temperature=0.5
+    )
     assert got.tolist() == pytest.approx([math.exp(2), math.exp(-2)])
 
 
-def test_negative_aware_flow_is_least_at_the_target_for_good_and_turns_away_for_bad():
-    old, u = torch.zeros(1, 1, 1, dtype=torch.float64), torch.ones(1, 1, 1, dtype=torch.float64)
-    good = diffusion.nft_flow(u, old, u, one(1.0))
-    assert good.item() == 0
-    bad = diffusion.nft_flow(-u, old, u, one(0.0))
-    assert bad.item() == 0
+def test_negative_aware_flow_is_the_published_form_of_velocities():
+    v, old, u = torch.randn(3, 2, 4, 3, dtype=torch.float64)
+
+    def square(x: torch.Tensor) -> torch.Tensor:
+        return x.square().mean((1, 2))
+
+    y = torch.tensor([0.3, 1.0], dtype=torch.float64)
+    up, down = square(old + 0.7 * (v - old) - u), square(old - 0.7 * (v - old) - u)
+    got = diffusion.nft_flow(square(v - u), square(old - u), square(v - old), y, beta=0.7)
+    torch.testing.assert_close(got, y * up + (1 - y) * down)
 
 
 def test_the_best_mixture_has_the_closed_form():

@@ -53,18 +53,20 @@ def test_the_registry_is_read_without_importing_torch():
         (REWARD, "dpo_gamma", "weighs a reference"),
         (REWARD, "ln_dpo", "aggregate=mean"),
         (REWARD, "conditional_bc", "log-likelihoods of a policy"),
-        (REWARD, "seppo", "which of the two is the demonstration"),
+        (REWARD, "seppo", "samples of the reference"),
         (REWARD, "aot", "log-likelihoods of a policy"),
         (REWARD, "rpro", "also takes the imitation loss"),
         (POLICY, "orpo", "probabilities of tokens"),
-        (POLICY, "diffusion_dpo", "raw errors"),
+        (POLICY, "diffusion_dpo", "only diffusion and flow policies have"),
+        (POLICY, "nft_flow", "only diffusion and flow policies have"),
+        (REWARD, "ac_flow", "only diffusion and flow policies have"),
+        (REWARD, "awr", "log-likelihoods of a policy"),
         (POLICY, "sami", "learns from none"),
         (SURROGATE, "sparse_po", "a number for each token"),
         (SURROGATE, "conditional_bc", "how good the behaviour was"),
         (SURROGATE, "orpo", "probabilities of tokens"),
         (SURROGATE, "unlikelihood", "probabilities of tokens"),
-        (TOKENS, "awr", "learns from rewards"),
-        (TOKENS, "inpo", "raw errors"),
+        (TOKENS, "inpo", "only diffusion and flow policies have"),
     ],
 )
 def test_an_objective_that_does_not_fit_is_refused_with_the_reason(learner, name, reason):
@@ -82,6 +84,7 @@ def test_a_token_policy_takes_what_every_policy_takes_and_what_needs_probabiliti
     assert fitting[TOKENS] - fitting[POLICY] == {"orpo", "unlikelihood"}
     assert fitting[POLICY] - fitting[TOKENS] == {"conditional_bc"}
     assert fitting[POLICY] - fitting[SURROGATE] == {"conditional_bc", "tdpo1", "tdpo2", "sparse_po", "rrpo"}
+    assert fitting[SURROGATE] - fitting[POLICY] == {"diffusion_dpo", "ac_flow", "nft_flow"}
     assert {"kto", "bco", "nft", "apo_zero_unpaired"} <= fitting[REWARD]
     assert fitting[REWARD] - fitting[POLICY] == set()
 

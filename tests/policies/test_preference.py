@@ -141,6 +141,20 @@ def test_kto_judges_each_segment_against_the_mean_score_of_the_training_so_far()
     assert policy.preference.baseline.item() == pytest.approx((0.006 + 0.016) / 2, abs=1e-7)
 
 
+def test_rewards_weigh_imitation_of_thumbs_and_of_both_members_of_pairs():
+    good, bad = likelihood(0.5, 0.5), likelihood(-0.5, 0.5)
+    up, down = math.exp(0.5), math.exp(-0.5)  # rewards 1 and 0, their mean 1/2
+    thumbs = padded([[0.5, 0.5], [-0.5, 0.5]], 2) | {
+        "labels": torch.tensor([1.0, 0.0]),
+        "weights": torch.ones(2),
+    }
+    for batch in (pair([0.5, 0.5], [-0.5, 0.5]), thumbs):
+        loss, _ = constant(objective="awr").loss(batch)
+        assert loss.item() == pytest.approx(-(up * good + down * bad) / 2, rel=1e-5)
+        loss, _ = constant(objective="rwr").loss(batch)  # the same with weights whose mean is 1
+        assert loss.item() == pytest.approx(-(up * good + down * bad) / (up + down), rel=1e-5)
+
+
 def test_token_level_dpo_takes_the_closed_form_divergence():
     # both members have KL 0.02 per step: two steps against three leave 0.02 in the margin
     batch = pair([0.5, 0.5], [0.5, 0.5, 0.5])

@@ -93,6 +93,50 @@ def test_the_loss_is_that_of_errors_taken_one_by_one_under_the_same_draw():
     assert logged["margin"].item() == pytest.approx(margin, abs=1e-6)
 
 
+def nudged(objective, kind="flow", **options):
+    """A policy whose predictions differ from its reference's by 0.1 everywhere."""
+    policy = policy_of(kind, objective=objective, **options)
+    with torch.no_grad():
+        policy.actor.network.layers[-1].bias += 0.1
+    return policy
+
+
+def predictions(policy, batch, draw):
+    """Of policy and reference, and what they should be, for first and second members under one draw."""
+    both = [torch.cat([batch[f"{name}_{s}"] for s in "ab"]) for name in ("observations", "actions")]
+    seen, actions = both[0][:, 0], both[1]
+    same = type(draw)(*(torch.cat([x, x], 1) for x in (draw.times, draw.noise)))
+    points, times, wanted = policy.actor.path(actions.expand_as(same.noise), same)
+    found = []
+    for model in (policy.actor, policy.reference):
+        each = [model.network(x, t, model.encoder(seen)) for x, t in zip(points, times, strict=True)]
+        found.append(torch.stack(each).detach())
+    return *found, wanted
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_step_of_negative_aware_flow_draws_to_the_good_and_away_from_the_bad_prediction(kind):
+    policy, batch = nudged("nft_flow", kind, beta=0.7), pairs(count=3, length=2)
+    now, old, wanted = predictions(policy, batch, policy.draw(3, generator=seeded(7)))
+    up, down = (old + s * 0.7 * (now - old) - wanted for s in (1, -1))
+    squares = torch.cat([up[:, :3], down[:, 3:]], 1).square().mean()
+    assert policy.loss(batch, seeded(7))[0].item() == pytest.approx(squares.item(), rel=1e-4)
+
+
+def test_a_step_of_ac_flow_weighs_errors_by_advantages_and_anchors_at_the_reference():
+    policy, batch = nudged("ac_flow"), pairs(count=3, length=2)
+    now, old, wanted = predictions(policy, batch, policy.draw(3, generator=seeded(7)))
+    errors = (now - wanted).square().mean((0, 2, 3))
+    weights = torch.tensor([math.exp(0.5)] * 3 + [math.exp(-0.5)] * 3)  # rewards 1 and 0, their mean 1/2
+    expected = (weights * errors).mean() + 0.1 * (now - old).square().mean()
+    assert policy.loss(batch, seeded(7))[0].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_diffusion_dpo_of_errors_is_dpo_of_scores():
+    first, second = (nudged(name).loss(pairs(), seeded(7))[0].item() for name in ("diffusion_dpo", "dpo"))
+    assert first == pytest.approx(second, rel=1e-5)
+
+
 def test_a_segment_is_cut_into_chunks_each_with_what_was_seen_before_it():
     observations = torch.arange(5.0)[None, :, None]
     actions = 10 * observations
@@ -132,15 +176,12 @@ def test_a_list_of_two_has_the_loss_of_its_pair():
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("cpl", "exact log-probabilities"),
-        ("simpo", "exact log-probabilities"),
-        ("dpo_gamma", "exact log-probabilities"),
         ("tdpo1", "each token"),
-        ("diffusion_dpo", "raw errors"),
+        ("conditional_bc", "how good the behaviour was"),
         ("orpo", "probabilities of tokens"),
     ],
 )
-def test_what_needs_exact_log_probabilities_is_refused_with_the_reason(name, reason):
+def test_what_needs_tokens_or_goals_is_refused_with_the_reason(name, reason):
     with pytest.raises(ConfigError, match=reason):
         policy_of(objective=name)
 

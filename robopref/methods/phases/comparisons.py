@@ -23,7 +23,7 @@ from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.methods.components import Fit
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import read_labels
-from robopref.objectives.description import Objective
+from robopref.objectives.description import SINGLE, Objective
 from robopref.objectives.reduction import check_takes_ratings
 from robopref.objectives.unpaired import buckets
 from robopref.rewards.dataset import PreferencePairs, list_tensors, preference_tensors, rating_tensors
@@ -194,7 +194,7 @@ def read_judgements(
     preferences = read_labels(store, url, optional=True, **filters)
     with LabelStore(url) as labels:
         ratings = labels.ratings(source=filters.get("source"), annotator=filters.get("annotator"))
-    counted = objective.labels == "up/down" if plan.thumbs is None else plan.thumbs
+    counted = objective.labels in SINGLE if plan.thumbs is None else plan.thumbs
     if not counted:
         if len(ratings) and not len(preferences):
             raise DataError(
@@ -225,7 +225,7 @@ def _single(
         raise DataError(
             f"All {len(ratings)} judgements of single segments agree: nothing tells good from bad"
         )
-    singles = ratings.and_both_of(preferences) if objective.labels == "up/down" else ratings
+    singles = ratings.and_both_of(preferences) if objective.labels in SINGLE else ratings
     goals = 2 * singles.label - 1 if objective.extra == "goal" else None
     return [rating_tensors(store, singles, device, goals=goals)], preference_tensors(store, measured, device)
 
