@@ -49,7 +49,10 @@ LEARNERS = (REWARD, POLICY, SURROGATE, TOKENS)
 FED = {  # the extras that a learner's training provides
     REWARD: ("",),
     POLICY: ("", "imitation", "kl", "steps", "reference margin", "demonstration", "goal", "rewards"),
-    SURROGATE: ("", "imitation", "reference margin", "demonstration", "rewards", "errors"),
+    SURROGATE: (
+        *("", "imitation", "reference margin", "demonstration", "rewards"),
+        *("errors", "inverted noise", "roles"),
+    ),
     TOKENS: ("", "imitation", "kl", "steps", "reference margin", "demonstration", "rewards"),
 }
 SINGLE = ("up/down", "rewards")  # labels of single behaviours; of a pair, both members have one

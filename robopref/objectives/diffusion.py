@@ -6,7 +6,6 @@ of a pair, share their draws of time and noise.
 Letters used in shapes: B pairs or actions, C steps of an action chunk, A action dimensions, P parameters.
 """
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -66,31 +65,34 @@ def diffusion_dpo(
 
 
 def invert(
-    predict_noise: Callable[[Chunks, float], Chunks], actions: Chunks, signal_levels: Float[Tensor, " S"]
-) -> Chunks:
+    predict_noise: Callable[[Float[Tensor, "*B C A"], int], Float[Tensor, "*B C A"]],
+    actions: Float[Tensor, "*B C A"],
+    signal_levels: Float[Tensor, "S *#B"],
+) -> Float[Tensor, "*B C A"]:
     """Deterministic DDIM inversion: the noisy chunk from which DDIM would come back to ``actions`` (InPO).
 
     Each step reads the noise e at the present point and goes up one level, keeping the implied clean action:
     x' = sqrt(s') (x - sqrt(1-s) e) / sqrt(s) + sqrt(1-s') e.
 
     Args:
-        predict_noise: (chunk, signal level) -> predicted noise; called without recording gradients.
+        predict_noise: (chunk, number of its level) -> predicted noise; called without recording gradients.
         actions: Clean action chunks.
-        signal_levels: s = cumulative alpha, from 1 (clean) falling to the wanted level, above 0.
+        signal_levels: s = cumulative alpha, from 1 (clean) falling to the wanted level, above 0; the same
+            for all chunks, or each its own. A level may repeat, which moves nothing.
 
     Raises:
-        DataError: Levels do not start at 1, do not fall, or reach 0.
+        DataError: Levels do not start at 1, rise, or reach 0.
     """
-    levels = [float(level) for level in signal_levels]
-    falls = all(then < now for now, then in pairwise(levels))
-    if len(levels) < 2 or levels[0] != 1.0 or levels[-1] <= 0 or not falls:
-        raise DataError(f"signal_levels must start at 1 and fall, staying above 0, got {levels}.")
+    levels = working(signal_levels)
+    wrong = bool((levels[0] != 1).any() or (levels <= 0).any() or (levels.diff(dim=0) > 0).any())
+    if len(levels) < 2 or wrong:
+        raise DataError(f"signal_levels must start at 1 and fall, staying above 0, got {levels.tolist()}.")
     noisy = working(actions)
     with torch.no_grad():
-        for now, then in pairwise(levels):
-            noise = predict_noise(noisy, now)
-            clean = (noisy - math.sqrt(1.0 - now) * noise) / math.sqrt(now)
-            noisy = math.sqrt(then) * clean + math.sqrt(1.0 - then) * noise
+        for number, (now, then) in enumerate(pairwise(levels[..., None, None])):
+            noise = predict_noise(noisy, number)
+            clean = (noisy - (1 - now).sqrt() * noise) / now.sqrt()
+            noisy = then.sqrt() * clean + (1 - then).sqrt() * noise
     return noisy
 
 

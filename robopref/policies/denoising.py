@@ -106,6 +106,18 @@ class Denoiser(nn.Module, ABC):
         """The noisy chunks of a draw, the times that the network is told, and what it shall predict."""
 
     @abstractmethod
+    def invert(
+        self,
+        observations: Float[Tensor, "B O"],
+        actions: Float[Tensor, "B H A"],
+        times: Float[Tensor, "N B"],
+    ) -> Float[Tensor, "N B H A"]:
+        """The noise with which :meth:`path` leads to where sampling would have come from, at these times.
+
+        The sampler is followed back from the action in ``sample_steps`` steps (InPO, 2025); no gradients.
+        """
+
+    @abstractmethod
     def generate(
         self,
         condition: Float[Tensor, "B C"],

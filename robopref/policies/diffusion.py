@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robopref.errors import ConfigError
+from robopref.objectives.diffusion import invert
 from robopref.policies.chunks import Draw
 from robopref.policies.denoising import MISSING, Denoiser, DenoisingPolicy
 from robopref.policies.offline import constructor_arguments
@@ -66,6 +67,25 @@ class DiffusionActor(Denoiser):
         steps = (draw.times * self.noise_steps).long().clamp(0, self.noise_steps - 1)
         noisy = self.noising.add_noise(actions.flatten(0, 1), draw.noise.flatten(0, 1), steps.flatten())
         return noisy.unflatten(0, steps.shape), steps / self.noise_steps, draw.noise
+
+    @torch.no_grad()
+    def invert(
+        self,
+        observations: Float[Tensor, "B O"],
+        actions: Float[Tensor, "B H A"],
+        times: Float[Tensor, "N B"],
+    ) -> Float[Tensor, "N B H A"]:
+        """The noise of :func:`robopref.objectives.diffusion.invert`: DDIM backwards."""
+        condition = self._condition(observations)
+        last = (times * self.noise_steps).long().clamp(0, self.noise_steps - 1)
+        shares = torch.linspace(0, 1, self.sample_steps + 1, device=times.device)
+        steps = (shares[:, None, None] * last).round().long()
+        levels = self.noising.alphas_cumprod.to(condition)[steps]
+        levels[0] = 1.0
+        clean = actions.to(condition).expand(len(times), -1, -1, -1)
+        noisy = invert(lambda x, k: self._at(x, steps[k] / self.noise_steps, condition), clean, levels)
+        level = levels[-1, ..., None, None]
+        return (noisy - level.sqrt() * clean) / (1 - level).sqrt()
 
     def generate(
         self,

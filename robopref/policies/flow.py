@@ -33,6 +33,23 @@ class FlowActor(Denoiser):
         noisy, velocity = flow_path(actions[0], draw)
         return noisy, draw.times, velocity
 
+    @torch.no_grad()
+    def invert(
+        self,
+        observations: Float[Tensor, "B O"],
+        actions: Float[Tensor, "B H A"],
+        times: Float[Tensor, "N B"],
+    ) -> Float[Tensor, "N B H A"]:
+        """The action less the mean velocity on the way back from it, which ends at ``times``."""
+        condition = self._condition(observations)
+        x = actions.to(condition).expand(len(times), -1, -1, -1)
+        step, mean = (1 - times) / self.sample_steps, torch.zeros_like(x)
+        for k in range(self.sample_steps):
+            velocity = self._at(x, 1 - k * step, condition)
+            x = x - step[..., None, None] * velocity
+            mean = mean + velocity / self.sample_steps
+        return actions - mean
+
     def generate(
         self,
         condition: Float[Tensor, "B C"],

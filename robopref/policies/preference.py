@@ -222,6 +222,8 @@ class PreferencePolicy(OfflinePolicy):
         draw = Draw(draw.times[:, rows], draw.noise[:, rows])
         seen, chosen, counted = (x.flatten(0, 1) for x in (observations, actions, mask))
         assert isinstance(self.actor, Denoiser)
+        if self.preference.objective.extra == "inverted noise":
+            draw = Draw(draw.times, self.actor.invert(seen, chosen, draw.times))
         errors, before, drift = (
             x.mean(0).reshape(mask.shape[:2])
             for x in self.actor.against(self.reference, seen, chosen, draw, counted)
@@ -268,9 +270,26 @@ class PreferencePolicy(OfflinePolicy):
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of pairs or lists (:class:`~robopref.policies.preference_loss.PreferenceLoss`)."""
-        segments = (in_one_row(batch, name) for name in ("observations", "actions", "mask"))
-        steps = self.steps(*segments, groups=row_groups(batch), generator=generator)
-        return self.preference(steps, batch)
+        segments = [in_one_row(batch, name) for name in ("observations", "actions", "mask")]
+        groups = row_groups(batch)
+        if self.preference.objective.extra == "roles":
+            observations, actions, mask = segments
+            sampled = self._sampled(observations, actions, generator)
+            segments = [torch.cat(x) for x in ([observations] * 2, [actions, sampled], [mask] * 2)]
+            groups = groups.repeat(2)
+        return self.preference(self.steps(*segments, groups=groups, generator=generator), batch)
+
+    def _sampled(
+        self,
+        observations: Float[Tensor, "S L O"],
+        actions: Float[Tensor, "S L A"],
+        generator: torch.Generator | None,
+    ) -> Float[Tensor, "S L A"]:
+        """What the reference would have done, chunk by chunk, where these actions were taken."""
+        source = generator or torch.Generator(actions.device).manual_seed(0)
+        horizon, length = self.actor.horizon, actions.shape[1]
+        chunks = self.reference.sample(observations[:, ::horizon].flatten(0, 1), 1, generator=source)
+        return chunks.reshape(len(actions), -1, actions.shape[-1])[:, :length]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The actor, its spread only if that is to be learned; never the reference."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.objectives.description import SINGLE
+from robopref.objectives.diffusion import anchor
 from robopref.objectives.reduction import check_takes_ratings, refuse_weights
 from robopref.objectives.registry import choose
 from robopref.objectives.scores import REDUCTIONS, log_ratio, over_steps, rated
@@ -199,6 +200,9 @@ class PreferenceLoss(nn.Module):
             further[ESTIMATES[self.objective.name]] = self._baseline(scores)
         if self.objective.name in ADVANTAGES:
             chances = chances - self._baseline(chances)
+        if self.objective.extra == "roles":
+            sampled = self.scores(steps)[len(scores) :]
+            return chances * self.chosen(scores, sampled, anchor(sampled, scores))
         if self.objective.extra != "errors":
             return self.chosen(scores, chances, **further)
         errors, before, drift = self._errors(steps)

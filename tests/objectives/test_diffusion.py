@@ -33,7 +33,7 @@ def test_the_bounded_link_is_minus_the_logistic_function():
 
 
 def test_inversion_followed_by_ddim_returns_the_actions():
-    def predict(noisy: torch.Tensor, level: float) -> torch.Tensor:
+    def predict(noisy: torch.Tensor, number: int) -> torch.Tensor:
         return torch.full_like(noisy, 0.3)  # a predictor that does not depend on the point inverts exactly
 
     actions = torch.randn(2, 3, 4, dtype=torch.float64)

@@ -54,6 +54,7 @@ def test_the_registry_is_read_without_importing_torch():
         (REWARD, "ln_dpo", "aggregate=mean"),
         (REWARD, "conditional_bc", "log-likelihoods of a policy"),
         (REWARD, "seppo", "samples of the reference"),
+        (POLICY, "seppo", "samples of the reference"),
         (REWARD, "aot", "log-likelihoods of a policy"),
         (REWARD, "rpro", "also takes the imitation loss"),
         (POLICY, "orpo", "probabilities of tokens"),
@@ -84,7 +85,9 @@ def test_a_token_policy_takes_what_every_policy_takes_and_what_needs_probabiliti
     assert fitting[TOKENS] - fitting[POLICY] == {"orpo", "unlikelihood"}
     assert fitting[POLICY] - fitting[TOKENS] == {"conditional_bc"}
     assert fitting[POLICY] - fitting[SURROGATE] == {"conditional_bc", "tdpo1", "tdpo2", "sparse_po", "rrpo"}
-    assert fitting[SURROGATE] - fitting[POLICY] == {"diffusion_dpo", "ac_flow", "nft_flow"}
+    assert fitting[SURROGATE] - fitting[POLICY] == {
+        *("diffusion_dpo", "inpo", "ac_flow", "nft_flow", "seppo")
+    }
     assert {"kto", "bco", "nft", "apo_zero_unpaired"} <= fitting[REWARD]
     assert fitting[REWARD] - fitting[POLICY] == set()
 

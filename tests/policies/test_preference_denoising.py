@@ -137,6 +137,49 @@ def test_diffusion_dpo_of_errors_is_dpo_of_scores():
     assert first == pytest.approx(second, rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_inverted_noise_is_that_of_a_field_which_does_not_change(kind):
+    # A network that always predicts 0.3: DDIM's noise is 0.3 itself, and the flow's is the action less 0.3.
+    policy, batch = policy_of(kind, objective="inpo"), pairs(length=2)
+    with torch.no_grad():
+        last = policy.actor.network.layers[-1]
+        last.weight.zero_()
+        last.bias.fill_(0.3)
+    actions = batch["actions_a"]
+    draw = policy.draw(4, generator=seeded())
+    noise = policy.actor.invert(batch["observations_a"][:, 0], actions, draw.times)
+    expected = torch.full_like(noise, 0.3) if kind == "diffusion" else (actions - 0.3).expand_as(noise)
+    torch.testing.assert_close(noise, expected, rtol=1e-3, atol=1e-3)
+    # there the policy errs nowhere, so that all is lost against any other reference
+    with torch.no_grad():
+        policy.reference.load_state_dict(policy.actor.state_dict())
+        policy.reference.network.layers[-1].bias.fill_(0.5)
+    draw = type(draw)(draw.times, noise)
+    errors, before, _ = policy.actor.against(policy.reference, batch["observations_a"][:, 0], actions, draw)
+    assert errors.max() < 1e-4
+    torch.testing.assert_close(before, torch.full_like(before, 0.04), rtol=1e-2, atol=1e-3)
+    assert policy.loss(batch, seeded())[0].item() == pytest.approx(math.log(2), abs=0.02)
+
+
+def test_seppo_sets_what_was_preferred_against_samples_of_the_reference():
+    policy, batch = nudged("seppo", beta=3.0), pairs(count=3, length=2)
+    seen = torch.cat([batch[f"observations_{s}"] for s in "ab"])[:, 0]
+    generator = seeded(7)
+    sampled = policy.reference.sample(seen, 1, generator=generator)[:, 0]
+    draw = policy.draw(3, generator=generator)
+
+    def scores(actions):
+        return 3 * (
+            policy.actor.score(seen[:3], actions, draw) - policy.reference.score(seen[:3], actions, draw)
+        )
+
+    with torch.no_grad():
+        demonstration, sample = scores(batch["actions_a"]), scores(sampled[:3])
+    sign = torch.where(sample < demonstration, 1, -1)
+    expected = torch.log1p((sign * sample - demonstration).exp()).mean() / 2  # the others weigh nothing
+    assert policy.loss(batch, seeded(7))[0].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_a_segment_is_cut_into_chunks_each_with_what_was_seen_before_it():
     observations = torch.arange(5.0)[None, :, None]
     actions = 10 * observations
