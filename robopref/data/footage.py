@@ -11,11 +11,12 @@ class Footage:
 
     Attributes:
         camera: Its name.
-        file: The mp4, or the HDF5 file.
+        file: The mp4, the HDF5 file, or the Parquet file with encoded images.
         frames: How many frames there are: frame t belongs to state t.
         start_s: Where they begin in the mp4.
         fps: Frames per second of the mp4.
-        dataset: Name of the array in the HDF5 file; None for an mp4.
+        dataset: Name of the array in the HDF5 file, or of the column in the Parquet file; None for an mp4.
+        episode: In a Parquet file, whose ``episode_index`` has the frames.
     """
 
     camera: str
@@ -24,6 +25,7 @@ class Footage:
     start_s: float = 0.0
     fps: float = 0.0
     dataset: str | None = None
+    episode: int = 0
 
 
 Cameras = Mapping[str, list[Footage]]

@@ -309,6 +309,7 @@ class Desk:
                 question = self._to_answer(annotator, question_id, choice, slightly)
                 if question is None:
                     return
+                _check_part(decided, question)
                 judgement = replace(
                     _judgement(question, annotator, _stored(choice, slightly, question.shown_left)),
                     note=note or None,
@@ -503,6 +504,14 @@ def annotator_name(text: str) -> str:
     if not 1 <= len(name) <= 64 or not name.isprintable():
         raise ConfigError(f"A name has 1 to 64 printable characters, got {text[:80]!r}.")
     return name
+
+
+def _check_part(decided: tuple[int, int] | None, question: Question) -> None:
+    longest = max(segment.length for segment in question.clips)
+    if decided and sum(decided) > longest:
+        raise ConfigError(
+            f"The part that decided ends after step {sum(decided)}, but the clips have {longest} steps."
+        )
 
 
 def _stored(choice: Choice, slightly: bool, shown_left: str | None) -> Answer:

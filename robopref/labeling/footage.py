@@ -3,12 +3,15 @@
 Letters used in shapes: F frames, H and W height and width in pixels.
 """
 
+import io
 import itertools
 from collections.abc import Sequence
 from contextlib import closing
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from robopref.data.footage import Footage
 from robopref.data.interchange import hdf5
@@ -37,7 +40,9 @@ def _read(footage: Footage, states: range) -> Frames:
     if not footage.file.is_file():
         raise RenderingError(f"The recording's file {footage.file} is missing.")
     wanted = [min(state, footage.frames - 1) for state in states]
-    return _of_video(footage, wanted) if footage.dataset is None else _of_array(footage, wanted)
+    if footage.dataset is None:
+        return _of_video(footage, wanted)
+    return _of_images(footage, wanted) if footage.file.suffix == ".parquet" else _of_array(footage, wanted)
 
 
 def _of_video(footage: Footage, wanted: list[int]) -> Frames:
@@ -81,6 +86,24 @@ def _of_array(footage: Footage, wanted: list[int]) -> Frames:
             raise RenderingError(f"{footage.file} has no {footage.dataset} any more.")
         frames = entry[wanted[0] : wanted[-1] + 1][np.array(wanted) - wanted[0]]
     return frames if frames.shape[3] == 3 else np.moveaxis(frames, 1, 3)
+
+
+def _of_images(footage: Footage, wanted: list[int]) -> Frames:
+    """Decode images that are encoded one by one, such as PNG; their paths are not followed."""
+    from PIL import Image, UnidentifiedImageError
+
+    where = f"The images '{footage.dataset}' of episode {footage.episode} in {footage.file}"
+    try:
+        own = [("episode_index", "==", footage.episode)]
+        column = pq.read_table(footage.file, columns=[footage.dataset, "frame_index"], filters=own)
+        if len(column) <= wanted[-1]:
+            raise RenderingError(f"{where} are cut off: there are {len(column)} of {footage.frames}.")
+        encoded = [column[footage.dataset][index]["bytes"].as_py() for index in wanted]
+        if None in encoded:
+            raise RenderingError(f"{where} lie in files of their own, which robopref does not read.")
+        return np.stack([np.asarray(Image.open(io.BytesIO(each)).convert("RGB")) for each in encoded])
+    except (pa.ArrowException, OSError, UnidentifiedImageError, KeyError, TypeError, ValueError) as error:
+        raise RenderingError(f"{where} cannot be read ({error}).") from error
 
 
 def _scaled(frames: Frames, height: int) -> np.ndarray:

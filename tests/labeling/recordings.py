@@ -3,12 +3,14 @@
 The camera "front" sees a grey that is ``shade(episode, step)``, the camera "wrist" its opposite.
 """
 
+import io
 import json
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from robopref.data.interchange.convert import convert
 from robopref.training.video import write_video
@@ -48,6 +50,28 @@ def lerobot(path, episodes=EPISODES):
     (path / "meta/info.json").write_text(json.dumps(info))
     pq.write_table(pa.Table.from_pylist(rows), table)
     return path
+
+
+def lerobot_images(path):
+    """Images are encoded one by one in the tables of the steps, as LeRobot does with ``use_videos=False``."""
+    convert(made_store(path.with_name("made"), EPISODES, STEPS).path, path, target_format="lerobot")
+    (path / "meta" / "robopref.parquet").unlink()
+    info = json.loads((path / "meta/info.json").read_text())
+    (table,) = (path / "data").glob("*/*.parquet")
+    steps = pq.read_table(table)
+    for name in ("front", "wrist"):
+        key = f"observation.images.{name}"
+        info["features"][key] = {"dtype": "image", "shape": [32, 48, 3], "names": None}
+        frames = np.concatenate([pictures(episode, opposite=name == "wrist") for episode in range(EPISODES)])
+        steps = steps.append_column(key, pa.array([{"bytes": png(frame), "path": None} for frame in frames]))
+    (path / "meta/info.json").write_text(json.dumps(info))
+    pq.write_table(steps, table)
+    return path
+
+
+def png(frame):
+    Image.fromarray(frame).save(encoded := io.BytesIO(), "PNG")
+    return encoded.getvalue()
 
 
 def robomimic(path):

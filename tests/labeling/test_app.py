@@ -362,7 +362,7 @@ def test_progress_and_quality_tell_of_everybody(lab, client):
 
 def test_the_part_that_decided_is_stored_and_nonsense_is_refused(lab, client):
     question = ask(client, "parts")["question"]["id"]
-    for nonsense in ([3], [-1, 2], [0, 0], [0, 10**9], "all", [1.5, 2]):
+    for nonsense in ([3], [-1, 2], [0, 0], [0, 10**9], [10**6, 1], "all", [1.5, 2]):
         assert answer(client, "parts", question, decided=nonsense).status_code == 422
     assert answer(client, "parts", question, decided=[3, 4]).status_code == 200
     (stored,) = lab.labels.judgements(annotator="parts").values()

@@ -398,6 +398,11 @@ def test_the_part_that_decided_is_stored_with_the_pair(store, labels):
     assert labels.preferences(decided=True).a.length.tolist() == [4]
     with pytest.raises(ConfigError, match="at least one step"):
         desk.answer("anna", present(desk, "anna").id, "left", decided=(3, 0))
+    question = present(desk, "anna")
+    longest = max(segment.length for segment in question.clips)
+    with pytest.raises(ConfigError, match=f"the clips have {longest} steps"):
+        desk.answer("anna", question.id, "left", decided=(longest, 1))
+    desk.answer("anna", question.id, "left", decided=(0, longest))
 
 
 @pytest.mark.parametrize(

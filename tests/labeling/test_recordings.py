@@ -5,6 +5,8 @@ import shutil
 
 import httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from robopref.cli import main
@@ -14,12 +16,21 @@ from robopref.data.label_store import LabelStore
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 from robopref.labeling.clips import Library, Segment, film
-from tests.labeling.recordings import EPISODES, STEPS, VIDEO, lerobot, minari, robomimic, shade
+from tests.labeling.recordings import (
+    EPISODES,
+    STEPS,
+    VIDEO,
+    lerobot,
+    lerobot_images,
+    minari,
+    robomimic,
+    shade,
+)
 from tests.labeling.server import serving
 from tests.labeling.test_clips import frames_of
 
-MADE = {"lerobot": lerobot, "robomimic": robomimic, "minari": minari}
-NAMES = {"lerobot": "pick", "robomimic": "lift.hdf5", "minari": "seen"}
+MADE = {"lerobot": lerobot, "lerobot images": lerobot_images, "robomimic": robomimic, "minari": minari}
+NAMES = {"lerobot": "pick", "lerobot images": "seen", "robomimic": "lift.hdf5", "minari": "seen"}
 
 
 def library(source, folder, cameras=("front",)):
@@ -72,6 +83,19 @@ def test_a_damaged_video_costs_a_drawing_that_names_it_and_nothing_more(tmp_path
     filmed = film(library(source, tmp_path).clip(Segment(2, 0, 6)))
     assert filmed.drawn_by in ("keypoints", "plots")
     assert str(video) in filmed.reason
+
+
+def test_a_damaged_image_costs_a_drawing_that_names_it(tmp_path):
+    source = lerobot_images(tmp_path / "pick")
+    seen = library(source, tmp_path)
+    (table,) = (source / "data").glob("*/*.parquet")
+    steps, key = pq.read_table(table), "observation.images.front"
+    broken = pa.array([{"bytes": b"no image", "path": None}] * len(steps))
+    pq.write_table(steps.set_column(steps.column_names.index(key), key, broken), table)
+    filmed = film(seen.clip(Segment(2, 0, 6)))
+    assert filmed.drawn_by in ("keypoints", "plots")
+    assert "observation.images.front" in filmed.reason
+    assert str(table) in filmed.reason
 
 
 def test_what_was_read_is_kept_and_new_episodes_are_added_beside_their_labels(tmp_path):

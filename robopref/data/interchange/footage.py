@@ -1,7 +1,8 @@
 """Where the camera frames of a foreign data set are: found, never copied.
 
 - LeRobotDataset v3: one mp4 for many episodes, each with the times at which it begins and ends
-  (``videos/<key>/from_timestamp`` in ``meta/episodes``).
+  (``videos/<key>/from_timestamp`` in ``meta/episodes``); or, where a feature's type is ``image``, one encoded
+  image a step in the Parquet files of the steps, as a struct of ``bytes`` and ``path``.
 - robomimic HDF5 and Minari: observations of three axes a step, uint8.
 
 Source: ``lerobot/datasets`` of lerobot 0.4.4; ``robomimic/utils/dataset.py`` 0.3.0; Minari 0.5.4.
@@ -45,14 +46,38 @@ def chosen_cameras(cameras: Cameras, wanted: list[str] | None) -> list[str]:
 
 def _lerobot(path: Path) -> Cameras:
     info = lerobot_info(path)
-    keys = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
     records = episode_records(path)
+    return {**_lerobot_videos(path, info, records), **_lerobot_images(path, info, records)}
+
+
+def _lerobot_images(path: Path, info: dict[str, Any], records: list[dict[str, Any]]) -> Cameras:
+    files = [file_named(path, info, "data_path", record, "data") for record in records]
+    lengths = [int(record["length"]) for record in records]
+    return {
+        _camera(key): [
+            Footage(_camera(key), file, length, dataset=key, episode=episode)
+            for episode, (file, length) in enumerate(zip(files, lengths, strict=True))
+        ]
+        for key in _features(info, "image")
+    }
+
+
+def _features(info: dict[str, Any], dtype: str) -> list[str]:
+    return [key for key, feature in info["features"].items() if feature["dtype"] == dtype]
+
+
+def _camera(key: str) -> str:
+    return key.removeprefix("observation.").removeprefix("images.")
+
+
+def _lerobot_videos(path: Path, info: dict[str, Any], records: list[dict[str, Any]]) -> Cameras:
+    keys = _features(info, "video")
     places = [row for file in sorted((path / "meta" / "episodes").glob("*/*.parquet")) for row in _rows(file)]
     places.sort(key=lambda row: row["episode_index"])
     fps = float(info["fps"])
     found: dict[str, list[Footage]] = {}
     for key in keys:
-        name = key.removeprefix("observation.").removeprefix("images.")
+        name = _camera(key)
         try:
             found[name] = [
                 Footage(

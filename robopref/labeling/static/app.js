@@ -78,6 +78,7 @@ async function sendPending(name) {
     await insist("/api/answer", { body: kept }, waitForServer);
   } catch (error) {
     notice(`An answer from before could not be stored: ${error.message}`);
+    if (isShutOut(error)) return; // kept for when the right token is there
   }
   remember("pending", null);
 }
@@ -97,6 +98,7 @@ function show(turn) {
   for (const id of ["undo", "undo-last"]) $(id).disabled = !turn.last;
   $("work").hidden = !turn.question;
   $("done").hidden = Boolean(turn.question);
+  $("ask").hidden = !turn.question;
   document.body.removeAttribute("data-chosen");
   $("note").value = "";
   markPart(null, null);
@@ -220,11 +222,11 @@ async function choose(choice, slightly = false) {
   if (state.ready) body.response_time_s = Math.round(watch.seconds * 1000) / 1000;
   document.body.dataset.chosen = choice;
   remember("pending", JSON.stringify(body));
-  await exchange("/api/answer", body, () => {
+  const settled = await exchange("/api/answer", body, () => {
     state.session++;
     say(`${WORDS[choice]}${slightly ? ", slightly" : ""}. Stored.`);
   });
-  remember("pending", null);
+  if (settled) remember("pending", null);
 }
 
 async function undo() {
@@ -237,6 +239,7 @@ async function undo() {
 }
 
 // Send something and show the next turn, or the present one with the reason why it was not taken.
+// Returns whether the server took or refused it; one that does not let us in has done neither.
 async function exchange(path, body, done) {
   state.busy = true;
   try {
@@ -247,11 +250,16 @@ async function exchange(path, body, done) {
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
     notice(error.message);
-    if (error.status === 401 || error.status === 403) return;
+    if (isShutOut(error)) return false;
     show(await insist(`/api/question?annotator=${encodeURIComponent(state.annotator)}`, {}, waitForServer));
   } finally {
     state.busy = false;
   }
+  return true;
+}
+
+function isShutOut(error) {
+  return error.status === 401 || error.status === 403;
 }
 
 function say(text) {
