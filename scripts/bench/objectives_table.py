@@ -226,7 +226,8 @@ def cells(learner: str, flips: Sequence[float]) -> Iterator[tuple[str, float]]:
 def trains(name: str, learner: str) -> bool:
     """Whether an objective trains a learner here, where nobody is told how good its actions shall be."""
     objective = REGISTRY[name]
-    return objective.extra != "goal" and not objective.refusal(LEARNERS[learner])
+    unfed = ("goal", "errors", "inverted noise", "roles")  # what the grid's own learners do not provide
+    return objective.extra not in unfed and not objective.refusal(LEARNERS[learner])
 
 
 def read(files: Iterable[Path]) -> list[dict[str, Any]]:
