@@ -12,7 +12,9 @@ turns scores into a loss:
     lists of all rollouts                          objective=plackett_luce, lipo_lambda, ...
 
 A segment that one member of a pair has and the other has not (a stage that it never reached) is compared with
-a score of zero, that of the reference. Gradients are exact at the memory of one window of decisions, see
+a score of zero, that of the reference. Objectives without a reference (cpl, cpo, simpo, orpo) take
+log-likelihoods in place of ratios, means over entries where they want a mean, and leave such a segment out:
+no likelihood stands for what was not done. Gradients are exact at the memory of one window of decisions, see
 :mod:`robopref.nets.windows`.
 
 Where scores are exact, those of the reference are read from the batch, where they were kept from the start.
@@ -35,6 +37,7 @@ from torch import Tensor, nn
 
 from robopref.errors import ConfigError, unknown_name
 from robopref.nets.windows import windowed_loss
+from robopref.objectives.description import EXTRAS
 from robopref.objectives.registry import ChosenObjective, find
 from robopref.objectives.scores import REDUCTIONS
 from robopref.policies.chunks import Draw
@@ -52,7 +55,8 @@ class TrajectoryPreference(nn.Module):
     Args:
         policy: What learns; its reference is what it is now.
         objective: A name of the registry, or a mapping with ``name`` and options.
-        beta: Scale of the scores; None takes 0.1, or 200 for surrogates, which are means over a chunk.
+        beta: Scale of the scores; None takes the objective's own or 0.1, and 2000 times that for surrogates,
+            which are means over a chunk.
         reduce: ``sum`` or ``mean`` over the decisions of a segment.
         imitation_weight: Of the best trajectory's negative log-likelihood per token, added to any objective.
         window: Decisions that are scored at once: memory against speed, no change of the gradient.
@@ -78,7 +82,10 @@ class TrajectoryPreference(nn.Module):
     ) -> None:
         super().__init__()
         chosen = {"name": objective} if isinstance(objective, str) else dict(objective)
-        beta = beta if beta is not None else BETA if policy.exact else SURROGATE_BETA
+        fitted = fitting(chosen)
+        own: float = fitted.objective.options().get("beta", BETA) if fitted.objective.scales else BETA
+        if beta is None:
+            beta = own if policy.exact else own * SURROGATE_BETA / BETA
         self.config = {
             "objective": chosen,
             "beta": beta,
@@ -93,7 +100,8 @@ class TrajectoryPreference(nn.Module):
             )
         if reduce not in REDUCTIONS:
             raise ConfigError(unknown_name("reduction", reduce, REDUCTIONS))
-        self.policy, self.objective = policy, fitting(chosen)
+        self.policy, self.objective = policy, fitted
+        self.without_reference = "likelihood" in fitted.objective.score
         self.beta, self.reduce, self.imitation_weight = beta, reduce, imitation_weight
         self.window, self.learning_rate = window, learning_rate
         self.needs_kl = self.objective.objective.extra == "kl"
@@ -180,11 +188,15 @@ class TrajectoryPreference(nn.Module):
         reference = batch["reference"] if self.policy.exact else _unpacked(scores[:, 1], mask)
         ratio = torch.where(mask, log_prob - reference, 0.0)
         count = int(parts[mask].max()) + 1
-        values, present = segment_scores(ratio, parts, mask, count, self.reduce)
+        each = log_prob / (self.policy.entries if self.policy.exact else 1)
+        likelihood, present = segment_scores(each, parts, mask, count, "mean")
+        if self.objective.objective.score == "mean likelihood":
+            values = likelihood
+        else:
+            scored = log_prob if self.without_reference else ratio
+            values, _ = segment_scores(scored, parts, mask, count, self.reduce)
         if not self.objective.objective.scales:
             values = self.beta * values
-        each = log_prob / (self.policy.entries if self.policy.exact else 1)
-        likelihood, _ = segment_scores(each, parts, mask, count, "mean")
         groups, members = batch["grades"].shape
         form = (groups, members, count)
         values, present, imitation = (x.reshape(form) for x in (values, present, -likelihood))
@@ -233,7 +245,8 @@ class TrajectoryPreference(nn.Module):
         labels = torch.where(
             grades[:, 0] == grades[:, 1], 0.5, (grades[:, 0] > grades[:, 1]).to(values.dtype)
         )
-        both = present[:, 0] | present[:, 1]
+        first, second = present.unbind(1)
+        both = first & second if self.without_reference else first | second
         spread = labels[:, None].expand_as(both)[both]
         a, b = values[:, 0][both], values[:, 1][both]
         extra: tuple[Tensor, ...] = ()
@@ -337,14 +350,12 @@ def fitting(chosen: Mapping[str, Any]) -> ChosenObjective:
     if not isinstance(name, str):
         raise ConfigError(f"An objective is a name, or a mapping with its name and options; got {chosen!r}.")
     objective = find(name)
-    if objective.labels not in LABELS or objective.extra not in ("", "imitation", "kl"):
+    if objective.labels not in LABELS:
         raise ConfigError(
             f"The objective {name} does not compare trajectories: it learns from {objective.labels}."
         )
-    if objective.score == "error" or "likelihood" in objective.score:
-        raise ConfigError(
-            f"The objective {name} has no log-ratio as its score, which trajectories are given here."
-        )
+    if objective.extra not in ("", "imitation", "kl"):
+        raise ConfigError(f"The objective {name} has no place here: it also takes {EXTRAS[objective.extra]}.")
     known = objective.options()
     for option in options:
         if option not in known:

@@ -95,6 +95,35 @@ def test_segments_are_averaged_apart_and_a_missing_one_counts_as_the_reference(p
     assert loss.item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_objectives_without_a_reference_take_log_likelihoods(policy):
+    batch = batch_of(policy, [2, 3], [[1.0, 0.0]])
+    log_prob, mask = batch["reference"], batch["mask"]  # of the policy itself
+    total = torch.where(mask, log_prob, 0.0).sum(1)
+    mean = (total / mask.sum(1) / policy.entries).tolist()
+    batch["reference"] = log_prob - 7.0  # counts nothing
+
+    def loss(objective, **options):
+        return TrajectoryPreference(policy, objective=objective, **options).loss(batch)[0].item()
+
+    lead = float(total[0] - total[1])
+    assert loss({"name": "cpl", "bias": 1.0}, reduce="sum", beta=0.1) == pytest.approx(
+        math.log1p(math.exp(-0.1 * lead)), rel=1e-4
+    )
+    contrast = math.log1p(math.exp(-0.1 * lead))
+    assert loss("cpo", reduce="sum") == pytest.approx(contrast - float(total[0]), rel=1e-4)
+    assert loss("simpo") == pytest.approx(math.log1p(math.exp(0.5 - 2.0 * (mean[0] - mean[1]))), rel=1e-4)
+    odds = [m - math.log1p(-math.exp(m)) for m in mean]
+    expected = -mean[0] + 0.1 * math.log1p(math.exp(odds[1] - odds[0]))
+    assert loss("orpo") == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_a_reference_a_stage_that_one_never_reached_is_left_out(policy):
+    batch = batch_of(policy, [3, 3], [[1.0, 0.0]], parts=[[0, 0, 1], [0, 0, 0]])
+    lead = float(batch["reference"][0, :2].sum() - batch["reference"][1].sum())
+    learner = TrajectoryPreference(policy, objective={"name": "cpl", "bias": 1.0}, reduce="sum", beta=0.5)
+    assert learner.loss(batch)[0].item() == pytest.approx(math.log1p(math.exp(-0.5 * lead)), rel=1e-4)
+
+
 def test_reducing_a_segment_by_hand():
     values = torch.tensor([[1.0, 2.0, 4.0, 99.0]])
     parts, mask = torch.tensor([[0, 1, 1, 0]]), torch.tensor([[True, True, True, False]])
@@ -137,8 +166,12 @@ def test_lists_of_more_than_two_use_every_rollout(policy):
 def test_what_does_not_fit_is_refused(policy):
     with pytest.raises(ConfigError, match="No objective is called 'tpo'"):
         TrajectoryPreference(policy, objective="tpo")
-    with pytest.raises(ConfigError, match="no log-ratio"):
-        TrajectoryPreference(policy, objective="cpl")
+    with pytest.raises(ConfigError, match="a third behaviour, the demonstration"):
+        TrajectoryPreference(policy, objective="triple")
+    with pytest.raises(ConfigError, match="errors of velocity or noise"):
+        TrajectoryPreference(policy, objective="nft_flow")
+    with pytest.raises(ConfigError, match="needs the probabilities of tokens"):
+        TrajectoryPreference(continuous("flow"), objective="orpo")
     with pytest.raises(ConfigError, match="option of dpo"):
         TrajectoryPreference(policy, objective={"name": "dpo", "margn": 1.0})
     with pytest.raises(ConfigError, match="needs the probabilities of tokens"):
