@@ -46,7 +46,7 @@ def answer(arguments, capfd):
         (["run", "objective=ippo"], "Did you mean 'ipo'?"),
         (["run", "objective=ipo", "objective.tua=1"], "No option is called 'objective.tua'"),
         (["run", "objective=ipo", "objective.tau=-1"], "tau must be"),
-        (["run", "objective=kto"], "kto does not train a reward model: it learns from up/down"),
+        (["run", "objective=tdpo2"], "tdpo2 does not train a reward model: it learns from per-token"),
         (["run", "experiment=dpo", "policy=iql"], "policy=preference does that"),
         (["run", "experiment=dpo", "objective.beta=1"], "beta"),
         (["run", "experiment=dpo", "labels_from=wish"], "labels_from must be teacher or transfer"),

@@ -34,4 +34,4 @@ def test_colours_and_lights_that_are_none_are_refused():
     with pytest.raises(ValueError, match="#3355ee"):
         rgb("blue")
     with pytest.raises(ValueError, match="light must lie"):
-        made(light=0)
+        made(light=0.0)

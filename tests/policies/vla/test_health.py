@@ -74,10 +74,10 @@ def test_lost_validation_states_are_weighed_against_won_ones():
 
 def test_the_best_on_validation_is_kept_and_the_start_among_them():
     names = ["supervised", "round1", "round2"]
-    assert kept_round(names, [0.5, 0.4, 0.3], [50, 50, 50]) == "supervised"
-    assert kept_round(names, [0.5, 0.6, 0.55], [50, 50, 50]) == "round1"
-    assert kept_round(names, [0.5, 0.5, 0.4], [50, 45, 40]) == "round1"
-    assert kept_round(names, [0.5, 0.5, 0.5], [50, 50, 50]) == "round2"
+    assert kept_round(names, [0.5, 0.4, 0.3], [50.0] * 3) == "supervised"
+    assert kept_round(names, [0.5, 0.6, 0.55], [50.0] * 3) == "round1"
+    assert kept_round(names, [0.5, 0.5, 0.4], [50.0, 45.0, 40.0]) == "round1"
+    assert kept_round(names, [0.5, 0.5, 0.5], [50.0] * 3) == "round2"
 
 
 def test_an_untrained_policy_has_the_entropy_of_its_bins(tmp_path):
