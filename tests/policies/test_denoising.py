@@ -176,7 +176,8 @@ def test_a_point_cloud_may_come_in_any_order_and_with_a_state_behind_it(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_policy_that_sees_a_picture_tells_where_a_spot_lies(family):
     encoder = {"kind": "image", "height": 16, "width": 16, "features": 8, "filters": 4}
-    policy = family(16 * 16 * 3 + 1, 2, horizon=1, encoder=encoder, backbone=TINY, sample_steps=2)
+    backbone = TINY | {"hidden": [64, 64]}
+    policy = family(16 * 16 * 3 + 1, 2, horizon=1, encoder=encoder, backbone=backbone, sample_steps=2)
     pictures, places = torch.zeros(8, 16, 16, 3), torch.arange(8)
     pictures[places, 2 * places, 3] = 255  # a white spot in another row of each
     observations = torch.cat([pictures.flatten(1), torch.zeros(8, 1)], 1)
@@ -192,7 +193,7 @@ def test_a_policy_that_sees_a_picture_tells_where_a_spot_lies(family):
         optimiser.step()
         policy.after_step()
     acted = policy.act(observations)
-    assert (acted - wanted).abs().mean() < 0.2  # 0.5 for one who does not look
+    assert (acted - wanted).abs().mean() < 0.25  # 0.5 for one who does not look
     observations[:, -1] += 1  # the state behind the picture is read too
     assert not torch.allclose(policy.act(observations), acted, atol=1e-5)
 
