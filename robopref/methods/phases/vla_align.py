@@ -388,7 +388,7 @@ class _Comparison:
         return [[i, i] if twice else [i] for i in self._demonstrations]
 
 
-def _padded(rows: Sequence[Sequence[float]], filler: float) -> np.ndarray:
+def _padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], filler: int | float) -> np.ndarray:
     width = max(len(row) for row in rows)
     return np.array([[*row, *[filler] * (width - len(row))] for row in rows])
 
