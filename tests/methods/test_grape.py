@@ -94,15 +94,15 @@ def test_lists_and_single_rollouts_run_through_it_alike(tmp_path, objective):
 def test_people_and_learned_rewards_feed_the_same_table_as_costs(tmp_path, capsys):
     reward = GaussianReward(39, 4, members=2, hidden=(8,))
     save_reward(tmp_path / "reward", reward)
-    models = f"grape.judge={{kind: reward, models: {{drawer-close: {tmp_path / 'reward'}}}}}"
-    assert run(tmp_path, *SHORT, models) == 0
+    judge = ["grape.judge.kind=reward", f"+grape.judge.models.drawer-close={tmp_path / 'reward'}"]
+    assert run(tmp_path, *SHORT, *judge) == 0
     made = LabelStore(f"sqlite:///{tmp_path / 'run/scores/round1/drawer-close.sqlite'}")
     assert made.count(source="model") == made.count() > 0
     capsys.readouterr()
 
     people = tmp_path / "people"
     people.mkdir()
-    human = [*SHORT, "grape.judge={kind: human, models: {}}"]
+    human = [*SHORT, "grape.judge.kind=human"]
     with pytest.raises(SystemExit):
         run(people, *human)
     assert "wait for people to compare them" in capsys.readouterr().err
