@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robopref.errors import ConfigError, DataError
+from robopref.objectives.checks import check_labels
 
 
 def preference_logits(
@@ -47,7 +48,7 @@ def preference_loss(
 
     Raises:
         ConfigError: for a ``flip_prob`` outside [0, 0.5).
-        DataError: where there are no pairs, or the sizes disagree.
+        DataError: where there are no pairs, the sizes disagree, or a label lies outside [0, 1].
     """
     if not 0 <= flip_prob < 0.5:
         raise ConfigError(f"flip_prob must lie in [0, 0.5), got {flip_prob}")
@@ -59,6 +60,7 @@ def preference_loss(
             raise DataError(
                 f"{name} must have shape ({pairs},), one for each pair, got {tuple(values.shape)}"
             )
+    check_labels(labels)
     targets = labels * (1 - flip_prob) + (1 - labels) * flip_prob
     losses = F.binary_cross_entropy_with_logits(logits, targets.expand_as(logits), reduction="none")
     if weights is None:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.objectives.checks import check_labels
 from robopref.objectives.description import SINGLE
 from robopref.objectives.diffusion import anchor
 from robopref.objectives.reduction import check_takes_ratings, refuse_weights
@@ -134,7 +135,8 @@ class PreferenceLoss(nn.Module):
                 :func:`robopref.objectives.pairs.with_ratings`).
 
         Raises:
-            DataError: The objective learns from something else than the batch holds.
+            DataError: The objective learns from something else than the batch holds, or a label lies
+                outside [0, 1].
         """
         compared = Compared.of(batch)
         scores = compared.rows(self.scores(steps))
@@ -144,8 +146,10 @@ class PreferenceLoss(nn.Module):
         elif "items" in batch:
             raise DataError(f"{self.objective.name} learns from {self.objective.labels}, and got lists.")
         elif rated(batch):
+            check_labels(batch["labels"])
             losses = self._of_single(scores.flatten(), batch["labels"], steps)
         else:
+            check_labels(batch["labels"])
             losses = self._of_pairs(scores, batch["labels"], steps, imitation)
         share = self._share(batch["weights"])
         loss = (losses * share).sum()

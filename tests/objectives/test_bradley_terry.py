@@ -90,6 +90,12 @@ def test_flip_prob_outside_its_range_is_refused(flip_prob):
         preference_loss(torch.zeros(1), torch.zeros(1), flip_prob=flip_prob)
 
 
+@pytest.mark.parametrize("label", [-0.1, 1.5, float("nan")])
+def test_labels_outside_their_range_are_refused(label):
+    with pytest.raises(DataError, match=r"labels must lie in \[0, 1\]"):
+        preference_loss(torch.zeros(2), torch.tensor([1.0, label]))
+
+
 def test_zero_pairs_are_refused():
     with pytest.raises(DataError, match="zero pairs"):
         preference_loss(torch.zeros(0), torch.zeros(0))

@@ -155,6 +155,15 @@ def test_rewards_weigh_imitation_of_thumbs_and_of_both_members_of_pairs():
         assert loss.item() == pytest.approx(-(up * good + down * bad) / (up + down), rel=1e-5)
 
 
+@pytest.mark.parametrize("label", [-3.0, 1.5, math.nan])
+@pytest.mark.parametrize("objective", ["dpo", "rwr", "awr", "kto"])
+def test_labels_outside_their_range_are_refused(objective, label):
+    thumbs = padded([[0.5], [-0.5]], 1) | {"labels": torch.tensor([1.0, label]), "weights": torch.ones(2)}
+    for batch in (pair([0.5], [-0.5], label=label), thumbs):
+        with pytest.raises(DataError, match="labels must lie in"):
+            constant(objective=objective).loss(batch)
+
+
 def test_token_level_dpo_takes_the_closed_form_divergence():
     # both members have KL 0.02 per step: two steps against three leave 0.02 in the margin
     batch = pair([0.5, 0.5], [0.5, 0.5, 0.5])
