@@ -116,7 +116,8 @@ def page_of(tables: dict[str, list[str]], episodes: int, vector: int) -> str:
         "at any step, as its authors\ncount), 95 % Wilson interval; control steps per CPU second with random "
         f"actions, one environment and, where\none process holds many, a vector of {vector} in it (a shared "
         "core of an AMD EPYC, 2026-11-21). A step of the\nrope and of the pile is a whole primitive. Actions "
-        "lie in [-1, 1].\n\n"
+        "lie in [-1, 1].\nThe expert of `rs-square` was tuned on these seeds; on seeds 100 to 119 it "
+        "succeeds in\n15 of 20 [0.53, 0.89] (`pytest -m slow tests/envs/test_robosuite.py`).\n\n"
         f"Versions: {pins}.\n"
     )
     for family, rows in tables.items():

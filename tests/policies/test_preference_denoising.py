@@ -8,7 +8,7 @@ import torch
 from robopref.errors import ConfigError
 from robopref.objectives.description import SURROGATE
 from robopref.objectives.registry import REGISTRY
-from robopref.policies.chunks import Referenced
+from robopref.policies.chunks import Draw, Referenced
 from robopref.policies.preference import PreferencePolicy, chunks_of
 from robopref.policies.saved import load_policy, save_policy
 
@@ -147,6 +147,7 @@ def test_inverted_noise_is_that_of_a_field_which_does_not_change(kind):
         last.bias.fill_(0.3)
     actions = batch["actions_a"]
     draw = policy.draw(4, generator=seeded())
+    assert draw is not None
     noise = policy.actor.invert(batch["observations_a"][:, 0], actions, draw.times)
     expected = torch.full_like(noise, 0.3) if kind == "diffusion" else (actions - 0.3).expand_as(noise)
     torch.testing.assert_close(noise, expected, rtol=1e-3, atol=1e-3)
@@ -154,7 +155,7 @@ def test_inverted_noise_is_that_of_a_field_which_does_not_change(kind):
     with torch.no_grad():
         policy.reference.load_state_dict(policy.actor.state_dict())
         policy.reference.network.layers[-1].bias.fill_(0.5)
-    draw = type(draw)(draw.times, noise)
+    draw = Draw(draw.times, noise)
     errors, before, _ = policy.actor.against(policy.reference, batch["observations_a"][:, 0], actions, draw)
     assert errors.max() < 1e-4
     torch.testing.assert_close(before, torch.full_like(before, 0.04), rtol=1e-2, atol=1e-3)
