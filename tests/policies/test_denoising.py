@@ -193,7 +193,7 @@ def test_a_policy_that_sees_a_picture_tells_where_a_spot_lies(family):
         optimiser.step()
         policy.after_step()
     acted = policy.act(observations)
-    assert (acted - wanted).abs().mean() < 0.25  # 0.5 for one who does not look
+    assert (acted - wanted).abs().mean() < 0.2  # 0.5 for one who does not look
     observations[:, -1] += 1  # the state behind the picture is read too
     assert not torch.allclose(policy.act(observations), acted, atol=1e-5)
 
