@@ -154,6 +154,10 @@ def test_episodes_are_ranked_by_what_the_preferences_want(aligned):
     assert {"pair_accuracy", "untrained_pair_accuracy"} <= metrics.keys()
 
 
+class Unmoved(Exception):
+    """The order of rollouts was learned, and what the policy does is no better."""
+
+
 def check_that_the_order_was_learned(folder, result):
     rollouts = TrajectoryStore.open(folder / "rollouts" / "slide")
     with LabelStore(f"sqlite:///{folder / 'labels' / 'rollouts.sqlite'}") as labels:
@@ -176,12 +180,14 @@ def test_the_order_of_rollouts_moves_a_policy(aligned):
 
 
 @pytest.mark.slow
-def test_a_diffusion_policy_learns_the_order_of_its_rollouts(tmp_path):
+@pytest.mark.xfail(raises=Unmoved, reason="it learns the order, and gains -0.04 to 0.08 from it")
+def test_the_order_of_rollouts_moves_a_diffusion_policy(tmp_path):
     asked = parts(tmp_path, preferring_diffusion)
     fits = {"clone_fit": Fit(200, 32), "fit": Fit(80, 16)}
     asked = dataclasses.replace(asked, ranked=dataclasses.replace(asked.ranked, **fits))
     result = run(asked, record_in(tmp_path))
-    check_that_the_order_was_learned(tmp_path, result)  # what it gains is measured elsewhere
+    if not check_that_the_order_was_learned(tmp_path, result) > 0:
+        raise Unmoved
 
 
 @pytest.mark.slow
