@@ -2,19 +2,22 @@
 
     python scripts/bench/transfer.py --minutes 60   # as many cells as fit; run again to go on
     python scripts/bench/transfer.py --minutes 0 --page docs/results/pearl.md
+    python scripts/bench/transfer.py --env robosuite --seeds 0 1 2 --page docs/results/pearl.md
 
-Sources are button-press, window-open and faucet-close, with all pairs labelled by return. Each target has 104
-episodes of graded quality without labels. A cell is one target and one data seed: new episodes of every task.
-With n anchors, n random pairs of the target are labelled by return, too; "target alone" learns from those
-labels only, in the same features. Accuracy is over all pairs of different return.
+All pairs of the sources are labelled by return. Each target has 104 episodes of graded quality without
+labels. A cell is one transfer and one data seed: new episodes of every task. With n anchors, n random pairs
+of the target are labelled by return, too; "target alone" learns from those labels only, in the same features.
+Accuracy is over all pairs of different return.
 
-Each cell is one line of outputs/bench/transfer.jsonl, and a later call goes on from there. The settings of
-alignment=auto were chosen on nine other tasks (DEVELOPMENT) at seed 0.
+Each cell is one line of outputs/bench/transfer-<env>.jsonl, and a later call goes on from there. A page keeps
+the sections that this call does not measure. The settings of alignment=auto were chosen on nine tasks of
+Meta-World (DEVELOPMENT) at seed 0.
 """
 
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -36,10 +39,28 @@ from robopref.files import write_text
 
 SOURCES = ("button-press", "window-open", "faucet-close")
 TARGETS = ("drawer-open", "window-close", "door-close", "sweep-into", "push", "plate-slide", "handle-press")
+ROBOMIMIC = ("lift", "can", "square")
 DEVELOPMENT = (
     *("drawer-close", "door-open", "faucet-open", "push-back", "reach", "handle-pull"),
     *("plate-slide-back", "coffee-button", "sweep"),
 )
+TRANSFERS = {  # of each simulator: name -> the sources and the target
+    "metaworld": {target: (SOURCES, target) for target in (*TARGETS, *DEVELOPMENT)},
+    "robosuite": {
+        f"{source} to {target}": ((source,), target)
+        for target in ROBOMIMIC
+        for source in ROBOMIMIC
+        if source != target
+    },
+}
+HEADINGS = {"metaworld": "Meta-World", "robosuite": "Robomimic's tasks, in robosuite"}
+ABOUT = {
+    "metaworld": "Sources are button-press, window-open and faucet-close. The settings of `alignment=auto` "
+    "(the penalty, the firmness against anchors, the agreement below which it warns) were chosen on other "
+    f"tasks ({', '.join(DEVELOPMENT)}) at seed 0; the targets below were not looked at before this run.",
+    "robosuite": "Each of Lift, Can and Square to each other: a single source, so that `alignment=auto` has "
+    "none to validate on and takes its defaults. Nothing was chosen on these tasks.",
+}
 ANCHORS = (1, 5, 20)
 ROWS = {  # key of a cell -> what the page calls it
     "auto": "`alignment=auto`",
@@ -59,11 +80,12 @@ ROWS = {  # key of a cell -> what the page calls it
 }
 
 
-def episodes(task: str, seed: int, folder: Path) -> TrajectoryStore:
+def episodes(env: str, task: str, seed: int, folder: Path) -> TrajectoryStore:
     """Open the episodes of a task, collecting them first where they are missing."""
     path = folder / f"{task}-{seed}"
     if not (path / "done").exists():
-        words = [f"env.task={task}", f"data={path}", f"seed={seed}", f"out={folder}/runs/{task}-{seed}"]
+        words = [f"env={env}", f"env.task={task}", f"data={path}", f"seed={seed}"]
+        words += [f"out={folder}/runs/{task}-{seed}"]
         subprocess.run([sys.executable, "-m", "robopref.cli", "collect", *words], check=True)
         (path / "done").touch()
     return TrajectoryStore.open(path)
@@ -81,12 +103,13 @@ def anchors_of(returns: np.ndarray, number: int, rng: np.random.Generator) -> np
     return labels
 
 
-def cell(target: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Measure every row on one target and data seed."""
-    stores = {task: episodes(task, seed, folder) for task in (*SOURCES, target)}
+def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Measure every row on one transfer and data seed."""
+    tasks, target = TRANSFERS[env][transfer_name]
+    stores = {task: episodes(env, task, seed, folder) for task in (*tasks, target)}
     sources = [
         LabelledSet(task, stores[task].whole_episodes(), labels_from_scores(stores[task].returns))
-        for task in SOURCES
+        for task in tasks
     ]
     segments, returns = stores[target].whole_episodes(), stores[target].returns
     truth = labels_from_scores(returns)
@@ -114,7 +137,7 @@ def cell(target: str, seed: int, folder: Path) -> dict[str, Any]:
     untied = truth[at] != 0.5
     order = np.argsort(sure[at][untied])
     return {
-        "target": target,
+        "target": transfer_name,
         "seed": seed,
         "accuracy": shares,
         "calibration": [
@@ -131,22 +154,28 @@ def _alone(features: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> float
     return pair_accuracy(labels_from_scores(features @ weights), truth)
 
 
-def page(cells: list[dict[str, Any]], machine: str) -> str:
-    """Write the results as a page."""
+def page(old: str, env: str, cells: list[dict[str, Any]], machine: str) -> str:
+    """Write the results of a simulator into a page, whose other sections stay."""
+    about = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
+    sections = re.split(r"(?m)^(?=## )", old)[1:]
+    kept = {section.partition("\n")[0].removeprefix("## "): section.rstrip() for section in sections}
+    kept[HEADINGS[env]] = section(env, cells, machine)
+    return "\n\n".join([f"# Labels carried to another task\n\n{about}", *kept.values()]) + "\n"
+
+
+def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:
+    """Write the results of one simulator."""
     seeds = sorted({c["seed"] for c in cells})
-    targets = [t for t in TARGETS if any(c["target"] == t for c in cells)]
+    targets = [t for t in TRANSFERS[env] if any(c["target"] == t for c in cells)]
     lines = [
-        "# Labels carried to another task",
+        f"## {HEADINGS[env]}",
         "",
-        (__doc__ or "").split("\n\n")[2].replace("\n", " "),
+        ABOUT[env],
         "",
         f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/transfer.py` on {machine}, data seeds",
-        f"{', '.join(map(str, seeds))}. Intervals are 95 % t intervals over seeds of the mean over targets.",
+        f"{', '.join(map(str, seeds))}. Intervals are 95 % t intervals over seeds of the mean over all.",
         "*Worst* is the worst single transfer, *inverted* how many ordered fewer than half of the pairs "
         "right.",
-        "The settings of `alignment=auto` (the penalty, the firmness against anchors, the agreement below",
-        f"which it warns) were chosen on other tasks ({', '.join(DEVELOPMENT)})",
-        "at seed 0; the targets below were not looked at before this run.",
         "",
         "| pairs ordered right, per cent | mean | worst | inverted | " + " | ".join(targets) + " |",
         "|---|---|---|---|" + "---|" * len(targets),
@@ -181,7 +210,7 @@ def page(cells: list[dict[str, Any]], machine: str) -> str:
         )
         + ".",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def processor() -> str:
@@ -198,27 +227,32 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--targets", nargs="+", default=TARGETS, choices=(*TARGETS, *DEVELOPMENT))
+    parser.add_argument("--env", default="metaworld", choices=TRANSFERS)
+    parser.add_argument("--transfers", nargs="+", help="their names; DEVELOPMENT is left out by default")
     parser.add_argument("--data", type=Path, default=Path("outputs/bench/transfer-data"))
-    parser.add_argument("--cells", type=Path, default=Path("outputs/bench/transfer.jsonl"))
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
-    options.cells.parent.mkdir(parents=True, exist_ok=True)
-    lines = options.cells.read_text().splitlines() if options.cells.exists() else []
+    transfers = options.transfers or [t for t in TRANSFERS[options.env] if t not in DEVELOPMENT]
+    if unknown := set(transfers) - set(TRANSFERS[options.env]):
+        parser.error(f"unknown transfers {sorted(unknown)}; there are {', '.join(TRANSFERS[options.env])}")
+    file = Path(f"outputs/bench/transfer-{options.env}.jsonl")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = file.read_text().splitlines() if file.exists() else []
     cells = [json.loads(line) for line in lines]
     known = {(c["target"], c["seed"]) for c in cells}
     end = time.monotonic() + 60 * options.minutes
     for seed in options.seeds:
-        for target in options.targets:
-            if (target, seed) in known or time.monotonic() > end:
+        for name in transfers:
+            if (name, seed) in known or time.monotonic() > end:
                 continue
-            cells.append(cell(target, seed, options.data))
-            with options.cells.open("a") as file:
-                file.write(json.dumps(cells[-1]) + "\n")
-            print(target, seed, {k: round(v, 3) for k, v in cells[-1]["accuracy"].items()}, flush=True)
+            cells.append(cell(options.env, name, seed, options.data))
+            with file.open("a") as lines_file:
+                lines_file.write(json.dumps(cells[-1]) + "\n")
+            print(name, seed, {k: round(v, 3) for k, v in cells[-1]["accuracy"].items()}, flush=True)
     if options.page:
-        chosen = [c for c in cells if c["target"] in options.targets and c["seed"] in options.seeds]
-        write_text(options.page, page(chosen, processor()))
+        chosen = [c for c in cells if c["target"] in transfers and c["seed"] in options.seeds]
+        old = options.page.read_text() if options.page.exists() else ""
+        write_text(options.page, page(old, options.env, chosen, processor()))
 
 
 if __name__ == "__main__":
