@@ -70,3 +70,15 @@ class Normaliser(nn.Module):
     def extra_repr(self) -> str:
         """Settings, for printing."""
         return f"size={self.size}, floor={self.floor}, clip={self.clip}"
+
+
+def refuse_not_finite(name: str, rows: Float[Tensor, "N D"]) -> None:
+    """Refuse rows that hold NaN or infinity.
+
+    Raises:
+        DataError: Names the dimensions.
+    """
+    finite = torch.isfinite(rows)
+    if not bool(finite.all()):
+        bad = torch.nonzero(~finite.all(dim=0)).flatten().tolist()
+        raise DataError(f"The {name} hold NaN or infinity in dimensions {bad}")

@@ -4,21 +4,16 @@ Letters used in shapes: B transitions.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError
-from robopref.policies.dataset import TransitionSampler, transition_tensors
 from robopref.policies.gaussian import GaussianPolicy
-from robopref.policies.offline import OfflinePolicy, constructor_arguments
+from robopref.policies.offline import ImitationPolicy, constructor_arguments
 
 
-class BehaviourCloning(OfflinePolicy):
+class BehaviourCloning(ImitationPolicy):
     """Maximum likelihood of the recorded actions under a Gaussian policy.
 
     Args:
@@ -58,10 +53,7 @@ class BehaviourCloning(OfflinePolicy):
     ) -> None:
         super().__init__()
         self.config = constructor_arguments(locals())
-        if not 0 < top_fraction <= 1:
-            raise ConfigError(f"top_fraction must lie in (0, 1], got {top_fraction}")
-        if not learning_rate > 0:
-            raise ConfigError(f"learning_rate must be positive, got {learning_rate}")
+        self.imitate(learning_rate=learning_rate, top_fraction=top_fraction)
         self.actor = GaussianPolicy(
             observation_size,
             action_size,
@@ -73,22 +65,6 @@ class BehaviourCloning(OfflinePolicy):
             clip=clip,
             generator=torch.Generator().manual_seed(seed),
         )
-        self.top_fraction, self.learning_rate = top_fraction, learning_rate
-
-    @property
-    def uses_rewards(self) -> bool:
-        """Only to choose the best episodes."""
-        return self.top_fraction < 1
-
-    def select(
-        self,
-        store: TrajectoryStore,
-        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
-        device: torch.device,
-    ) -> TransitionSampler:
-        """The transitions of the best episodes."""
-        rewards = rewards if self.uses_rewards else None
-        return transition_tensors(store, rewards, device=device, top_fraction=self.top_fraction)
 
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
@@ -101,7 +77,3 @@ class BehaviourCloning(OfflinePolicy):
         else:
             loss = error
         return loss, {"squared_error": error.detach()}
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The actor."""
-        return [{"params": list(self.actor.parameters()), "lr": self.learning_rate}]

@@ -21,9 +21,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from robopref.errors import DataError
+from robopref.nets.normalise import refuse_not_finite
 from robopref.objectives.scores import Draws as Draw
 
-__all__ = ["ChunkPolicy", "Draw", "Referenced", "check_chunks", "fold", "score_candidates"]
+__all__ = [
+    "ChunkPolicy",
+    "Draw",
+    "Referenced",
+    "check_chunks",
+    "check_observations",
+    "fold",
+    "score_candidates",
+]
 
 
 @runtime_checkable
@@ -104,13 +113,25 @@ def check_chunks(policy: ChunkPolicy, observations: Tensor, actions: Tensor) -> 
     Raises:
         DataError: A shape is wrong; the message says which was wanted.
     """
-    if observations.dim() != 2 or observations.shape[1] != policy.observation_size:
-        raise DataError(
-            f"This policy takes observations (B, {policy.observation_size}), got {tuple(observations.shape)}"
-        )
+    _check_width(policy.observation_size, observations)
     wanted = (len(observations), policy.horizon, policy.action_size)
     if actions.shape != wanted:
         raise DataError(f"Actions must be {wanted}, got {tuple(actions.shape)}")
+
+
+def check_observations(size: int, observations: Tensor) -> None:
+    """Refuse observations that are not ``size`` wide, or hold NaN or infinity.
+
+    Raises:
+        DataError: Says which width was wanted, or which entries are not finite.
+    """
+    _check_width(size, observations)
+    refuse_not_finite("observations", observations)
+
+
+def _check_width(size: int, observations: Tensor) -> None:
+    if observations.dim() != 2 or observations.shape[1] != size:
+        raise DataError(f"This policy takes observations (B, {size}), got {tuple(observations.shape)}")
 
 
 def fold(draw: Draw | None, count: int) -> Draw | None:

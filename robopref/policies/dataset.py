@@ -20,6 +20,9 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, unknown_name
 
 Batch = dict[str, Tensor]
+Rewards = Float[np.ndarray, " R"] | Literal["true"] | None
+"""One for every row of a store (a reward model's), ``"true"`` for the environment's own, None for none."""
+
 STANDARDISE = ("full", "scale", "none")
 
 
@@ -117,7 +120,7 @@ class ChunkSampler(TransitionSampler):
 
 def transition_tensors(
     store: TrajectoryStore,
-    rewards: Float[np.ndarray, " R"] | Literal["true"] | None = "true",
+    rewards: Rewards = "true",
     *,
     device: str | torch.device = "cpu",
     standardise: str = "none",
@@ -148,7 +151,7 @@ def transition_tensors(
 
 def chunk_tensors(
     store: TrajectoryStore,
-    rewards: Float[np.ndarray, " R"] | Literal["true"] | None = None,
+    rewards: Rewards = None,
     *,
     horizon: int,
     device: str | torch.device = "cpu",
@@ -177,7 +180,7 @@ def _on(device: str | torch.device, arrays: Arrays) -> list[Any]:
 
 def _selected(
     store: TrajectoryStore,
-    rewards: np.ndarray | Literal["true"] | None,
+    rewards: Rewards,
     standardise: str,
     top_fraction: float,
     scores: np.ndarray | None,
@@ -215,7 +218,7 @@ def _episodes_of_rows(store: TrajectoryStore) -> Int[np.ndarray, " R"]:
 
 def _values(
     store: TrajectoryStore,
-    rewards: np.ndarray | Literal["true"] | None,
+    rewards: Rewards,
     rows: np.ndarray,
     episode_of: np.ndarray,
 ) -> Float[np.ndarray, " R"]:

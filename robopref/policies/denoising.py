@@ -14,9 +14,8 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -26,9 +25,9 @@ from robopref.errors import ConfigError, DataError
 from robopref.nets.denoisers import make_denoiser
 from robopref.nets.encoders import make_encoder
 from robopref.objectives.scores import draw as draw_stratified
-from robopref.policies.chunks import Draw, check_chunks
-from robopref.policies.dataset import ChunkSampler, chunk_tensors
-from robopref.policies.offline import OfflinePolicy
+from robopref.policies.chunks import Draw, check_chunks, check_observations
+from robopref.policies.dataset import ChunkSampler, Rewards, chunk_tensors
+from robopref.policies.offline import ImitationPolicy
 
 Window = tuple[float, float]
 
@@ -159,7 +158,7 @@ class Denoiser(nn.Module, ABC):
         """
         if count < 1:
             raise ConfigError(f"The number of samples must be at least 1, got {count}")
-        self._refuse(observations)
+        check_observations(self.observation_size, observations)
         condition = self._condition(observations).repeat_interleave(count, 0)
         shape = (len(condition), self.horizon, self.action_size)
         device = observations.device if generator is None else generator.device
@@ -204,7 +203,7 @@ class Denoiser(nn.Module, ABC):
         Raises:
             DataError: No draw, one of another batch, or shapes that do not fit.
         """
-        self._refuse(observations)
+        check_observations(self.observation_size, observations)
         return -0.5 * self.errors(observations, actions, draw, mask).mean(0)
 
     def errors(
@@ -244,7 +243,7 @@ class Denoiser(nn.Module, ABC):
         Raises:
             DataError: Shapes do not fit, or values are not finite.
         """
-        self._refuse(observations)
+        check_observations(self.observation_size, observations)
         check_chunks(self, observations, actions)
         with torch.no_grad():
             before, _ = reference._predict(reference._condition(observations), actions, draw)
@@ -272,16 +271,6 @@ class Denoiser(nn.Module, ABC):
     def _condition(self, observations: Tensor) -> Float[Tensor, "B C"]:
         return self.encoder(observations.to(self.encoder.normaliser.mean.dtype))
 
-    def _refuse(self, observations: Tensor) -> None:
-        if observations.dim() != 2 or observations.shape[1] != self.observation_size:
-            raise DataError(
-                f"This policy takes observations (B, {self.observation_size}), got "
-                f"{tuple(observations.shape)}"
-            )
-        if not bool(torch.isfinite(observations).all()):
-            bad = torch.nonzero(~torch.isfinite(observations).all(0)).flatten().tolist()
-            raise DataError(f"The observations hold NaN or infinity in dimensions {bad}")
-
 
 def _mean_square(
     difference: Float[Tensor, "N B H A"], mask: Bool[Tensor, "B H"] | None
@@ -292,7 +281,7 @@ def _mean_square(
     return (squares * mask).sum(-1) / mask.sum(-1).clamp(min=1)
 
 
-class DenoisingPolicy(OfflinePolicy):
+class DenoisingPolicy(ImitationPolicy):
     """A denoiser learned from stored episodes; what acts is the running average of what is trained.
 
     Args of subclasses, beside those of :class:`Denoiser`:
@@ -308,20 +297,12 @@ class DenoisingPolicy(OfflinePolicy):
     def _build(self, actor: Denoiser, *, learning_rate: float, average: float, top_fraction: float) -> None:
         if not 0 <= average < 1:
             raise ConfigError(f"average must lie in [0, 1), got {average}")
-        if not learning_rate > 0:
-            raise ConfigError(f"learning_rate must be positive, got {learning_rate}")
-        if not 0 < top_fraction <= 1:
-            raise ConfigError(f"top_fraction must lie in (0, 1], got {top_fraction}")
+        self.imitate(learning_rate=learning_rate, top_fraction=top_fraction)
         self.actor = actor.requires_grad_(False) if average else actor
         self.trained = copy.deepcopy(actor).requires_grad_(True) if average else None
         self.register_buffer("average_steps", torch.tensor(0))
-        self.learning_rate, self.average, self.top_fraction = learning_rate, average, top_fraction
+        self.average = average
         self._averaging: Any = None
-
-    @property
-    def uses_rewards(self) -> bool:
-        """Only to choose the best episodes."""
-        return self.top_fraction < 1
 
     def fit_normaliser(self, observations: Float[Tensor, "B O"]) -> None:
         """Take the observations' mean and deviation, for what acts and for what is trained."""
@@ -329,12 +310,7 @@ class DenoisingPolicy(OfflinePolicy):
             if denoiser is not None:
                 denoiser.encoder.fit(observations.to(denoiser.encoder.normaliser.mean.device))
 
-    def select(
-        self,
-        store: TrajectoryStore,
-        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
-        device: torch.device,
-    ) -> ChunkSampler:
+    def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> ChunkSampler:
         """Chunks of the best episodes."""
         rewards = rewards if self.uses_rewards else None
         return chunk_tensors(

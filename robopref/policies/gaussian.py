@@ -1,26 +1,25 @@
 """A Gaussian over actions whose mean depends on the state.
 
-Letters used in shapes: B observations, O their entries, A entries of an action, H actions in a chunk (1), K
-chunks for each observation.
+Letters used in shapes: B observations, O their entries, A entries of an action, H actions in a chunk (1).
 """
 
 import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError
 from robopref.nets.mlp import EnsembleMLP
 from robopref.nets.normalise import Normaliser
 from robopref.objectives.tokens import gaussian_kl
-from robopref.policies.chunks import Draw, check_chunks
+from robopref.policies.exact import ExactActor
 
 LOG_DEVIATION_MIN, LOG_DEVIATION_MAX = -5.0, 2.0  # as in Kostrikov et al. 2021
 
 
-class GaussianPolicy(nn.Module):
+class GaussianPolicy(ExactActor):
     """pi(a | s) = N(tanh(f(s)), diag(sigma^2)), with one sigma for all states; the normaliser is inside.
 
     The mean lies in (-1, 1), the range of actions. The Gaussian itself is not squashed: recorded actions
@@ -41,8 +40,6 @@ class GaussianPolicy(nn.Module):
         ConfigError: for a value that makes no sense.
     """
 
-    horizon = 1
-    exact = True
     log_deviation: Tensor
 
     def __init__(
@@ -139,54 +136,15 @@ class GaussianPolicy(nn.Module):
         Raises:
             DataError: The observations have another width, or hold NaN or infinity.
         """
-        mean = self.mean_of(self._states(observations))
+        mean = self.mean_of(self.states(self.checked(observations)))
         if not deterministic:
             noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
             mean = (mean + noise * self.bounded_log_deviation().exp()).clamp(-1, 1)
         return mean.unsqueeze(1)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        observations: Float[Tensor, "B O"],
-        count: int,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "B K 1 A"]:
-        """So many draws from the Gaussian for each observation, clipped to [-1, 1]."""
-        repeated = observations.repeat_interleave(count, 0)
-        chunks = self.act(repeated, generator=generator, deterministic=False)
-        return chunks.unflatten(0, (len(observations), count))
-
-    def draw(self, batch_size: int, *, generator: torch.Generator | None = None) -> Draw | None:
-        """Nothing: scores are exact."""
-        return None
-
-    def score(
-        self,
-        observations: Float[Tensor, "B O"],
-        actions: Float[Tensor, "B H A"],
-        draw: Draw | None = None,
-        mask: Bool[Tensor, "B H"] | None = None,
-    ) -> Float[Tensor, " B"]:
-        """Log-density, in nats, of chunks of one action, before clipping; differentiable.
-
-        Raises:
-            DataError: The shapes do not fit, or the observations hold NaN or infinity.
-        """
-        check_chunks(self, observations, actions)
-        mean = self.mean_of(self._states(observations))
-        density = self.log_density(mean, actions[:, 0].to(mean.dtype))
-        return density if mask is None else torch.where(mask[:, 0], density, 0.0)
-
-    def _states(self, observations: Tensor) -> Tensor:
-        if observations.dim() != 2 or observations.shape[1] != self.observation_size:
-            raise DataError(
-                f"This policy takes observations (B, {self.observation_size}), "
-                f"got {tuple(observations.shape)}"
-            )
-        finite = torch.isfinite(observations).all(0)
-        if not bool(finite.all()):
-            bad = torch.nonzero(~finite).flatten().tolist()
-            raise DataError(f"The observations hold NaN or infinity in dimensions {bad}")
-        return self.states(observations.to(self.normaliser.mean.dtype))
+    def log_probs(
+        self, observations: Float[Tensor, "B O"], actions: Float[Tensor, "B H A"]
+    ) -> Float[Tensor, "B H"]:
+        """Log-density of the actions, before clipping."""
+        mean = self.mean_of(self.states(observations))
+        return self.log_density(mean, actions[:, 0].to(mean.dtype))[:, None]

@@ -8,9 +8,8 @@ Letters used in shapes: B transitions.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, unknown_name
 from robopref.nets.mlp import EnsembleMLP
-from robopref.policies.dataset import STANDARDISE, TransitionSampler, transition_tensors
+from robopref.policies.dataset import STANDARDISE, Rewards, TransitionSampler, transition_tensors
 from robopref.policies.gaussian import GaussianPolicy
 from robopref.policies.offline import OfflinePolicy, constructor_arguments
 
@@ -64,6 +63,7 @@ class ImplicitQLearning(OfflinePolicy):
     """
 
     kind = "iql"
+    uses_rewards = True
     reward_mean: Tensor
     reward_deviation: Tensor
 
@@ -102,17 +102,7 @@ class ImplicitQLearning(OfflinePolicy):
         self.standardise = standardise
         self._fused: Callable[..., Any] | None = None
 
-    @property
-    def uses_rewards(self) -> bool:
-        """Always."""
-        return True
-
-    def select(
-        self,
-        store: TrajectoryStore,
-        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
-        device: torch.device,
-    ) -> TransitionSampler:
+    def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> TransitionSampler:
         """All transitions, rewards standardised; the scaling is kept with the weights."""
         sampler = transition_tensors(store, rewards, device=device, standardise=self.standardise)
         self.reward_mean.fill_(sampler.scaling.mean)

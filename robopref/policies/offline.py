@@ -6,9 +6,8 @@ in a chunk, E those of them that are executed, K chunks for each observation, R 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.policies.chunks import Draw
-from robopref.policies.dataset import TransitionSampler
+from robopref.policies.dataset import Rewards, TransitionSampler, transition_tensors
 
 
 def constructor_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,11 +36,13 @@ class OfflinePolicy(nn.Module, ABC):
         kind: Name under which it is saved.
         config: The constructor's arguments, JSON values; with the weights they make the policy again.
         actor: What acts, a :class:`~robopref.policies.chunks.ChunkPolicy` with its normaliser inside.
+        uses_rewards: Whether it matters which rewards the data hold.
     """
 
     kind: ClassVar[str]
     config: dict[str, Any]
     actor: Any
+    uses_rewards: bool
 
     @property
     def observation_size(self) -> int:
@@ -52,11 +53,6 @@ class OfflinePolicy(nn.Module, ABC):
     def action_size(self) -> int:
         """Entries of an action, A."""
         return self.actor.action_size
-
-    @property
-    @abstractmethod
-    def uses_rewards(self) -> bool:
-        """Whether it matters which rewards the data hold."""
 
     @property
     def horizon(self) -> int:
@@ -105,7 +101,7 @@ class OfflinePolicy(nn.Module, ABC):
     def prepare_data(
         self,
         store: TrajectoryStore,
-        rewards: Float[np.ndarray, " R"] | Literal["true"] | None = "true",
+        rewards: Rewards = "true",
         *,
         device: str | torch.device = "cpu",
     ) -> TransitionSampler:
@@ -113,8 +109,7 @@ class OfflinePolicy(nn.Module, ABC):
 
         Args:
             store: The episodes.
-            rewards: A reward for every row of the store (a reward model's), ``"true"`` for the environment's
-                own, or None for no rewards at all.
+            rewards: Of :data:`~robopref.policies.dataset.Rewards`.
             device: Where batches shall lie.
 
         Raises:
@@ -136,12 +131,7 @@ class OfflinePolicy(nn.Module, ABC):
         normaliser.fit(observations.to(normaliser.mean.device))
 
     @abstractmethod
-    def select(
-        self,
-        store: TrajectoryStore,
-        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
-        device: torch.device,
-    ) -> TransitionSampler:
+    def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> TransitionSampler:
         """Choose transitions and scale rewards as this policy needs them."""
 
     @abstractmethod
@@ -156,3 +146,39 @@ class OfflinePolicy(nn.Module, ABC):
 
     def after_step(self) -> None:
         """What follows an optimiser step: nothing, unless a subclass says so."""
+
+
+class ImitationPolicy(OfflinePolicy):
+    """A policy that does what was done in all episodes, or in the best of them.
+
+    Subclasses call :meth:`imitate` and state a loss of transitions, or choose chunks of actions instead.
+
+    Attributes:
+        learning_rate: Step size of Adam.
+        top_fraction: Share of the episodes to learn from, the best by the sum of their rewards.
+    """
+
+    learning_rate: float
+    top_fraction: float
+
+    def imitate(self, *, learning_rate: float, top_fraction: float = 1.0) -> None:
+        """Set how this policy learns, and whether it needs rewards to find the best episodes.
+
+        Raises:
+            ConfigError: for a value that makes no sense.
+        """
+        if not learning_rate > 0:
+            raise ConfigError(f"learning_rate must be positive, got {learning_rate}")
+        if not 0 < top_fraction <= 1:
+            raise ConfigError(f"top_fraction must lie in (0, 1], got {top_fraction}")
+        self.learning_rate, self.top_fraction = learning_rate, top_fraction
+        self.uses_rewards = top_fraction < 1
+
+    def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> TransitionSampler:
+        """The transitions of the best episodes."""
+        rewards = rewards if self.uses_rewards else None
+        return transition_tensors(store, rewards, device=device, top_fraction=self.top_fraction)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The actor."""
+        return [{"params": list(self.actor.parameters()), "lr": self.learning_rate}]

@@ -15,9 +15,8 @@ entries of an observation, A of an action, P pairs or lists, K segments in each.
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -29,7 +28,7 @@ from robopref.objectives.description import POLICY, SURROGATE, TOKENS
 from robopref.objectives.scores import in_one_row, row_groups
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.chunks import ChunkPolicy, Draw
-from robopref.policies.dataset import TransitionSampler
+from robopref.policies.dataset import Rewards, TransitionSampler
 from robopref.policies.denoising import Denoiser
 from robopref.policies.diffusion import DiffusionPolicy
 from robopref.policies.flow import FlowPolicy
@@ -85,6 +84,7 @@ class PreferencePolicy(OfflinePolicy):
     """
 
     kind = "preference"
+    uses_rewards = False
 
     def __init__(
         self,
@@ -141,17 +141,7 @@ class PreferencePolicy(OfflinePolicy):
 
     # --- the reference ------------------------------------------------------------------------------------
 
-    @property
-    def uses_rewards(self) -> bool:
-        """Never."""
-        return False
-
-    def select(
-        self,
-        store: TrajectoryStore,
-        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
-        device: torch.device,
-    ) -> TransitionSampler:
+    def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> TransitionSampler:
         """Refuse: this policy learns from pairs of segments."""
         raise ConfigError(
             "This policy learns from preferences, not from rewards: give it labels (labels=sqlite:///...)"

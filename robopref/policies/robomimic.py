@@ -17,18 +17,17 @@ import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.nets.normalise import Normaliser
-from robopref.policies.chunks import Draw, check_chunks
-from robopref.policies.dataset import TransitionSampler, chunk_tensors, transition_tensors
+from robopref.policies.dataset import Rewards, TransitionSampler, chunk_tensors, transition_tensors
+from robopref.policies.exact import ExactActor
 from robopref.policies.offline import OfflinePolicy, constructor_arguments
 
 ALGORITHMS = {
@@ -99,6 +98,7 @@ class RobomimicPolicy(OfflinePolicy):
         elif algorithm == "bc_rnn_gmm":
             wanted["rnn"] = {"horizon": horizon}
         self.algorithm, self.learning_rate = algorithm, learning_rate
+        self.uses_rewards = algorithm == "iql"
         with torch.random.fork_rng(devices=[]):  # robomimic draws weights from the global generator
             torch.manual_seed(seed)
             self._upstream = _upstream(name, keys, action_size, [preset, wanted, settings or {}])
@@ -106,17 +106,7 @@ class RobomimicPolicy(OfflinePolicy):
         normaliser = Normaliser(observation_size, floor=floor, clip=clip)
         self.actor = _Actor(self._upstream.nets, keys, action_size, chunk, normaliser)
 
-    @property
-    def uses_rewards(self) -> bool:
-        """Cloning does not ask for them."""
-        return self.algorithm == "iql"
-
-    def select(
-        self,
-        store: TrajectoryStore,
-        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
-        device: torch.device,
-    ) -> TransitionSampler:
+    def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> TransitionSampler:
         """All transitions, or chunks for a recurrent policy."""
         if self.algorithm == "bc_rnn_gmm":
             return chunk_tensors(store, None, horizon=self.horizon, device=device)
@@ -164,10 +154,8 @@ class RobomimicPolicy(OfflinePolicy):
                 target.lerp_(source, share)
 
 
-class _Actor(nn.Module):
-    """What acts; see :class:`~robopref.policies.chunks.ChunkPolicy`. All densities are exact."""
-
-    exact = True
+class _Actor(ExactActor):
+    """What acts, with robomimic's networks."""
 
     def __init__(
         self,
@@ -179,11 +167,8 @@ class _Actor(nn.Module):
     ):
         super().__init__()
         self.nets, self.normaliser = nets, normaliser
-        self.keys, self.action_size, self.horizon = keys, action_size, horizon
-
-    @property
-    def observation_size(self) -> int:
-        return sum(self.keys.values())
+        self.keys, self.horizon = keys, horizon
+        self.observation_size, self.action_size = sum(keys.values()), action_size
 
     def named(self, observations: Float[Tensor, "B O"]) -> dict[str, Tensor]:
         """Normalised observations by robomimic's names."""
@@ -208,7 +193,7 @@ class _Actor(nn.Module):
         """The mean of the likeliest component, or a draw."""
         if not deterministic:
             return self.sample(observations, 1, generator=generator)[:, 0]
-        density = self._densities(observations)
+        density = self._densities(self.checked(observations))
         if isinstance(density, torch.distributions.MixtureSameFamily):
             likeliest = density.mixture_distribution.logits.argmax(-1)
             means = density.component_distribution.mean
@@ -223,7 +208,7 @@ class _Actor(nn.Module):
     ) -> Float[Tensor, "B K H A"]:
         """Draw chunks."""
         seed = int(torch.randint(2**62, (1,), generator=generator, device=_device_of(generator)))
-        density = self._densities(observations)
+        density = self._densities(self.checked(observations))
         on_gpu = [observations.device] if observations.is_cuda else []
         with torch.random.fork_rng(devices=on_gpu):  # torch's distributions take no generator
             torch.manual_seed(seed)
@@ -231,23 +216,12 @@ class _Actor(nn.Module):
         shape = (count, len(observations), self.horizon, self.action_size)
         return drawn.reshape(shape).transpose(0, 1).clamp(-1, 1)
 
-    def draw(self, batch_size: int, *, generator: torch.Generator) -> Draw | None:
-        """Nothing: scores are exact."""
-        return None
-
-    def score(
-        self,
-        observations: Float[Tensor, "B O"],
-        actions: Float[Tensor, "B H A"],
-        draw: Draw | None = None,
-        mask: Bool[Tensor, "B H"] | None = None,
-    ) -> Float[Tensor, " B"]:
-        """Log-probabilities of chunks."""
-        check_chunks(self, observations, actions)
-        density = self._densities(observations)
-        logs = density.log_prob(actions if self.horizon > 1 else actions[:, 0])
-        logs = logs.reshape(len(observations), self.horizon)
-        return (logs if mask is None else logs * mask).sum(1)
+    def log_probs(
+        self, observations: Float[Tensor, "B O"], actions: Float[Tensor, "B H A"]
+    ) -> Float[Tensor, "B H"]:
+        """Log-probability of each action of chunks."""
+        found = self._densities(observations).log_prob(actions if self.horizon > 1 else actions[:, 0])
+        return found.reshape(len(observations), self.horizon)
 
 
 def _device_of(generator: torch.Generator | None) -> torch.device:

@@ -5,29 +5,25 @@ everything that needs probabilities of tokens (ORPO, unlikelihood, divergences p
 flat observations.
 
 Letters used in shapes: B observations or actions, O entries of an observation, A of an action, V bins, H
-actions in a chunk (1), K chunks for each observation.
+actions in a chunk (1).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError
 from robopref.nets.mlp import EnsembleMLP
 from robopref.nets.normalise import Normaliser
 from robopref.objectives.tokens import categorical_kl
-from robopref.policies.chunks import Draw, check_chunks
-from robopref.policies.dataset import TransitionSampler, transition_tensors
-from robopref.policies.offline import OfflinePolicy, constructor_arguments
+from robopref.policies.exact import ExactActor
+from robopref.policies.offline import ImitationPolicy, constructor_arguments
 
 
-class TokenActor(nn.Module):
+class TokenActor(ExactActor):
     """pi(a | s) = prod_k pi(bin of a_k | s, bins of a_1 ... a_{k-1}); the normaliser is inside.
 
     Args:
@@ -42,9 +38,6 @@ class TokenActor(nn.Module):
     Raises:
         ConfigError: for a value that makes no sense.
     """
-
-    horizon = 1
-    exact = True
 
     def __init__(
         self,
@@ -97,7 +90,11 @@ class TokenActor(nn.Module):
         logits = self.logits(states, tokens)
         with torch.no_grad():
             before = reference.logits(states, tokens)
-        return log_probs(logits, tokens), log_probs(before, tokens), categorical_kl(before, logits)
+        return (
+            _token_log_probs(logits, tokens),
+            _token_log_probs(before, tokens),
+            categorical_kl(before, logits),
+        )
 
     # --- acting and scoring -------------------------------------------------------------------------------
 
@@ -114,7 +111,7 @@ class TokenActor(nn.Module):
         Raises:
             DataError: The observations have another width, or hold NaN or infinity.
         """
-        states = self._states(observations)
+        states = self.normaliser(self.checked(observations))
         tokens = torch.zeros(len(states), self.action_size, dtype=torch.long, device=states.device)
         for entry in range(self.action_size):
             logits = self.logits(states, tokens)[:, entry]
@@ -124,57 +121,21 @@ class TokenActor(nn.Module):
                 tokens[:, entry] = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
         return self.decode(tokens).to(states.dtype).unsqueeze(1)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        observations: Float[Tensor, "B O"],
-        count: int,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "B K 1 A"]:
-        """So many drawn actions for each observation."""
-        repeated = observations.repeat_interleave(count, 0)
-        return self.act(repeated, generator=generator, deterministic=False).unflatten(0, (-1, count))
-
-    def draw(self, batch_size: int, *, generator: torch.Generator | None = None) -> Draw | None:
-        """Nothing: scores are exact."""
-        return None
-
-    def score(
-        self,
-        observations: Float[Tensor, "B O"],
-        actions: Float[Tensor, "B H A"],
-        draw: Draw | None = None,
-        mask: Bool[Tensor, "B H"] | None = None,
-    ) -> Float[Tensor, " B"]:
-        """Log-probability, in nats, of the bins that chunks of one action fall into; differentiable.
-
-        Raises:
-            DataError: The shapes do not fit, or the observations hold NaN or infinity.
-        """
-        check_chunks(self, observations, actions)
+    def log_probs(
+        self, observations: Float[Tensor, "B O"], actions: Float[Tensor, "B H A"]
+    ) -> Float[Tensor, "B H"]:
+        """Log-probability of the bins that the actions fall into."""
         tokens = self.encode(actions[:, 0])
-        logits = self.logits(self._states(observations), tokens)
-        total = log_probs(logits, tokens).sum(-1)
-        return total if mask is None else torch.where(mask[:, 0], total, 0.0)
-
-    def _states(self, observations: Tensor) -> Tensor:
-        if observations.dim() != 2 or observations.shape[1] != self.observation_size:
-            raise DataError(
-                f"This policy takes observations (B, {self.observation_size}), got "
-                f"{tuple(observations.shape)}"
-            )
-        if not bool(torch.isfinite(observations).all()):
-            raise DataError("The observations hold NaN or infinity")
-        return self.normaliser(observations.to(self.normaliser.mean.dtype))
+        logits = self.logits(self.normaliser(observations), tokens)
+        return _token_log_probs(logits, tokens).sum(-1, keepdim=True)
 
 
-def log_probs(logits: Float[Tensor, "B A V"], tokens: Int[Tensor, "B A"]) -> Float[Tensor, "B A"]:
+def _token_log_probs(logits: Float[Tensor, "B A V"], tokens: Int[Tensor, "B A"]) -> Float[Tensor, "B A"]:
     """Log-probability of every token, in nats."""
     return -F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
 
 
-class StateTokenPolicy(OfflinePolicy):
+class StateTokenPolicy(ImitationPolicy):
     """A token policy learned by imitation: maximum likelihood of the bins of the recorded actions.
 
     Args:
@@ -208,9 +169,7 @@ class StateTokenPolicy(OfflinePolicy):
     ) -> None:
         super().__init__()
         self.config = constructor_arguments(locals())
-        if not learning_rate > 0:
-            raise ConfigError(f"learning_rate must be positive, got {learning_rate}")
-        self.learning_rate = learning_rate
+        self.imitate(learning_rate=learning_rate)
         self.actor = TokenActor(
             observation_size,
             action_size,
@@ -222,20 +181,6 @@ class StateTokenPolicy(OfflinePolicy):
             generator=torch.Generator().manual_seed(seed),
         )
 
-    @property
-    def uses_rewards(self) -> bool:
-        """Never."""
-        return False
-
-    def select(
-        self,
-        store: TrajectoryStore,
-        rewards: Float[np.ndarray, " R"] | Literal["true"] | None,
-        device: torch.device,
-    ) -> TransitionSampler:
-        """All transitions."""
-        return transition_tensors(store, None, device=device)
-
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -246,7 +191,3 @@ class StateTokenPolicy(OfflinePolicy):
         with torch.no_grad():
             error = self.actor.decode(logits.argmax(-1)) - batch["actions"]
         return loss, {"squared_error": error.square().mean()}
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The actor."""
-        return [{"params": list(self.actor.parameters()), "lr": self.learning_rate}]

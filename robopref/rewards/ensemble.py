@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.nets.mlp import EnsembleMLP
-from robopref.nets.normalise import Normaliser
+from robopref.nets.normalise import Normaliser, refuse_not_finite
 from robopref.objectives.bradley_terry import preference_logits, preference_loss
 from robopref.objectives.description import REWARD
 from robopref.objectives.gaussian import expected_preference
@@ -208,8 +208,8 @@ class EnsembleReward(nn.Module, ABC):
         shape = observations.shape[:-1]
         observations = observations.reshape(shape.numel(), observations.shape[-1])
         actions = actions.reshape(shape.numel(), actions.shape[-1])
-        _refuse_not_finite("observations", observations)
-        _refuse_not_finite("actions", actions)
+        refuse_not_finite("observations", observations)
+        refuse_not_finite("actions", actions)
         empty = observations.new_empty(0)
         found = [(empty, empty, empty)]
         for part, chosen in zip(observations.split(batch_size), actions.split(batch_size), strict=True):
@@ -417,10 +417,3 @@ def sign_accuracy(logits: Float[Tensor, "M B"], labels: Float[Tensor, " B"]) -> 
     untied = labels != 0.5
     right = ((logits > 0) == (labels > 0.5)) & untied
     return right.sum() / (untied.sum() * len(logits)).clamp(min=1)
-
-
-def _refuse_not_finite(name: str, rows: Float[Tensor, "N D"]) -> None:
-    finite = torch.isfinite(rows)
-    if not bool(finite.all()):
-        bad = torch.nonzero(~finite.all(dim=0)).flatten().tolist()
-        raise DataError(f"The {name} hold NaN or infinity in dimensions {bad}")
