@@ -12,8 +12,7 @@ those that are executed, A entries of an action, N draws of time and noise, C fe
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -24,20 +23,13 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 from robopref.nets.denoisers import make_denoiser
 from robopref.nets.encoders import make_encoder
+from robopref.nets.seeded import weights_from
 from robopref.objectives.scores import draw as draw_stratified
 from robopref.policies.chunks import Draw, check_chunks, check_observations
 from robopref.policies.dataset import ChunkSampler, Rewards, chunk_tensors
 from robopref.policies.offline import ImitationPolicy
 
 Window = tuple[float, float]
-
-
-@contextmanager
-def weights_from(seed: int) -> Iterator[None]:
-    """Let networks that are built inside start from this seed, and leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 class Denoiser(nn.Module, ABC):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.nets.normalise import Normaliser
+from robopref.nets.seeded import weights_from
 from robopref.policies.dataset import Rewards, TransitionSampler, chunk_tensors, transition_tensors
 from robopref.policies.exact import ExactActor
 from robopref.policies.offline import OfflinePolicy, constructor_arguments
@@ -99,8 +100,7 @@ class RobomimicPolicy(OfflinePolicy):
             wanted["rnn"] = {"horizon": horizon}
         self.algorithm, self.learning_rate = algorithm, learning_rate
         self.uses_rewards = algorithm == "iql"
-        with torch.random.fork_rng(devices=[]):  # robomimic draws weights from the global generator
-            torch.manual_seed(seed)
+        with weights_from(seed):
             self._upstream = _upstream(name, keys, action_size, [preset, wanted, settings or {}])
         chunk = horizon if algorithm == "bc_rnn_gmm" else 1
         normaliser = Normaliser(observation_size, floor=floor, clip=clip)

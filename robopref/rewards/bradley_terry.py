@@ -3,8 +3,7 @@
 Letters used in shapes: M members, N steps, B pairs.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -16,48 +15,11 @@ from robopref.rewards.ensemble import EnsembleReward
 class BradleyTerryReward(EnsembleReward):
     """Christiano et al. 2017 (arXiv 1706.03741): sigmoid(R_a - R_b) is the chance that ``a`` is preferred.
 
-    Args:
-        observation_size: Values in an observation.
-        action_size: Values in an action.
-
-    The other arguments are described in :class:`~robopref.rewards.ensemble.EnsembleReward`.
+    Its arguments are those of :class:`~robopref.rewards.ensemble.EnsembleReward`.
     """
 
     kind = "bradley_terry"
     heads = 1
-
-    def __init__(
-        self,
-        observation_size: int,
-        action_size: int,
-        *,
-        members: int = 3,
-        hidden: Sequence[int] = (128, 128),
-        activation: str = "leaky_relu",
-        bound: str = "tanh",
-        aggregate: str = "sum",
-        objective: str | Mapping[str, Any] = "dpo",
-        flip_prob: float = 0.0,
-        learning_rate: float = 3e-4,
-        floor: float = 1e-2,
-        clip: float = 10.0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            observation_size,
-            action_size,
-            members=members,
-            hidden=hidden,
-            activation=activation,
-            bound=bound,
-            aggregate=aggregate,
-            learning_rate=learning_rate,
-            floor=floor,
-            clip=clip,
-            seed=seed,
-            objective=objective,
-            flip_prob=flip_prob,
-        )
 
     def estimate(self, outputs: Float[Tensor, "M N heads"]) -> tuple[Tensor, Tensor]:
         """The output is the mean; a single member claims no uncertainty."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from robopref.errors import ConfigError, DataError
 from robopref.nets.encoders import make_encoder
 from robopref.nets.mlp import EnsembleMLP
+from robopref.nets.seeded import weights_from
 from robopref.policies.chunks import ChunkPolicy, fold, score_candidates
 from robopref.policies.denoising import Window
 from robopref.policies.preference import PreferencePolicy
@@ -138,8 +139,7 @@ class CandidateReward(GaussianReward):
         self.config = {k: v for k, v in self.config.items() if k in known}
         self.config |= {"action_size": action_size, "horizon": horizon, "encoder": dict(encoder)}
         generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with weights_from(seed):
             self.encoder = make_encoder(encoder, observation_size)
         del self.normaliser  # the encoder has its own
         inputs = self.encoder.size + horizon * action_size

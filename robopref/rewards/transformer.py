@@ -23,9 +23,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError
+from robopref.nets.seeded import weights_from
 from robopref.nets.transformer import Transformer
 from robopref.rewards.bradley_terry import BradleyTerryReward
-from robopref.rewards.ensemble import EnsembleReward, RewardEstimate, RewardParts
+from robopref.rewards.ensemble import RewardEstimate, RewardParts
 
 
 class _Reader(nn.Module):
@@ -52,8 +53,7 @@ class _Reader(nn.Module):
 class _Readers(nn.Module):
     def __init__(self, members: int, seed: int, *sizes: int) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with weights_from(seed):
             self.readers = nn.ModuleList(_Reader(*sizes) for _ in range(members))
 
     @property
@@ -81,7 +81,6 @@ class PreferenceTransformer(BradleyTerryReward):
     """
 
     kind = "transformer"
-    heads = 1
 
     def __init__(
         self,
@@ -105,13 +104,10 @@ class PreferenceTransformer(BradleyTerryReward):
         if context < 1 or members < 1:
             raise ConfigError(f"context and members must be at least 1, got {context} and {members}")
         inputs = observation_size + action_size
-        EnsembleReward.__init__(
-            self,
+        super().__init__(
             observation_size,
             action_size,
             members=members,
-            hidden=(),
-            activation="gelu",
             bound=bound,
             aggregate=aggregate,
             learning_rate=learning_rate,

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from robopref.errors import ConfigError, unknown_name
-from robopref.policies.chunks import Draw, check_chunks
-from robopref.policies.denoising import weights_from
+from robopref.nets.seeded import weights_from
+from robopref.policies.chunks import Draw
 from robopref.policies.diffusion import DiffusionActor
 from robopref.policies.flow import FlowActor
 from robopref.policies.gaussian import GaussianPolicy
@@ -87,20 +87,11 @@ class ContinuousVLA(SmallModel):
         self.config = constructor_arguments(locals())
         if head not in HEADS:
             raise ConfigError(unknown_name("head", head, HEADS))
-        if not (learning_rate > 0 and shift >= 0):
-            raise ConfigError(
-                f"learning_rate must be positive and shift not negative, got {learning_rate} and {shift}"
-            )
-        self.shift, self.learning_rate = shift, learning_rate
         self.build_small()
         self.model.language_model.lm_head.requires_grad_(False)  # no token is ever written
         self.head = self._head(head, width, tuple(hidden), sample_steps, draws, deviation, seed)
         self.exact = self.head.exact
-        self.adapter = None
-        if adapter is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.adopt(adapter)
+        self.begin_with(adapter, seed)
 
     def _head(
         self,
@@ -174,32 +165,16 @@ class ContinuousVLA(SmallModel):
         words: Int[Tensor, "n L"],
         targets: Float[Tensor, "n N"],
         draw: Draw | None = None,
+        mask: Bool[Tensor, "n H"] | None = None,
     ) -> Float[Tensor, " n"]:
-        """Log-density in nats, or -1/2 times the mean squared error of the predictions under the draw."""
-        return self.head.score(self.features(frames, words), self._chunks(targets), draw)
-
-    def score(
-        self,
-        observations: Float[Tensor, "B O"],
-        actions: Float[Tensor, "B H A"],
-        draw: Draw | None = None,
-        mask: Bool[Tensor, "B H"] | None = None,
-    ) -> Float[Tensor, " B"]:
-        """Score given chunks; differentiable.
+        """Log-density in nats, or -1/2 times the mean squared error of the predictions under the draw.
 
         Raises:
-            ConfigError: A mask, for a head that scores whole chunks.
+            ConfigError: A mask, as heads score whole chunks.
         """
-        check_chunks(self, observations, actions)
         if mask is not None and not bool(mask.all()):
             raise ConfigError("A policy that sees scores whole chunks of numbers, without a mask")
-        return self.decision_scores(*self.parts(observations), self.targets(actions), draw)
-
-    def entropy(
-        self, frames: UInt8[Tensor, "n S S 3"], words: Int[Tensor, "n L"], targets: Float[Tensor, "n N"]
-    ) -> None:
-        """Not watched: a Gaussian's spread is the same in all states, and flow and diffusion know none."""
-        return None
+        return self.head.score(self.features(frames, words), self._chunks(targets), draw)
 
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None

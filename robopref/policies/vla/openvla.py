@@ -122,11 +122,7 @@ class OpenVLAPolicy(TokenPolicy):
             quantise(self.model.language_model.model, LAYERS)
             self.requires_grad_(False)
         self._look()
-        self.adapter = None
-        if adapter is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.adopt(adapter)
+        self.begin_with(adapter, seed)
 
     def _set_range(self, described: Mapping[str, Any], statistics: str | None, path: Path) -> None:
         known = described.get("norm_stats") or {}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robopref.errors import ConfigError, unknown_name
 from robopref.objectives.tokens import categorical_kl
-from robopref.policies.chunks import Draw, check_chunks
+from robopref.policies.chunks import Draw
 from robopref.policies.offline import constructor_arguments
 from robopref.policies.vla.actions import ActionBins, ActionRange
 from robopref.policies.vla.seeing import SeeingPolicy
@@ -68,25 +68,6 @@ class TokenPolicy(SeeingPolicy):
         )
         return self.actions(tokens)
 
-    def draw(self, batch_size: int, *, generator: torch.Generator) -> None:
-        """Return None: scores are exact."""
-        return None
-
-    def score(
-        self,
-        observations: Float[Tensor, "B O"],
-        actions: Float[Tensor, "B H A"],
-        draw: Draw | None = None,
-        mask: Bool[Tensor, "B H"] | None = None,
-    ) -> Float[Tensor, " B"]:
-        """Log-probability of the tokens of given chunks, in nats; differentiable."""
-        check_chunks(self, observations, actions)
-        frames, words = self.parts(observations)
-        log_probs = self.token_log_probs(frames, words, self.targets(actions))
-        if mask is None:
-            return log_probs.sum(-1)
-        return torch.where(mask.repeat_interleave(self.action_size, 1), log_probs, 0.0).sum(-1)
-
     def targets(self, actions: Float[Tensor, "*B H A"]) -> Int[Tensor, "*B N"]:
         """Return the token (bin) of every entry of chunks of actions."""
         return self.bins.encode(self.range.to_bins(actions)).flatten(-2)
@@ -117,9 +98,13 @@ class TokenPolicy(SeeingPolicy):
         words: Int[Tensor, "n L"],
         targets: Int[Tensor, "n N"],
         draw: Draw | None = None,
+        mask: Bool[Tensor, "n H"] | None = None,
     ) -> Float[Tensor, " n"]:
         """Log-probability of each chunk's tokens, in nats."""
-        return self.token_log_probs(frames, words, targets).sum(-1)
+        log_probs = self.token_log_probs(frames, words, targets)
+        if mask is None:
+            return log_probs.sum(-1)
+        return torch.where(mask.repeat_interleave(self.action_size, 1), log_probs, 0.0).sum(-1)
 
     def decision_kl(
         self,
@@ -209,19 +194,11 @@ class VLAPolicy(SmallModel, TokenPolicy):
     ) -> None:
         super().__init__()
         self.config = constructor_arguments(locals())
-        if not (temperature > 0 and learning_rate > 0 and shift >= 0):
-            raise ConfigError(
-                f"temperature and learning_rate must be positive and shift not negative, got {temperature}, "
-                f"{learning_rate} and {shift}"
-            )
+        if not temperature > 0:
+            raise ConfigError(f"temperature must be positive, got {temperature}")
         if decoding not in DECODINGS:
             raise ConfigError(unknown_name("decoding", decoding, DECODINGS))
         self.temperature, self.decoding = temperature, decoding
-        self.shift, self.learning_rate = shift, learning_rate
         self.build_small()
-        self.adapter = None
-        if adapter is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self.adopt(adapter)
+        self.begin_with(adapter, seed)
         self.bins, self.range = ActionBins("uniform"), ActionRange(action_size)

@@ -22,7 +22,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError
-from robopref.policies.chunks import Draw
+from robopref.nets.seeded import weights_from
+from robopref.policies.chunks import Draw, check_chunks
 from robopref.policies.vla.lora import Adapter, without_adapter
 from robopref.policies.vla.model import VisionLanguageAction
 
@@ -89,22 +90,13 @@ class SeeingPolicy(nn.Module, ABC):
         words: Int[Tensor, "n L"],
         targets: Tensor,
         draw: Draw | None = None,
+        mask: Bool[Tensor, "n H"] | None = None,
     ) -> Float[Tensor, " n"]:
-        """Score of each target; a log-probability in nats where :attr:`exact`, else under the draw."""
-
-    @abstractmethod
-    @abstractmethod
-    def score(
-        self,
-        observations: Float[Tensor, "B O"],
-        actions: Float[Tensor, "B H A"],
-        draw: Draw | None = None,
-        mask: Bool[Tensor, "B H"] | None = None,
-    ) -> Float[Tensor, " B"]:
-        """Score given chunks, differentiably: in nats where ``exact``, else a surrogate under the draw."""
+        """Score of each target, of the actions that count; in nats where :attr:`exact`."""
 
     def draw(self, batch_size: int, *, generator: torch.Generator) -> Draw | None:
         """Draw the times and the noise of so many scores; None where scores are exact."""
+        return None
 
     def decision_kl(
         self,
@@ -129,7 +121,7 @@ class SeeingPolicy(nn.Module, ABC):
     def entropy(
         self, frames: UInt8[Tensor, "n S S 3"], words: Int[Tensor, "n L"], targets: Tensor
     ) -> Float[Tensor, " n"] | None:
-        """Entropy per token or number in nats; None where it is not known."""
+        """Entropy per token in nats; None of numbers (a Gaussian's is the same in all states)."""
         return None
 
     # -- what it sees --------------------------------------------------------------------------------------
@@ -201,7 +193,26 @@ class SeeingPolicy(nn.Module, ABC):
         drawn = self.act(observations.repeat_interleave(count, 0), generator=generator, deterministic=False)
         return drawn.unflatten(0, (len(observations), count))
 
+    def score(
+        self,
+        observations: Float[Tensor, "B O"],
+        actions: Float[Tensor, "B H A"],
+        draw: Draw | None = None,
+        mask: Bool[Tensor, "B H"] | None = None,
+    ) -> Float[Tensor, " B"]:
+        """Score given chunks, differentiably: in nats where ``exact``, else a surrogate under the draw."""
+        check_chunks(self, observations, actions)
+        frames, words = self.parts(observations)
+        return self.decision_scores(frames, words, self.targets(actions), draw, mask)
+
     # -- itself as its reference ---------------------------------------------------------------------------
+
+    def begin_with(self, adapter: Mapping[str, Any] | None, seed: int) -> None:
+        """Take an adapter, or none, as this policy is made; its weights start from the seed."""
+        self.adapter = None
+        if adapter is not None:
+            with weights_from(seed):
+                self.adopt(adapter)
 
     def adopt(self, adapter: Mapping[str, Any]) -> None:
         """Freeze the weights and learn adapters beside them from now on; the policy does not change by it.

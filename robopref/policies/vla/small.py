@@ -4,11 +4,11 @@ transformer of one block, a projector, and a causal language model over words an
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from robopref.data.language import WordTokenizer
 from robopref.errors import ConfigError
+from robopref.nets.seeded import weights_from
 from robopref.policies.vla.actions import BINS
 from robopref.policies.vla.language_model import LanguageSizes
 from robopref.policies.vla.model import VisionLanguageAction
@@ -25,9 +25,15 @@ class SmallModel(SeeingPolicy):
         """Build them.
 
         Raises:
-            ConfigError: for sizes that do not fit each other.
+            ConfigError: for a value that makes no sense, or sizes that do not fit each other.
         """
         given: dict[str, Any] = self.config
+        self.shift, self.learning_rate = given["shift"], given["learning_rate"]
+        if not (self.learning_rate > 0 and self.shift >= 0):
+            raise ConfigError(
+                "learning_rate must be positive and shift not negative, got "
+                f"{self.learning_rate} and {self.shift}"
+            )
         for name in ("action_size", "horizon", "image_size", "layers"):
             if given[name] < 1:
                 raise ConfigError(f"{name} must be at least 1, got {given[name]}")
@@ -41,8 +47,7 @@ class SmallModel(SeeingPolicy):
         self.image_size = given["image_size"]
         vocabulary = len(self.tokenizer) + 1  # one more begins a sequence
         width, heads = given["width"], given["heads"]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(given["seed"])
+        with weights_from(given["seed"]):
             vision = FusedVision(
                 Convolutions(self.image_size, channels=given["channels"]),
                 VisionTransformer(
