@@ -80,6 +80,28 @@ class Flow(nn.Module):
         return twin
 
     @torch.no_grad()
+    def generate(self, states: Tensor, noise: Tensor) -> Tensor:
+        """Chunks (M, rows, D) of states (M, rows, O) or (rows, O), from noise (rows, D)."""
+        chunk = noise.expand(self.members, -1, -1)
+        for k in range(INTEGRATION_STEPS):
+            times = torch.full(chunk.shape[:2], k / INTEGRATION_STEPS)
+            chunk = (
+                chunk + self.velocity(states.expand(self.members, -1, -1), chunk, times) / INTEGRATION_STEPS
+            )
+        return chunk
+
+    @torch.no_grad()
+    def inverted(self, states: Tensor, chunks: Tensor, times: Tensor) -> Tensor:
+        """Noise (M, rows, D) of the straight path to where the way back from a chunk is at these times."""
+        states, times = (x.expand(self.members, *x.shape) for x in (states, times))
+        step, point = (1 - times) / INTEGRATION_STEPS, chunks.expand(self.members, -1, -1)
+        mean = torch.zeros_like(point)
+        for k in range(INTEGRATION_STEPS):
+            velocity = self.velocity(states, point, 1 - k * step)
+            point, mean = point - step[..., None] * velocity, mean + velocity / INTEGRATION_STEPS
+        return chunks - mean
+
+    @torch.no_grad()
     def success(self, seed: int) -> list[float]:
         """Share of fresh reset states that each member solves, five actions at a time."""
         generator = torch.Generator().manual_seed(seed)
@@ -89,37 +111,49 @@ class Flow(nn.Module):
             if not plan:
                 states = self.normaliser(observations).reshape(self.members, -1, observations.shape[-1])
                 noise = torch.randn(states.shape[1], self.network.outputs, generator=generator)
-                chunk = noise.expand(self.members, -1, -1)
-                for k in range(INTEGRATION_STEPS):
-                    times = torch.full(states.shape[:2], k / INTEGRATION_STEPS)
-                    chunk = chunk + self.velocity(states, chunk, times) / INTEGRATION_STEPS
+                chunk = self.generate(states, noise)
                 plan.extend(chunk.reshape(len(observations), CHUNK, -1).unbind(1))
             return plan.pop(0)
 
         return success(act, seed, self.members)
 
     def steps(
-        self, reference: "Flow", episodes: Tensor, group: Tensor, generator: torch.Generator
+        self, reference: "Flow", episodes: Tensor, group: Tensor, generator: torch.Generator, extra: str
     ) -> list[Steps]:
-        """Scores of the chunks of some episodes (S,), by member; those of one group share their draws."""
-        groups = int(group.max()) + 1
-        states, chunks = (x[episodes].repeat_interleave(DRAWS, 1) for x in (self.states, self.chunks))
+        """Scores of the chunks of some episodes (S,), by member; those of one group share their draws.
+
+        ``extra`` is what the objective takes beside them: ``roles`` adds as many samples of the reference,
+        and ``inverted noise`` takes the noise that each member itself would have begun from.
+        """
+        states, chunks = self.states[episodes], self.chunks[episodes]
+        if extra == "roles":
+            noise = torch.randn(chunks.flatten(0, 1).shape, generator=generator)
+            sampled = reference.generate(states.flatten(0, 1), noise)[0].clamp(-1, 1).reshape(chunks.shape)
+            states, chunks = states.repeat(2, 1, 1), torch.cat([chunks, sampled])
+            group = group.repeat(2)
+        groups, count = int(group.max()) + 1, len(group)
+        states, chunks = (x.repeat_interleave(DRAWS, 1) for x in (states, chunks))
         times = torch.rand(groups, chunks.shape[1], generator=generator)[group]
         noise = torch.randn(groups, *chunks.shape[1:], generator=generator)[group]
-        noisy = torch.lerp(noise, chunks, times[..., None])
-        inputs = [x.flatten(0, 1) for x in (states, noisy, times)]
-        target = (chunks - noise).flatten(0, 1)
-        velocity = self.velocity(*inputs)
+        states, chunks, times, noise = (x.flatten(0, 1) for x in (states, chunks, times, noise))
+        if extra == "inverted noise":
+            noise = self.inverted(states, chunks, times)
+        target, noisy = chunks - noise, torch.lerp(noise, chunks.expand_as(noise), times[:, None])
+        if noise.dim() == 3:  # of each member its own
+            states, times = (x.expand(self.members, *x.shape) for x in (states, times))
+        velocity = self.velocity(states, noisy, times)
         with torch.no_grad():
-            before = reference.velocity(*inputs)[0]
+            rows = [x.flatten(0, -2) for x in (states, noisy, times[..., None])]
+            before = reference.velocity(rows[0], rows[1], rows[2][:, 0])[0].reshape(noisy.shape)
 
         def score(difference: Tensor) -> Tensor:
             values = -0.5 * difference.square().sum(-1)
-            return values.reshape(*values.shape[:-1], len(episodes), -1, DRAWS).mean(-1)
+            return values.reshape(*values.shape[:-1], count, -1, DRAWS).mean(-1)
 
         own, old, kl = score(velocity - target), score(before - target), -score(velocity - before)
-        mask = torch.ones_like(old, dtype=torch.bool)
-        return [Steps(own[m], old, kl[m], mask) for m in range(self.members)]
+        old = old.expand_as(own)
+        mask = torch.ones_like(old[0], dtype=torch.bool)
+        return [Steps(own[m], old[m], kl[m], mask, drift=2 * kl[m]) for m in range(self.members)]
 
 
 def learn(
@@ -147,16 +181,17 @@ def learn(
         PreferenceLoss(objective, SURROGATE, beta=beta)
         for objective, beta in zip(objectives, strengths, strict=True)
     ]
+    extra = heads[0].objective.extra
     optimiser = torch.optim.Adam(policy.network.parameters(), rate)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         episodes, group, batch = batches(generator)
-        found = policy.steps(clone, episodes, group, generator)
+        found = policy.steps(clone, episodes, group, generator, extra)
         optimiser.zero_grad()
         torch.stack([head(x, batch)[0] for head, x in zip(heads, found, strict=True)]).sum().backward()
         optimiser.step()
     with torch.no_grad():
         episodes, group, batch = batches(None)
-        found = policy.steps(clone, episodes, group, generator)
+        found = policy.steps(clone, episodes, group, generator, extra)
         logged = [head.eval()(x, batch)[1] for head, x in zip(heads, found, strict=True)]
     return policy, [{k: float(v) for k, v in values.items()} for values in logged]
