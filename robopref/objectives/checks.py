@@ -124,9 +124,9 @@ def check_log_probabilities(name: str, values: Float[Tensor, " *B"], why: str) -
     """Refuse log-probabilities above 0: they are log-densities of continuous actions.
 
     Raises:
-        DataError: Some value is above 0, or is NaN.
+        DataError: Some value is above 0, NaN, or -inf, of which no gradient leads anywhere.
     """
-    check_in_range(name, values, -math.inf, 0.0, why)
+    check_in_range(name, values, torch.finfo(values.dtype).min, 0.0, f"finite; {why}")
 
 
 def prepare_pair(

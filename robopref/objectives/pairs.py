@@ -11,6 +11,7 @@ In the equations h = s_w - s_l, where w is preferred over l; s() is the logistic
 Letters used in shapes: B pairs (any shape, the same for all arguments of a call).
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -39,11 +40,6 @@ def _both_orders(
 ) -> Tensor:
     """y L(a, b) + (1-y) L(b, a)."""
     return loss(a, b) if labels is None else torch.lerp(loss(b, a), loss(a, b), labels)
-
-
-def _signs(labels: Tensor | None) -> Tensor | float:
-    """2y - 1: +1 where the first is better, -1 where the second is."""
-    return 1.0 if labels is None else 2.0 * labels - 1.0
 
 
 def bradley_terry(score_a: Scores, score_b: Scores, labels: Labels) -> Scores:
@@ -139,13 +135,17 @@ def exo(score_a: Scores, score_b: Scores, labels: Labels, *, flip_prob: float | 
             "flip_prob of exo must be above 0: to a target of exactly one the divergence is infinite."
         )
     a, b, y = prepare_pair(score_a, score_b, labels)
-    y = torch.ones_like(a) if y is None else y
-    target = y * (1.0 - 2.0 * flip_prob) + flip_prob
-    if isinstance(flip_prob, Tensor):  # an entry of 0 among the rates of several annotators
-        target = target.clamp(1e-6, 1.0 - 1e-6)
     h = a - b
-    preferred = torch.sigmoid(h) * (F.logsigmoid(h) - target.log())
-    return preferred + torch.sigmoid(-h) * (F.logsigmoid(-h) - torch.log1p(-target))
+    # s(h) (ls(h) - log t) + s(-h) (ls(-h) - log(1-t)), with ls(h) = h - softplus(h) and ls(-h) = -softplus(h)
+    if y is None and not isinstance(flip_prob, Tensor):
+        other = math.log(flip_prob)
+        wanted = math.log1p(-flip_prob) - other
+    else:
+        target = (torch.ones_like(h) if y is None else y) * (1.0 - 2.0 * flip_prob) + flip_prob
+        if isinstance(flip_prob, Tensor):  # an entry of 0 among the rates of several annotators
+            target = target.clamp(1e-6, 1.0 - 1e-6)
+        other, wanted = torch.log1p(-target), torch.logit(target)
+    return torch.addcmul(-softplus(h), torch.sigmoid(h), h - wanted) - other
 
 
 def nca(score_a: Scores, score_b: Scores, labels: Labels) -> Scores:
@@ -187,14 +187,16 @@ def sppo(score_a: Scores, score_b: Scores, labels: Labels, *, tau: float = 0.1, 
     target = 0.5 / tau
     if y is None:
         return (a - target).square() + (b + target).square()
-    turned = (2.0 * target) * _signs(y)
-    return torch.addcmul(a * (a - turned), b, b + turned).add_(2.0 * target**2)
+    # The squares for y = 0, and what differs for y = 1: -4 c (a - b).
+    below = b - target
+    return torch.addcmul(torch.addcmul((a + target).square(), below, below), y, a - b, value=-4.0 * target)
 
 
 def apo_zero(score_a: Scores, score_b: Scores, labels: Labels) -> Scores:
     """1 - s(s_w) + s(s_l): anchored, if the winner beats the policy (D'Oosterlinck et al. 2024)."""
     a, b, y = prepare_pair(score_a, score_b, labels)
-    return 1.0 - _signs(y) * (torch.sigmoid(a) - torch.sigmoid(b))
+    lead = torch.sigmoid(a) - torch.sigmoid(b)
+    return 1.0 - lead if y is None else torch.addcmul(1.0 + lead, y, lead, value=-2.0)
 
 
 def apo_down(score_a: Scores, score_b: Scores, labels: Labels) -> Scores:

@@ -19,8 +19,8 @@ from robopref.objectives.checks import (
     prepare_pair,
     working,
 )
-from robopref.objectives.pairs import bradley_terry, hinge, ipo, with_imitation
-from robopref.objectives.stable import cross_entropy, log1mexp, tame_exp
+from robopref.objectives.pairs import hinge, ipo
+from robopref.objectives.stable import cross_entropy, log1mexp, softplus, tame_exp
 
 Scores = Float[Tensor, " B"]
 Labels = Float[Tensor, " B"] | None
@@ -46,17 +46,17 @@ def cpo(
         link: ``sigmoid``, ``hinge`` or ``ipo`` (with tau = beta), as TRL offers.
     """
     check_positive(beta=beta)
+    check_not_negative(imitation_weight=imitation_weight)
+    a, b, y = prepare_pair(log_prob_a, log_prob_b, labels)
     if link == "sigmoid":
-        losses = bradley_terry(beta * log_prob_a, beta * log_prob_b, labels)
+        losses = cross_entropy(beta * (a - b), y)
     elif link == "hinge":
-        losses = hinge(beta * log_prob_a, beta * log_prob_b, labels)
+        losses = hinge(beta * a, beta * b, y)
     elif link == "ipo":
-        losses = ipo(log_prob_a, log_prob_b, labels, tau=beta)
+        losses = ipo(a, b, y, tau=beta)
     else:
         raise ConfigError(f"link must be 'sigmoid', 'hinge' or 'ipo', got {link!r}.")
-    if not imitation_weight:
-        return losses
-    return with_imitation(losses, labels, -log_prob_a, -log_prob_b, weight=imitation_weight)
+    return losses.sub(_winner(a, b, y), alpha=imitation_weight) if imitation_weight else losses
 
 
 def simpo(
@@ -87,7 +87,7 @@ def simpo(
     h = beta * (a - b)
     if y is None:
         return cross_entropy(h - margin, None)
-    return torch.lerp(cross_entropy(-h - margin, None), cross_entropy(h - margin, None), y)
+    return torch.lerp(softplus(h + margin), softplus(margin - h), y)
 
 
 def triple(
@@ -144,9 +144,13 @@ def orpo(log_prob_a: Scores, log_prob_b: Scores, labels: Labels, *, beta: float 
         beta: Weight of the odds-ratio term.
 
     Raises:
-        DataError: A log-probability is above 0, as densities of continuous actions can be.
+        DataError: A log-probability is above 0, as densities of continuous actions can be, or -inf.
     """
     check_positive(beta=beta)
     a, b, y = prepare_pair(log_prob_a, log_prob_b, labels)
-    ratio = beta * cross_entropy(odds_ratio(a, b), y)
-    return with_imitation(ratio, y, -a, -b)
+    return beta * cross_entropy(odds_ratio(a, b), y) - _winner(a, b, y)
+
+
+def _winner(a: Tensor, b: Tensor, labels: Tensor | None) -> Tensor:
+    """What the preferred one has."""
+    return a if labels is None else torch.lerp(b, a, labels)

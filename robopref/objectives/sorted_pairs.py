@@ -21,14 +21,17 @@ from robopref.objectives.checks import (
 from robopref.objectives.stable import cross_entropy
 
 
-def _winners(a: Tensor, b: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-    if labels is None:
-        return a, b
-    if values_can_be_read() and bool(((labels != 0) & (labels != 1)).any()):
+def _check_hard(labels: Tensor | None) -> None:
+    if labels is not None and values_can_be_read() and bool(labels.frac().any()):
         raise DataError(
             "aot sorts winners apart from losers: labels must be 0 or 1, without ties or soft labels."
         )
-    return torch.where(labels == 1, a, b), torch.where(labels == 1, b, a)
+
+
+def _of_ranks(policy: Tensor, other: Tensor, flip_prob: float) -> Tensor:
+    """Loss of the k-th lowest of one over the k-th lowest of the other."""
+    h = torch.sort(policy).values - torch.sort(other).values
+    return cross_entropy(h, torch.full_like(h, 1.0 - flip_prob) if flip_prob else None)
 
 
 def aot(
@@ -56,10 +59,12 @@ def aot(
     check_flip_prob(flip_prob)
     a, b, y = prepare_pair(score_a, score_b, labels)
     check_same_shape(score_a=a, reference_margin=reference_margin)
-    winner, loser = _winners(a, b, y)
-    reference = working(reference_margin) if y is None else working(reference_margin) * (2.0 * y - 1.0)
-    h = torch.sort(winner - loser).values - torch.sort(reference).values
-    return cross_entropy(h, torch.full_like(h, 1.0 - flip_prob))
+    _check_hard(y)
+    margin, reference = a - b, working(reference_margin)
+    if y is not None:
+        sign = 2.0 * y - 1.0
+        margin, reference = margin * sign, reference * sign
+    return _of_ranks(margin, reference, flip_prob)
 
 
 def aot_unpaired(
@@ -75,6 +80,9 @@ def aot_unpaired(
         DataError: A label is neither 0 nor 1.
     """
     check_flip_prob(flip_prob)
-    winner, loser = _winners(*prepare_pair(score_a, score_b, labels))
-    h = torch.sort(winner).values - torch.sort(loser).values
-    return cross_entropy(h, torch.full_like(h, 1.0 - flip_prob))
+    a, b, y = prepare_pair(score_a, score_b, labels)
+    _check_hard(y)
+    if y is None:
+        return _of_ranks(a, b, flip_prob)
+    first = y == 1
+    return _of_ranks(torch.where(first, a, b), torch.where(first, b, a), flip_prob)

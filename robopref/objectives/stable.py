@@ -40,19 +40,17 @@ def cross_entropy(logits: Float[Tensor, " *B"], targets: Float[Tensor, " *B"] | 
 
 def tame_exp(values: Float[Tensor, " *B"], limit: float = EXPONENT_LIMIT) -> Float[Tensor, " *B"]:
     """e^x up to ``limit`` and its tangent beyond, so that neither value nor gradient overflows."""
-    return torch.exp(values.clamp(max=limit)) * (1.0 + F.relu(values - limit))
+    bounded = values.clamp(max=limit)
+    return torch.exp(bounded).add(values - bounded, alpha=math.exp(limit))
 
 
 def log1mexp(values: Float[Tensor, " *B"]) -> Float[Tensor, " *B"]:
     """log(1 - e^x) of log-probabilities x <= 0; a probability of one is taken as one less a rounding step.
 
+    Right to a rounding step of one (not of the result, which is -e^x far below zero), as is its gradient.
+
     Raises:
         DataError: Some x is above 0 or NaN.
     """
     check_in_range("log-probabilities", values, -math.inf, 0.0, "above 0 it is a density, not a probability")
-    values = values.clamp(max=-torch.finfo(values.dtype).eps)
-    near_zero = values > -math.log(2.0)
-    # Each branch sees only values that are safe for it, or the unused one would send NaN backwards.
-    close = torch.log(-torch.expm1(torch.where(near_zero, values, -1.0)))
-    far = torch.log1p(-torch.exp(torch.where(near_zero, -1.0, values)))
-    return torch.where(near_zero, close, far)
+    return torch.log(-torch.expm1(values.clamp(max=-torch.finfo(values.dtype).eps)))

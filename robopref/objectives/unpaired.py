@@ -94,8 +94,10 @@ def kto(
     scores, y = _prepare(scores, labels)
     if baseline is None:
         baseline = mismatched_baseline(scores)
-    distance = scores - baseline.detach().clamp(min=0.0)
-    return torch.lerp(down_weight * torch.sigmoid(distance), up_weight * torch.sigmoid(-distance), y)
+    chance = torch.sigmoid(scores - baseline.detach().clamp(min=0.0))
+    # y up (1 - p) + (1 - y) down p
+    bad = chance if down_weight == 1.0 else down_weight * chance
+    return torch.addcmul(bad.add(y, alpha=up_weight), y, chance, value=-(up_weight + down_weight))
 
 
 def apo_zero_unpaired(scores: Scores, labels: Scores) -> Scores:

@@ -1,9 +1,10 @@
-"""Time pair losses of 65,536 pairs, forward and backward, against TRL's arithmetic on the same tensors.
+"""Time losses of 65,536 pairs, forward and backward, against TRL's arithmetic on the same tensors.
 
-The reference formulas are those of TRL 1.16 for (chosen, rejected) log-ratios, written out with the same
-torch operations; they have no soft labels, checks or weights. Ours are timed with ``labels=None`` ("hard")
-and with soft labels and all checks ("soft"). All run in turn within one run; printed is the median over the
-rounds, and the number of passes over the batch in the forward direction, scaling by beta included.
+The reference formulas are those of TRL 1.16 for (chosen, rejected) scores, written out with the same torch
+operations; they have no soft labels, checks or weights. Ours are timed with ``labels=None`` ("hard") and with
+soft labels and all checks ("soft"; ``aot`` takes labels of 0 and 1 alone). All run in turn within one run;
+printed is the median over the rounds, and the number of passes over the batch in the forward direction.
+Scores come scaled to both: TRL multiplies the margin by beta, one pass more, robopref both scores, two.
 ``--compile`` adds the soft one under ``torch.compile``, which fuses it: its time, and how many kernels the
 forward and the backward direction together are.
 
@@ -11,6 +12,7 @@ forward and the backward direction together are.
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -20,47 +22,106 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robopref.objectives import pairs
+from robopref.objectives import pairs, reference_free, sorted_pairs, unpaired
+from robopref.objectives.divergences import divergence_scores
+from robopref.training.run import machine
 
-BETA = 0.1
-TRL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "dpo": lambda w, r: -F.logsigmoid(BETA * (w - r)),
-    "robust": lambda w, r: (-F.logsigmoid(BETA * (w - r)) * 0.9 + F.logsigmoid(-BETA * (w - r)) * 0.1) / 0.8,
-    "hinge": lambda w, r: torch.relu(1 - BETA * (w - r)),
-    "ipo": lambda w, r: (w - r - 1 / (2 * BETA)) ** 2,
-    "exo": lambda w, r: (
-        torch.sigmoid(BETA * (w - r)) * (F.logsigmoid(BETA * (w - r)) - torch.log1p(torch.tensor(-1e-3)))
-        + torch.sigmoid(-BETA * (w - r)) * (F.logsigmoid(-BETA * (w - r)) - torch.log(torch.tensor(1e-3)))
-    ),
-    "nca": lambda w, r: (
-        -F.logsigmoid(BETA * w) - 0.5 * F.logsigmoid(-BETA * w) - 0.5 * F.logsigmoid(-BETA * r)
-    ),
-    "bco_pair": lambda w, r: -F.logsigmoid(BETA * w) - F.logsigmoid(-BETA * r),
-    "sppo": lambda w, r: (w - 0.5 / BETA) ** 2 + (r + 0.5 / BETA) ** 2,
-    "apo_zero": lambda w, r: 1 - torch.sigmoid(BETA * w) + torch.sigmoid(BETA * r),
-    "apo_down": lambda w, r: torch.sigmoid(BETA * w) + 1 - torch.sigmoid(BETA * (w - r)),
-    "discopop": lambda w, r: (
-        -F.logsigmoid(BETA * (w - r)) * (1 - torch.sigmoid(BETA * (w - r) / 0.05))
-        + torch.exp(-BETA * (w - r)) * torch.sigmoid(BETA * (w - r) / 0.05)
-    ),
+Formula = Callable[[Tensor, Tensor], Tensor]
+EPSILON, TAU, MARGIN = 1e-3, 0.1, 0.5
+REFERENCE_MARGIN = torch.linspace(-5.0, 5.0, 65_536)  # of `aot`; cut to the number of pairs
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - e^x), as TRL writes it."""
+    return torch.log1p(-torch.exp(x))
+
+
+def log_odds(w: Tensor, r: Tensor) -> Tensor:
+    """TRL's log odds ratio, of log-probabilities."""
+    return (w - r) - (log1mexp(w) - log1mexp(r))
+
+
+def entropic(h: Tensor) -> Tensor:
+    """KL([s(h), s(-h)] || [1 - e, e]), as TRL writes it."""
+    up = torch.sigmoid(h) * (F.logsigmoid(h) - math.log1p(-EPSILON))
+    return up + torch.sigmoid(-h) * (F.logsigmoid(-h) - math.log(EPSILON))
+
+
+def discovered(h: Tensor) -> Tensor:
+    """DiscoPOP, as TRL writes it."""
+    m = torch.sigmoid(h / 0.05)
+    return -F.logsigmoid(h) * (1 - m) + torch.exp(-h) * m
+
+
+def prospect(w: Tensor, r: Tensor) -> Tensor:
+    """KTO with every w up and every r down, as TRL writes it; the baseline is the batch's mean."""
+    kl = torch.cat([w, r]).mean().clamp(min=0).detach()
+    return torch.cat([1 - torch.sigmoid(w - kl), 1 - torch.sigmoid(kl - r)])
+
+
+def by_rank(w: Tensor, r: Tensor) -> Tensor:
+    """AOT, as TRL writes it."""
+    reference = REFERENCE_MARGIN[: len(w)].to(w.device)
+    return -F.logsigmoid(torch.sort(w - r).values - torch.sort(reference).values)
+
+
+TRL: dict[str, Formula] = {
+    "dpo": lambda w, r: -F.logsigmoid(w - r),
+    "robust": lambda w, r: (-F.logsigmoid(w - r) * 0.9 + F.logsigmoid(r - w) * 0.1) / 0.8,
+    "hinge": lambda w, r: torch.relu(1 - (w - r)),
+    "ipo": lambda w, r: (w - r - 1 / (2 * TAU)) ** 2,
+    "exo": lambda w, r: entropic(w - r),
+    "nca": lambda w, r: -F.logsigmoid(w) - 0.5 * F.logsigmoid(-w) - 0.5 * F.logsigmoid(-r),
+    "bco_pair": lambda w, r: -F.logsigmoid(w) - F.logsigmoid(-r),
+    "sppo": lambda w, r: (w - 0.5 / TAU) ** 2 + (r + 0.5 / TAU) ** 2,
+    "apo_zero": lambda w, r: 1 - torch.sigmoid(w) + torch.sigmoid(r),
+    "apo_down": lambda w, r: torch.sigmoid(w) + 1 - torch.sigmoid(w - r),
+    "discopop": lambda w, r: discovered(w - r),
+    "forward_kl": lambda w, r: -F.logsigmoid((1 - torch.exp(-w)) - (1 - torch.exp(-r))),
+    "js": lambda w, r: -F.logsigmoid((math.log(2) + F.logsigmoid(w)) - (math.log(2) + F.logsigmoid(r))),
+    "kto": prospect,
+    "cpo": lambda w, r: -F.logsigmoid(w - r) - w,
+    "simpo": lambda w, r: -F.logsigmoid(w - r - MARGIN),
+    "orpo": lambda w, r: -w - TAU * F.logsigmoid(log_odds(w, r)),
+    "aot": by_rank,
 }
 OURS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
-    "dpo": lambda a, b, y: pairs.bradley_terry(BETA * a, BETA * b, y),
-    "robust": lambda a, b, y: pairs.robust(BETA * a, BETA * b, y),
-    "hinge": lambda a, b, y: pairs.hinge(BETA * a, BETA * b, y),
-    "ipo": lambda a, b, y: pairs.ipo(a, b, y, tau=BETA),
-    "exo": lambda a, b, y: pairs.exo(BETA * a, BETA * b, y),
-    "nca": lambda a, b, y: pairs.nca(BETA * a, BETA * b, y),
-    "bco_pair": lambda a, b, y: pairs.bco_pair(BETA * a, BETA * b, y),
-    "sppo": lambda a, b, y: pairs.sppo(a, b, y, tau=BETA),
-    "apo_zero": lambda a, b, y: pairs.apo_zero(BETA * a, BETA * b, y),
-    "apo_down": lambda a, b, y: pairs.apo_down(BETA * a, BETA * b, y),
-    "discopop": lambda a, b, y: pairs.discopop(BETA * a, BETA * b, y),
+    "dpo": pairs.bradley_terry,
+    "robust": pairs.robust,
+    "hinge": pairs.hinge,
+    "ipo": lambda a, b, y: pairs.ipo(a, b, y, tau=TAU),
+    "exo": lambda a, b, y: pairs.exo(a, b, y, flip_prob=EPSILON),
+    "nca": pairs.nca,
+    "bco_pair": pairs.bco_pair,
+    "sppo": lambda a, b, y: pairs.sppo(a, b, y, tau=TAU),
+    "apo_zero": pairs.apo_zero,
+    "apo_down": pairs.apo_down,
+    "discopop": pairs.discopop,
+    "forward_kl": lambda a, b, y: diverging(a, b, y, "forward_kl"),
+    "js": lambda a, b, y: diverging(a, b, y, "js"),
+    "kto": lambda a, b, y: unpaired.kto(torch.cat([a, b]), thumbs(a, y)),
+    "cpo": lambda a, b, y: reference_free.cpo(a, b, y, beta=1.0),
+    "simpo": lambda a, b, y: reference_free.simpo(a, b, y, beta=1.0, margin=MARGIN),
+    "orpo": lambda a, b, y: reference_free.orpo(a, b, y, beta=TAU),
+    "aot": lambda a, b, y: sorted_pairs.aot(a, b, y, REFERENCE_MARGIN[: len(a)].to(a.device)),
 }
+SCORES = {"orpo": lambda x: -x.abs() - 0.1, "forward_kl": lambda x: 0.5 * x}  # probabilities; no e^15
+HARD = ("aot",)  # takes labels of 0 and 1 alone
+
+
+def diverging(a: Tensor, b: Tensor, y: Tensor | None, kind: str) -> Tensor:
+    """DPO under another divergence."""
+    return pairs.bradley_terry(divergence_scores(a, kind), divergence_scores(b, kind), y)
+
+
+def thumbs(a: Tensor, y: Tensor | None) -> Tensor:
+    """The labels of both members of each pair, one by one."""
+    y = torch.ones_like(a) if y is None else y
+    return torch.cat([y, 1 - y])
 
 
 class CountPasses(TorchDispatchMode):
-    """Counts kernels that write a tensor as long as the batch; views write nothing."""
+    """Counts how often kernels write as many numbers as the batch has pairs; views write nothing."""
 
     def __init__(self, length: int):
         super().__init__()
@@ -73,8 +134,8 @@ class CountPasses(TorchDispatchMode):
         view = any(
             alias.alias_info is not None and not alias.alias_info.is_write for alias in func._schema.returns
         )
-        if isinstance(first, Tensor) and first.numel() == self.length and not view:
-            self.passes += 1
+        if isinstance(first, Tensor) and first.numel() >= self.length and not view:
+            self.passes += first.numel() // self.length
         return result
 
 
@@ -123,32 +184,33 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = (5 * torch.randn(2, options.pairs, generator=generator)).to(options.device)
     y = torch.rand(options.pairs, generator=generator).to(options.device)
-    leaves = (a.requires_grad_(False).clone().requires_grad_(), b.clone().requires_grad_())
     print(
-        f"{options.pairs} pairs, {options.device}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}"
+        f"{options.pairs} pairs, {options.device} ({machine()['processor']}), "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n"
     )
-    print(
-        f"{'objective':10} {'TRL us':>8} {'hard us':>8} {'soft us':>8} {'soft/TRL':>8}   passes TRL hard soft"
-    )
+    heads = ["objective", "TRL us", "hard us", "soft us", "TRL passes", "hard", "soft", "soft adds"]
+    heads += ["compiled us", "kernels"] if options.compile else []
+    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     for name, reference in TRL.items():
+        shape = SCORES.get(name, lambda x: x)
+        leaves = (shape(a).clone().requires_grad_(), shape(b).clone().requires_grad_())
+        soft = (y > 0.5).float() if name in HARD else y
         runs: list[Callable[[], Tensor]] = [
-            lambda reference=reference: reference(*leaves),
-            lambda name=name: OURS[name](*leaves, None),
-            lambda name=name: OURS[name](*leaves, y),
+            lambda reference=reference, leaves=leaves: reference(*leaves),
+            lambda name=name, leaves=leaves: OURS[name](*leaves, None),
+            lambda name=name, leaves=leaves, soft=soft: OURS[name](*leaves, soft),
         ]
         torch.testing.assert_close(runs[0](), runs[1](), rtol=1e-4, atol=1e-4)
         times: list[list[float]] = [[], [], []]
         for _ in range(options.rounds):
             for run, kept in zip(runs, times, strict=True):
                 kept.append(seconds(run, leaves))
-        trl, hard, soft = (1e6 * statistics.median(kept[len(kept) // 10 :]) for kept in times)
-        passes = " ".join(f"{count(run, options.pairs):4}" for run in runs)
-        line = f"{name:10} {trl:8.0f} {hard:8.0f} {soft:8.0f} {soft / trl:8.2f}          {passes}"
+        shown = [f"{1e6 * statistics.median(kept[len(kept) // 10 :]):.0f}" for kept in times]
+        passes = [count(run, options.pairs) for run in runs]
+        shown += [str(x) for x in (*passes, passes[2] - passes[0])]
         if options.compile:
-            fused, kernels = compiled(runs[2], options.rounds, leaves)
-            line += f"   compiled {fused:.0f} us, {kernels} kernels"
-        print(line, flush=True)
+            shown += [str(round(x)) for x in compiled(runs[2], options.rounds, leaves)]
+        print("| " + " | ".join([f"`{name}`", *shown]) + " |", flush=True)
 
 
 if __name__ == "__main__":

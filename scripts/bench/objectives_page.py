@@ -1,17 +1,17 @@
 """The page of the table of objectives, from cells that have run: tables, and what cannot be told apart."""
 
 import itertools
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from objectives_learners import BINS, BY_TAU, FLIPS, LEARNERS, STRENGTHS, strengths
 from scipy import stats
+
+from robopref.training.run import machine
 
 
 def interval(values: list[float]) -> str:
@@ -133,7 +133,7 @@ def page(rows: list[dict[str, Any]], command: str, task: str) -> str:
         task=task,
         date=time.strftime("%Y-%m-%d"),
         command=command,
-        processor=processor(),
+        processor=machine()["processor"],
         torch=torch.__version__,
         cells="\n".join(f"- {x}: {len(count[x])} trainings, seeds {seeds[x]}" for x in LEARNERS),
         policy_strengths=", ".join(map(str, STRENGTHS["policy"])),
@@ -185,10 +185,3 @@ def below(low: Mapping[int, float], high: Mapping[int, float]) -> bool:
     gaps = np.array([high[seed] - low[seed] for seed in shared])
     half = stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1) if len(gaps) > 1 else np.inf
     return bool(gaps.mean() > half)
-
-
-def processor() -> str:
-    """The processor's name, as the kernel has it."""
-    info = Path("/proc/cpuinfo")
-    names = [x for x in info.read_text().splitlines() if x.startswith("model name")] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.machine()
