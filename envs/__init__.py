@@ -22,6 +22,10 @@ SCENES: dict[str, tuple[str, dict[str, str]]] = {
 """Our own scenes: id to class and its fixed arguments."""
 
 
+PLAYBACK = "robopref/playback-v0"
+"""States that were recorded elsewhere."""
+
+
 def _make_vector(env_id: str, num_envs: int, **options: Any) -> gymnasium.vector.VectorEnv:
     from .vector import make_vector  # imports MuJoCo
 
@@ -52,3 +56,6 @@ for _id, (_class, _fixed) in SCENES.items():
             kwargs=_fixed,
             vector_entry_point=functools.partial(_make_vector, _id),
         )
+
+if PLAYBACK not in gymnasium.registry:
+    gymnasium.register(id=PLAYBACK, entry_point=f"{__name__}.playback:PlaybackEnv")

@@ -123,7 +123,7 @@ class Renderer:
 
     Args:
         model: The MuJoCo model. Its offscreen buffer is enlarged if too small.
-        camera: Name of a camera in the model.
+        camera: Name of a camera in the model; None for one that sees the whole scene.
         width: Pixels.
         height: Pixels.
         effects: Draw shadows and reflections, with multisampling: some ten times slower in software.
@@ -136,7 +136,7 @@ class Renderer:
     def __init__(
         self,
         model: "mujoco.MjModel",
-        camera: str,
+        camera: str | None,
         width: int,
         height: int,
         *,
@@ -161,10 +161,14 @@ class Renderer:
         self._options = mujoco.MjvOption()
         self._options.geomgroup[list(hidden_groups)] = 0
         self._view = mujoco.MjvCamera()
-        self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._view.fixedcamid = model.camera(camera).id
-        self._viewport = mujoco.MjrRect(0, 0, width, height)
         self._turned: bool | None = None
+        if camera is None:
+            mujoco.mjv_defaultFreeCamera(model, self._view)
+            self._turned = False
+        else:
+            self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._view.fixedcamid = model.camera(camera).id
+        self._viewport = mujoco.MjrRect(0, 0, width, height)
 
     def frame(self, data: "mujoco.MjData") -> np.ndarray:
         """Draw the state that ``data`` holds; returns (height, width, 3) uint8, upright."""

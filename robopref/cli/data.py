@@ -220,9 +220,32 @@ def summary(store: TrajectoryStore, path: Path) -> Table:
     table.add_row("observation, action", f"{layout.observation_size}, {layout.action_size} numbers")
     table.add_row("rate", f"{layout.control_hz:g} actions/s")
     table.add_row("keypoints", ", ".join(layout.keypoints) or "none")
+    table.add_row("clips show", pictures(store, path))
     table.add_row("ended by the task", f"{int(store.terminated.sum())} of {count}")
     table.add_row("fingerprint", store.fingerprint()[:16])
     return table
+
+
+def pictures(store: TrajectoryStore, path: Path) -> str:
+    """Say what clips of these episodes show."""
+    from robopref.data.interchange.convert import STORE, format_of
+
+    if format_of(path) != STORE:
+        from robopref.data.interchange.footage import cameras_of
+        from robopref.data.interchange.scenes import scenes_of
+
+        cameras, scenes = cameras_of(path), scenes_of(path)
+        if cameras:
+            return f"frames of {', '.join(cameras)}"
+        problems = sorted({scene.problem for scene in scenes if scene.problem})
+        if problems:
+            return f"curves of the observations. {problems[0]}"
+        if scenes:
+            of = ", ".join(sorted({scene.environment or "a scene in the file" for scene in scenes}))
+            return f"its simulator's states, drawn again: {of}"
+    if len(store) and store.provenance(0).initial_state_hash:
+        return "replays of seeds and actions"
+    return "keypoints" if store.layout.keypoints else "curves of the observations"
 
 
 def behaviours(store: TrajectoryStore) -> Table | None:

@@ -14,7 +14,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, MissingExtraError, unknown_name
 
 if TYPE_CHECKING:
-    from robopref.data.footage import Footage
+    from robopref.data.footage import Footage, Scene
     from robopref.labeling.desk import Desk
     from robopref.labeling.online import Online
 
@@ -46,7 +46,7 @@ def label(config: DictConfig) -> None:
     from robopref.labeling.studio import SOON, Studio
 
     source = Path(build.required(config, "data", "a trajectory store, or a data set of another format"))
-    store, cameras = _episodes(config, source)
+    store, cameras, scenes = _episodes(config, source)
     if config.workers < 1:
         raise ConfigError(
             f"workers must be 1 or more, since clips are made beside the page; got {config.workers}."
@@ -83,7 +83,7 @@ def label(config: DictConfig) -> None:
         desk = Desk(plan, labels, store, repeated=config.repeated, mirrored=config.mirrored)
         before = labels.count(source="human")
         clips = Path(config.clips or Path(store.path) / "clips")
-        studio = Studio(Library(store, clips, build.plain(config.view), cameras), config.workers)
+        studio = Studio(Library(store, clips, build.plain(config.view), cameras, scenes), config.workers)
         for segment in {s for item in desk.upcoming(annotator or "", 2) for s in item}:
             studio.order(segment, SOON)  # while the browser starts
         annotators = AnnotatorTokens(url) if token else None
@@ -101,10 +101,13 @@ def label(config: DictConfig) -> None:
         say(f"\nStopped. {labels.count(source='human')} human answers in {url}")
 
 
-def _episodes(config: DictConfig, source: Path) -> tuple[TrajectoryStore, "list[list[Footage]]"]:
-    """Open the data, read into a store first where it is none; and find what its chosen cameras saw."""
+def _episodes(
+    config: DictConfig, source: Path
+) -> tuple[TrajectoryStore, "list[list[Footage]]", "list[Scene]"]:
+    """Open the data, read into a store first where it is none; find what shows it: cameras, and scenes."""
     from robopref.data.interchange.footage import cameras_of, chosen_cameras
     from robopref.data.interchange.imported import is_foreign, read_in
+    from robopref.data.interchange.scenes import scenes_of
 
     camera = config.camera
     wanted = [camera] if isinstance(camera, str) else None if camera is None else build.plain(camera)
@@ -117,7 +120,7 @@ def _episodes(config: DictConfig, source: Path) -> tuple[TrajectoryStore, "list[
         store = TrajectoryStore.open(source)
         if not len(store):
             raise DataError(f"{store.path} holds no episodes. Collect some with robopref collect.")
-        return store, []
+        return store, [], []
     cameras = cameras_of(source)
     shown = chosen_cameras(cameras, wanted)
     made = read_in(source, Path(config.imports))
@@ -128,7 +131,7 @@ def _episodes(config: DictConfig, source: Path) -> tuple[TrajectoryStore, "list[
     others = ", ".join(name for name in cameras if name not in shown)
     if shown:
         say(f"Shown: {', '.join(shown)}." + (f" There are also: {others} (camera=<name>)." if others else ""))
-    return TrajectoryStore.open(made.path), [cameras[name] for name in shown]
+    return TrajectoryStore.open(made.path), [cameras[name] for name in shown], scenes_of(source)
 
 
 def _feedback(config: DictConfig) -> Feedback:

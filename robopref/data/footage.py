@@ -1,8 +1,9 @@
-"""Where the camera frames of an episode are that another tool recorded."""
+"""Where the camera frames of an episode are that another tool recorded, or what they can be drawn from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,27 @@ class Footage:
 
 Cameras = Mapping[str, list[Footage]]
 """By camera, one for each episode, in the order in which they are read."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What an episode that another tool simulated can be drawn from again.
+
+    Attributes:
+        file: The HDF5 file.
+        episode: Name of its group there.
+        environment: What the file calls the environment; empty where it does not say.
+        options: With which it was made.
+        seed: Of its reset; None where it is not known.
+        kind: What draws it: "model", the scene and the states that the file holds; "robosuite", states in
+            robopref's scene of the same task; "environment", the environment that the file names.
+        problem: Why the episode cannot be drawn, as far as the file tells; else empty.
+    """
+
+    file: Path
+    episode: str
+    environment: str
+    options: Mapping[str, float | int | str]
+    seed: int | None
+    kind: Literal["model", "robosuite", "environment"]
+    problem: str = ""

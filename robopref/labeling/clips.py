@@ -1,8 +1,8 @@
 """From a segment of an episode to a clip that a browser plays.
 
-The recording's own video where there is one, else a replay in the simulator, else a drawing of the keypoints,
-else curves of the observations, with the reason. A clip is named by a hash of all that it is made from, so it
-can be kept and found again.
+The recording's own video where there is one, else a replay in the simulator or its states drawn again, else a
+drawing of the keypoints, else curves of the observations, with the reason. A clip is named by a hash of all
+that it is made from, so it can be kept and found again.
 
 Letters used in shapes: F frames, H and W height and width in pixels.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from robopref import files
-from robopref.data.footage import Footage
+from robopref.data.footage import Footage, Scene
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Trajectory
 from robopref.errors import DataError, RenderingError
@@ -58,6 +58,7 @@ class Clip:
         ranges: The lowest and highest value of each number of an observation, likewise.
         video: The recording's own video, if it has one.
         footage: What the chosen cameras of a recording in another format saw, from left to right.
+        scene: What an episode in another format can be drawn from again, if it was simulated.
         path: Where to write the clip.
     """
 
@@ -69,6 +70,7 @@ class Clip:
     ranges: tuple[tuple[float, ...], tuple[float, ...]]
     video: Path | None
     footage: tuple[Footage, ...]
+    scene: Scene | None
     path: Path
 
     def __str__(self) -> str:
@@ -101,12 +103,14 @@ class Library:
         folder: Where clips are kept.
         view: Options of the environment that concern drawing.
         cameras: What the cameras to show saw, where the data set that the store was made of has any.
+        scenes: What its episodes can be drawn from again, where they were simulated.
     """
 
     store: TrajectoryStore
     folder: Path
     view: Mapping[str, float | int | str] = field(default_factory=dict)
     cameras: Sequence[Sequence[Footage]] = ()
+    scenes: Sequence[Scene] = ()
 
     def clip(self, segment: Segment) -> Clip:
         """Describe the clip of a segment."""
@@ -114,6 +118,7 @@ class Library:
         video = None if trajectory.frames is None else self.store.path / trajectory.frames
         bounds = self._bounds() if trajectory.keypoints else None
         footage = tuple(episodes[segment.episode] for episodes in self.cameras)
+        scene = self.scenes[segment.episode] if self.scenes else None
         return Clip(
             segment,
             trajectory,
@@ -123,13 +128,18 @@ class Library:
             self._ranges,
             video,
             footage,
-            self.folder / f"{self._key(segment, trajectory, footage)}.mp4",
+            scene,
+            self.folder / f"{self._key(segment, trajectory, footage, scene)}.mp4",
         )
 
-    def _key(self, segment: Segment, trajectory: Trajectory, footage: Sequence[Footage]) -> str:
+    def _key(
+        self, segment: Segment, trajectory: Trajectory, footage: Sequence[Footage], scene: Scene | None
+    ) -> str:
         words = [VERSION, asdict(segment), dict(self.view), self.store.control_hz, trajectory.frames]
         words.append(trajectory.provenance.to_json())
         words += [[str(each.file), each.camera, each.dataset, each.start_s] for each in footage]
+        if scene is not None:
+            words.append([str(scene.file), scene.episode, scene.environment, dict(scene.options)])
         digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
         digest.update(trajectory.actions.tobytes())
         if not trajectory.keypoints:
@@ -222,6 +232,11 @@ def _recorded(clip: Clip, every: int) -> Frames:
 
 def _rendered(clip: Clip, every: int) -> Frames:
     provenance, segment = clip.trajectory.provenance, clip.segment
+    if clip.scene is not None:
+        from robopref.labeling.rerendering import rerender
+
+        wanted = range(segment.start, segment.start + segment.length + 1, every)
+        return rerender(clip.scene, clip.trajectory, wanted, clip.view)
     view = {ENVIRONMENT_PREFIX + name: value for name, value in clip.view.items()}
     return replay_frames(
         replace(provenance, options={**provenance.options, **view}),
