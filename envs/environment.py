@@ -5,14 +5,13 @@
 
 from dataclasses import dataclass
 
-import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
-from .checks import finite_actions, one_of, positive_whole
-from .rendering import Renderer
+from .checks import finite_actions
+from .drawn import DrawnEnv
 from .scene import Scene, States
 
 
@@ -48,7 +47,7 @@ class Outcomes:
     infos: dict[str, np.ndarray]
 
 
-class SceneEnv(gymnasium.Env):
+class SceneEnv(DrawnEnv):
     """One episode of a scene.
 
     ``reset(seed=s)`` is a function of ``s`` alone, whatever was played before. Episodes have a fixed length:
@@ -80,20 +79,21 @@ class SceneEnv(gymnasium.Env):
         height: int = 224,
         effects: bool = False,
     ):
-        one_of("camera", camera, scene.cameras)
-        if render_mode is not None:
-            one_of("render mode", render_mode, ["rgb_array"])
-        positive_whole(horizon=horizon, width=width, height=height)
+        self.choose_frames(
+            scene.cameras,
+            horizon=horizon,
+            render_mode=render_mode,
+            camera=camera,
+            width=width,
+            height=height,
+            effects=effects,
+        )
         self.scene = scene
         self.task = scene.task
-        self.horizon = horizon
         self.control_hz = scene.control_hz
-        self.render_mode = render_mode
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(scene.control_hz))}
         self.observation_space = Box(-np.inf, np.inf, (scene.observation_size,), np.float32)
         self.action_space = Box(-1.0, 1.0, (scene.action_size,), np.float32)
-        self._frame_options = {"camera": camera, "width": width, "height": height, "effects": effects}
-        self._renderer: Renderer | None = None
         self._canvas: mujoco.MjData | None = None
         self._states: States | None = None
 
@@ -168,12 +168,7 @@ class SceneEnv(gymnasium.Env):
             TypeError: It is no snapshot.
             ValueError: It belongs to another task, or to another size of this one.
         """
-        if not isinstance(snapshot, Snapshot):
-            raise TypeError(f"restore() takes what snapshot() returned, got {type(snapshot).__name__}.")
-        if snapshot.task != self.task:
-            raise ValueError(
-                f"This snapshot belongs to the task '{snapshot.task}', the environment to '{self.task}'."
-            )
+        self.check_snapshot(snapshot, Snapshot)
         if snapshot.states.physics.shape != (1, self.scene.state_size):
             raise ValueError(
                 f"This snapshot holds {snapshot.states.physics.size} numbers, an environment with these "
@@ -182,32 +177,18 @@ class SceneEnv(gymnasium.Env):
         self._states = snapshot.states
         return self.scene.observe(self._states)[0]
 
-    def state_hash(self) -> str:
-        """Return a SHA-256 of the whole state: equal states go on equally under equal actions."""
-        return self.snapshot().digest()
-
-    def render(self) -> np.ndarray:
-        """Draw the state, upright: (height, width, 3) uint8.
-
-        Raises:
-            DependencyNotInstalled: No OpenGL back end works here; the message says what to install.
-            ValueError: The environment was made without ``render_mode="rgb_array"``.
-        """
-        if self.render_mode is None:
-            raise ValueError("To draw frames, make the environment with render_mode='rgb_array'.")
+    def drawable(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """The state, dressed on a canvas of its own."""
         states = self.states
-        if self._renderer is None or self._canvas is None:
+        if self._canvas is None:
             self._canvas = mujoco.MjData(self.scene.model)
-            self._renderer = Renderer(self.scene.model, **self._frame_options)
         self.scene.dress(self._canvas, states)
-        return self._renderer.frame(self._canvas)
+        return self.scene.model, self._canvas
 
     def close(self) -> None:
         """Release the OpenGL context, if one was made, and the threads."""
         self.scene.close()
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        super().close()
 
     def _elapsed(self) -> int:
         return int(self.states.memory["elapsed"][0])

@@ -5,18 +5,25 @@ same 18 numbers one step earlier, and the goal 3. Positions are metres in the wo
 visible. Action, (4,) float32 in [-1, 1]: displacement of the hand along x, y, z, and the gripper's effort.
 """
 
-import gymnasium
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled names carry no type information)
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
-from ..names import unknown_name
-from ..rendering import Renderer
+from ..checks import finite_actions
+from ..drawn import DrawnEnv
 from . import simulation
 from .behaviours import ACTION_SIZE, Behaviour, Option
 from .contacts import ContactReader
 from .looks import dress
 from .simulation import Snapshot
+
+if TYPE_CHECKING:
+    import mujoco
 
 CAMERAS = ("topview", "corner", "corner2", "corner3", "corner4", "behindGripper", "gripperPOV")
 CONTROL_HZ = 80
@@ -24,7 +31,7 @@ _POSITIONS = {"hand": slice(0, 3), "object": slice(4, 7), "goal": slice(36, 39)}
 _INFO = {f"{name}_position_m": where for name, where in _POSITIONS.items()}
 
 
-class MetaWorldEnv(gymnasium.Env):
+class MetaWorldEnv(DrawnEnv):
     """One task.
 
     ``reset(seed=s)`` is a function of ``s`` alone, whatever was played before; ``reset()`` draws the next
@@ -64,22 +71,20 @@ class MetaWorldEnv(gymnasium.Env):
         light: float = 1.0,
         object_colour: str | None = None,
     ):
-        if camera not in CAMERAS:
-            raise ValueError(unknown_name("camera", camera, CAMERAS))
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(unknown_name("render mode", render_mode, ["rgb_array"]))
-        for name, value in (("horizon", horizon), ("width", width), ("height", height)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}.")
+        self.choose_frames(
+            CAMERAS,
+            horizon=horizon,
+            render_mode=render_mode,
+            camera=camera,
+            width=width,
+            height=height,
+            effects=effects,
+        )
         if not 0 < light <= 2:
             raise ValueError(f"light must lie in (0, 2], got {light}.")
         self.task = task
-        self.horizon = horizon
         self.terminate_on_success = terminate_on_success
-        self.render_mode = render_mode
         self.control_hz = CONTROL_HZ
-        self._frame_options = {"camera": camera, "width": width, "height": height, "effects": effects}
-        self._renderer: Renderer | None = None
         self._contacts: ContactReader | None = None
         self._simulator = simulation.build(task)
         dress(self._simulator.model, light, object_colour)
@@ -126,7 +131,7 @@ class MetaWorldEnv(gymnasium.Env):
             raise ResetNeeded(f"{state}: call reset().")
         simulator = self._simulator
         started_s = simulator.data.time
-        observation, reward, _, _, upstream = simulator.step(_checked_action(action))
+        observation, reward, _, _, upstream = simulator.step(finite_actions(action, ACTION_SIZE))
         if simulator.data.time <= started_s:  # MuJoCo starts anew when numbers overflow
             self._over = True
             raise ArithmeticError(f"The physics of '{self.task}' became unstable at step {self._elapsed}.")
@@ -170,7 +175,7 @@ class MetaWorldEnv(gymnasium.Env):
             TypeError: It is no snapshot.
             ValueError: It belongs to another task.
         """
-        simulation.check(self.task, snapshot)
+        self.check_snapshot(snapshot, Snapshot)
         if not self._ready:  # some attributes exist only after a reset; whatever this draws is overwritten
             simulation.begin_episode(self._simulator, self._pristine, np.random.default_rng(0))
             self._ready = True
@@ -180,43 +185,15 @@ class MetaWorldEnv(gymnasium.Env):
         self._over = snapshot.over or self._elapsed >= self.horizon
         return snapshot.observation.copy()
 
-    def state_hash(self) -> str:
-        """Return a SHA-256 of the whole state: equal states go on equally under equal actions."""
-        return self.snapshot().digest()
-
     def behaviour(self, kind: str, rng: np.random.Generator, **options: Option | None) -> Behaviour:
         """Return a way to act for one episode, one of :data:`~.behaviours.KINDS`."""
         return Behaviour(self.task, kind, rng, **options)
 
-    def render(self) -> np.ndarray:
-        """Draw the state, upright: (height, width, 3) uint8.
-
-        Raises:
-            DependencyNotInstalled: No OpenGL back end works here; the message says what to install.
-            ValueError: The environment was made without ``render_mode="rgb_array"``.
-        """
-        if self.render_mode is None:
-            raise ValueError("To draw frames, make the environment with render_mode='rgb_array'.")
+    def drawable(self) -> "tuple[mujoco.MjModel, mujoco.MjData]":
+        """The simulator's own."""
         self._require_episode()
-        if self._renderer is None:
-            self._renderer = Renderer(self._simulator.model, **self._frame_options)
-        return self._renderer.frame(self._simulator.data)
-
-    def close(self) -> None:
-        """Release the OpenGL context, if one was made."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        return self._simulator.model, self._simulator.data
 
     def _require_episode(self) -> None:
         if not self._ready:
             raise ResetNeeded("No episode has begun: call reset().")
-
-
-def _checked_action(action: np.ndarray) -> np.ndarray:
-    checked = np.asarray(action, np.float32)
-    if checked.shape != (ACTION_SIZE,):
-        raise ValueError(f"An action has shape ({ACTION_SIZE},), got {checked.shape}.")
-    if not np.isfinite(checked).all():
-        raise ValueError(f"An action must be finite, got {checked.tolist()}.")
-    return np.minimum(np.maximum(checked, -1.0), 1.0)

@@ -164,19 +164,6 @@ def capture(
     )
 
 
-def check(task: str, snapshot: Snapshot) -> None:
-    """Refuse what is no snapshot of the task.
-
-    Raises:
-        TypeError: It is no snapshot.
-        ValueError: The snapshot belongs to another task.
-    """
-    if not isinstance(snapshot, Snapshot):
-        raise TypeError(f"restore() takes what snapshot() returned, got {type(snapshot).__name__}.")
-    if snapshot.task != task:
-        raise ValueError(f"This snapshot belongs to the task '{snapshot.task}', the environment to '{task}'.")
-
-
 def restore(simulator: SawyerXYZEnv, snapshot: Snapshot) -> None:
     """Put a simulator that has been reset at least once into the state of a snapshot of its task."""
     for name, value in snapshot.model.items():

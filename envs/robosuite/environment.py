@@ -13,14 +13,13 @@ its rotation about x, y, z (1 is 0.5 rad), and the gripper (1 closes, -1 opens).
 
 from collections.abc import Mapping
 
-import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
-from ..checks import finite_actions, one_of, positive_whole
-from ..rendering import Renderer
+from ..checks import finite_actions, one_of
+from ..drawn import DrawnEnv
 from . import simulation
 from .behaviours import ACTION_SIZE, Behaviour, Option
 from .simulation import Snapshot
@@ -31,7 +30,7 @@ CONTROL_HZ = 20
 _LIFT_M = 0.1
 
 
-class RobosuiteEnv(gymnasium.Env):
+class RobosuiteEnv(DrawnEnv):
     """One task.
 
     ``reset(seed=s)`` is a function of ``s`` alone, whatever was played before; ``reset()`` draws the next
@@ -68,20 +67,22 @@ class RobosuiteEnv(gymnasium.Env):
         effects: bool = False,
     ):
         one_of("robosuite task", task, TASKS)
-        one_of("camera", camera, CAMERAS)
-        if render_mode is not None:
-            one_of("render mode", render_mode, ["rgb_array"])
         self._about = TASKS[task]
+        self.choose_frames(
+            CAMERAS,
+            horizon=self._about.horizon if horizon is None else horizon,
+            render_mode=render_mode,
+            camera=camera,
+            width=width,
+            height=height,
+            effects=effects,
+            hidden_groups=(0,),
+        )
         self.task = task
-        self.horizon = self._about.horizon if horizon is None else horizon
-        positive_whole(horizon=self.horizon, width=width, height=height)
         self.control_hz = CONTROL_HZ
-        self.render_mode = render_mode
         size = self._about.object_size + sum(ROBOT_KEYS.values())
         self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
         self.action_space = Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
-        self._frame_options = {"camera": camera, "width": width, "height": height, "effects": effects}
-        self._renderer: Renderer | None = None
         self._upstream = simulation.build(self._about)
         from .control import FastStep  # imports robosuite
 
@@ -177,12 +178,7 @@ class RobosuiteEnv(gymnasium.Env):
             TypeError: It is no snapshot.
             ValueError: It belongs to another task.
         """
-        if not isinstance(snapshot, Snapshot):
-            raise TypeError(f"restore() takes what snapshot() returned, got {type(snapshot).__name__}.")
-        if snapshot.task != self.task:
-            raise ValueError(
-                f"This snapshot belongs to the task '{snapshot.task}', the environment to '{self.task}'."
-            )
+        self.check_snapshot(snapshot, Snapshot)
         simulation.restore(self._upstream, snapshot)
         self._goal_m = snapshot.goal_m.copy()
         self._observation = snapshot.observation.copy()
@@ -213,38 +209,20 @@ class RobosuiteEnv(gymnasium.Env):
         """Return the scene as MuJoCo's XML, with paths to robosuite's meshes."""
         return self._upstream.sim.model.get_xml()
 
-    def state_hash(self) -> str:
-        """Return a SHA-256 of the whole state: equal states go on equally under equal actions."""
-        return self.snapshot().digest()
-
     def behaviour(self, kind: str, rng: np.random.Generator, **options: Option | None) -> Behaviour:
         """Return a scripted behaviour for one episode (:data:`robopref.envs.graded.KINDS`)."""
         return Behaviour(self.task, kind, rng, **options)
 
-    def render(self) -> np.ndarray:
-        """Draw the state, upright: (height, width, 3) uint8.
-
-        Raises:
-            DependencyNotInstalled: No OpenGL back end works here; the message says what to install.
-            ValueError: The environment was made without ``render_mode="rgb_array"``.
-        """
-        if self.render_mode is None:
-            raise ValueError("To draw frames, make the environment with render_mode='rgb_array'.")
+    def drawable(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """The state on a canvas of its own, as drawing computes what the simulator's data do not hold."""
         self._require_episode()
         model = self._upstream.sim.model._model
-        if self._renderer is None:
+        if self._canvas is None:
             self._canvas = mujoco.MjData(model)
-            self._renderer = Renderer(model, **self._frame_options, hidden_groups=(0,))
         physics = simulation.capture(self._upstream)[0]
         mujoco.mj_setState(model, self._canvas, physics, mujoco.mjtState.mjSTATE_INTEGRATION)
         mujoco.mj_forward(model, self._canvas)
-        return self._renderer.frame(self._canvas)
-
-    def close(self) -> None:
-        """Release the OpenGL context, if one was made."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        return model, self._canvas
 
     def _require_episode(self) -> None:
         if self._elapsed is None:

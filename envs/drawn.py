@@ -1,0 +1,104 @@
+"""What all tasks on MuJoCo share beside their physics: frames on demand, and snapshots of their own task."""
+
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled names carry no type information)
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+
+from .checks import one_of, positive_whole
+from .rendering import Renderer
+
+if TYPE_CHECKING:
+    import mujoco
+
+
+class DrawnEnv(gymnasium.Env):
+    """A task whose state can be copied, named by a hash, and drawn.
+
+    Attributes:
+        task: Its name.
+        horizon: Actions after which an episode is truncated.
+        render_mode: None or "rgb_array".
+    """
+
+    task: str
+    horizon: int
+    render_mode: str | None
+
+    def choose_frames(
+        self, cameras: Iterable[str], *, horizon: int, render_mode: str | None, **frame: Any
+    ) -> None:
+        """Keep how frames shall be drawn, once; no OpenGL context is made before the first one.
+
+        Args:
+            cameras: Those of the task.
+            horizon: Actions after which an episode is truncated.
+            render_mode: None or "rgb_array".
+            frame: Arguments of :class:`~.rendering.Renderer`: camera, width and height in pixels, effects.
+
+        Raises:
+            ValueError: Unknown camera or render mode, or a size that is not positive.
+        """
+        one_of("camera", frame["camera"], cameras)
+        if render_mode is not None:
+            one_of("render mode", render_mode, ["rgb_array"])
+        positive_whole(horizon=horizon, width=frame["width"], height=frame["height"])
+        self.horizon, self.render_mode = horizon, render_mode
+        self._frame_options = frame
+        self._renderer: Renderer | None = None
+
+    @abstractmethod
+    def snapshot(self) -> Any:
+        """Copy the state in the middle of an episode; the copy has a ``task`` and a ``digest()``."""
+
+    @abstractmethod
+    def drawable(self) -> "tuple[mujoco.MjModel, mujoco.MjData]":
+        """Model and data as they shall be drawn now.
+
+        Raises:
+            ResetNeeded: No episode has begun.
+        """
+
+    def check_snapshot(self, snapshot: object, kind: type) -> None:
+        """Refuse what is no snapshot of this task.
+
+        Raises:
+            TypeError: It is no snapshot.
+            ValueError: It belongs to another task.
+        """
+        if not isinstance(snapshot, kind):
+            raise TypeError(f"restore() takes what snapshot() returned, got {type(snapshot).__name__}.")
+        if snapshot.task != self.task:
+            raise ValueError(
+                f"This snapshot belongs to the task '{snapshot.task}', the environment to '{self.task}'."
+            )
+
+    def state_hash(self) -> str:
+        """Return a SHA-256 of the whole state: equal states go on equally under equal actions."""
+        return self.snapshot().digest()
+
+    def render(self) -> np.ndarray:
+        """Draw the state, upright: (height, width, 3) uint8.
+
+        Raises:
+            DependencyNotInstalled: No OpenGL back end works here; the message says what to install.
+            ResetNeeded: No episode has begun.
+            ValueError: The environment was made without ``render_mode="rgb_array"``.
+        """
+        if self.render_mode is None:
+            raise ValueError("To draw frames, make the environment with render_mode='rgb_array'.")
+        model, data = self.drawable()
+        if self._renderer is None:
+            self._renderer = Renderer(model, **self._frame_options)
+        return self._renderer.frame(data)
+
+    def close(self) -> None:
+        """Release the OpenGL context, if one was made."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
