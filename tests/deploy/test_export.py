@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from robopref.deploy import description, networks, parity
 from robopref.deploy import export as exporting
-from robopref.deploy import parity
 from robopref.deploy.bundle import load
 from robopref.deploy.manifest import Manifest
 from robopref.deploy.selection import Selector
@@ -166,7 +166,7 @@ def test_a_spec_says_what_only_a_person_knows(folders, store):
             "home": [0.5, 0.0],
         },
     }
-    record = exporting.describe(load_policy(folders / "bc"), store, spec)
+    record = description.describe(load_policy(folders / "bc"), store, spec)
     manifest = Manifest.read({**record, **REST}, "spec")
     assert [part.name for part in manifest.observation] == ["observation/joints", "observation/cup"]
     assert manifest.task == "stack"
@@ -204,7 +204,7 @@ def test_a_spec_that_makes_no_sense_leaves_nothing_behind(folders, store, tmp_pa
 def test_without_data_the_task_and_the_rate_must_be_given(folders, tmp_path):
     with pytest.raises(ConfigError, match="must say its task"):
         exporting.export(folders / "bc", tmp_path / "b")
-    record = exporting.describe(load_policy(folders / "bc"), None, {"task": "t", "control_hz": 20.0})
+    record = description.describe(load_policy(folders / "bc"), None, {"task": "t", "control_hz": 20.0})
     notes = exporting._notes(Manifest.read({**record, **REST}, "spec"), None)
     assert [note.split(":")[0] for note in notes] == [
         "no recorded episodes (data=)",
@@ -217,7 +217,7 @@ def test_a_network_that_differs_is_not_let_out(folders, tmp_path, monkeypatch):
         mean = self.actor.mean_of(self.actor.normaliser(observations)).unsqueeze(1)
         return mean if torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling() else mean + 1e-3
 
-    monkeypatch.setattr(exporting._Mean, "forward", wrong)
+    monkeypatch.setattr(networks._Mean, "forward", wrong)
     with pytest.raises(DataError, match=r"'policy' differs between torch and ONNX Runtime by .* Nothing"):
         exporting.export(folders / "bc", tmp_path / "b", spec={"task": "t", "control_hz": 20.0})
     assert list(tmp_path.iterdir()) == []
