@@ -28,7 +28,8 @@ def mutual_information(log_likelihoods: Float[Tensor, "B B"]) -> Scores:
     Raises:
         DataError: S is not square with at least 2 rows.
     """
-    if log_likelihoods.shape[0] != log_likelihoods.shape[1] or len(log_likelihoods) < 2:
+    shape = log_likelihoods.shape
+    if len(shape) != 2 or shape[0] != shape[1] or len(log_likelihoods) < 2:
         raise DataError(
             "Every trajectory needs the score of every instruction, at least 2 of each, got"
             f" {tuple(log_likelihoods.shape)}."

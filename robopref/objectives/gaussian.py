@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robopref.errors import ConfigError
+from robopref.objectives.checks import check_flip_prob, check_labels
 
 _HALF_LOG_TWO_PI_E = 0.5 * math.log(2 * math.pi * math.e)
 
@@ -58,8 +59,14 @@ def label_doubt(
 
     Args:
         labels: Chance that ``a`` is preferred.
-        flip_prob: Chance that the label was reversed.
+        flip_prob: Chance that the label was reversed, in [0, 0.5).
+
+    Raises:
+        ConfigError: A number for ``flip_prob`` lies outside.
+        DataError: A label lies outside [0, 1], or an entry of ``flip_prob`` outside [0, 0.5).
     """
+    check_labels(labels)
+    check_flip_prob(flip_prob)
     chance = labels * (1 - flip_prob) + (1 - labels) * flip_prob
     return (torch.special.entr(chance) + torch.special.entr(1 - chance)) / math.log(2)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robopref.errors import ConfigError, DataError
 from robopref.objectives.checks import (
+    check_not_negative,
     check_positive,
     check_same_shape,
     check_some_step,
@@ -33,6 +34,8 @@ Mask = Bool[Tensor, "B K"] | None
 def _prepare(scores: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Check lists; return them in working precision with what is padded set to zero, and the mask."""
     check_same_shape(scores=scores, labels=labels, mask=mask)
+    if scores.dim() != 2:
+        raise DataError(f"Lists are rows, (B, K): one list of K items is (1, K), got {tuple(scores.shape)}.")
     if scores.shape[-1] < 2:
         raise DataError("A list of one says nothing about order: lists need at least 2 items.")
     if mask is None:
@@ -161,6 +164,7 @@ def one_versus_many(
     one chosen and several rejected, and this is that with the mean over the rejected. Scores are
     then beta times mean log-likelihoods.
     """
+    check_not_negative(margin=margin)
     scores, labels, mask = _prepare(scores, labels, mask)
     best = (labels == labels.masked_fill(~mask, -torch.inf).amax(-1, keepdim=True)) & mask
     ordered = _ordered(labels, mask) & best[:, :, None]

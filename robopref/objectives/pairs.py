@@ -263,6 +263,10 @@ def margin(
     """
     check_not_negative(centre=centre)
     a, b, y = prepare_pair(score_a, score_b, labels)
+    if isinstance(margins, Tensor):
+        check_same_shape(score_a=a, margins=margins)
+    elif not math.isfinite(margins):
+        raise ConfigError(f"margins must be finite, got {margins}.")
     losses = _both_orders(lambda first, second: softplus(second - first + margins), a, b, y)
     return torch.addcmul(losses, a + b, a + b, value=centre) if centre else losses
 
@@ -330,9 +334,14 @@ def with_imitation(
     """Add the winner's imitation loss to any pair loss: against likelihood displacement, and for ties.
 
     A tie weighs both members by one half, which is DeformPAM's treatment of ties.
+
+    Raises:
+        DataError: Shapes differ, or a label lies outside [0, 1].
     """
     check_not_negative(weight=weight)
     check_same_shape(losses=losses, labels=labels, imitation_a=imitation_a, imitation_b=imitation_b)
+    if labels is not None:
+        check_labels(labels)
     a, b = working(imitation_a), working(imitation_b)
     chosen = a if labels is None else torch.lerp(b, a, labels.to(a.dtype))
     return losses.add(chosen, alpha=weight)

@@ -5,6 +5,7 @@ robopref adds its own with :func:`register`.
 """
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,9 @@ def choose(description: str | Mapping[str, Any], learner: str) -> ChosenObjectiv
     Raises:
         ConfigError: No such objective or option, or it does not fit; the message says why.
     """
-    options: dict[str, Any] = {"name": description} if isinstance(description, str) else dict(description)
+    options: dict[str, Any] = {"name": description}
+    if isinstance(description, Mapping):
+        options = dict(description)
     if not isinstance(options.get("name"), str):
         raise ConfigError(
             f"An objective is a name, or a mapping with its name and options; got {description!r}."
@@ -99,8 +102,22 @@ def choose(description: str | Mapping[str, Any], learner: str) -> ChosenObjectiv
     for option, value in options.items():
         if option not in known:
             raise ConfigError(unknown_name(f"option of {objective.name}", option, known))
-        if isinstance(known[option], float) and type(value) is int:
-            options[option] = float(value)
+        options[option] = _value(f"{option} of {objective.name}", value, known[option])
     chosen = ChosenObjective(objective, options)
     chosen.check()
     return chosen
+
+
+def _value(what: str, value: Any, default: Any) -> Any:
+    """The value of an option, which must be of its default's type, and finite.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"{what} has the wrong type: it is {default!r} by default, got {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{what} must be finite, got {value}.")
+    return value

@@ -37,6 +37,26 @@ def in_one_row(batch: Mapping[str, Tensor], name: str) -> Float[Tensor, "S ..."]
     return torch.cat([batch[f"{name}_{side}"] for side in SIDES if f"{name}_{side}" in batch])
 
 
+def all_segments(
+    batch: Mapping[str, Tensor],
+) -> tuple[Float[Tensor, "S L O"], Float[Tensor, "S L A"], Bool[Tensor, "S L"]]:
+    """Observations, actions and mask of all segments of a batch (:func:`in_one_row`), for a network to read.
+
+    Padding is finite: NaN there would reach the gradients of a network that reads it, counted or not.
+
+    Raises:
+        DataError: A segment has no step that counts.
+    """
+    observations, actions, mask = (in_one_row(batch, name) for name in ("observations", "actions", "mask"))
+    check_some_step(mask)
+    there = mask[..., None]
+    return (
+        torch.where(there, observations, torch.nan_to_num(observations, 0.0, 0.0, 0.0)),
+        torch.where(there, actions, torch.nan_to_num(actions, 0.0, 0.0, 0.0)),
+        mask,
+    )
+
+
 def rated(batch: Mapping[str, Tensor]) -> bool:
     """Whether a batch holds segments that were judged one by one, and neither pairs nor lists."""
     return "mask" in batch and "items" not in batch

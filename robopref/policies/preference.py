@@ -13,6 +13,7 @@ entries of an observation, A of an action, P pairs or lists, K segments in each.
 """
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, unknown_name
 from robopref.objectives.audits import collapse, sampled_collapse
 from robopref.objectives.description import POLICY, SURROGATE, TOKENS
-from robopref.objectives.scores import in_one_row, row_groups
+from robopref.objectives.scores import all_segments, row_groups
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.chunks import ChunkPolicy, Draw
 from robopref.policies.dataset import Rewards, TransitionSampler
@@ -112,8 +113,8 @@ class PreferencePolicy(OfflinePolicy):
         super().__init__()
         self.config = constructor_arguments(locals())
         for name in ("learning_rate", "clone_learning_rate"):
-            if not self.config[name] > 0:
-                raise ConfigError(f"{name} must be positive, got {self.config[name]}")
+            if not 0 < self.config[name] < math.inf:
+                raise ConfigError(f"{name} must be positive and finite, got {self.config[name]}")
         if goal and actor is not None:
             raise ConfigError("A goal is for the Gaussian policy (actor: null); other actors take none")
         self.actor = self.cloner().actor.requires_grad_(True)
@@ -260,14 +261,14 @@ class PreferencePolicy(OfflinePolicy):
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss of pairs or lists (:class:`~robopref.policies.preference_loss.PreferenceLoss`)."""
-        segments = [in_one_row(batch, name) for name in ("observations", "actions", "mask")]
+        observations, actions, mask = all_segments(batch)
         groups = row_groups(batch)
         if self.preference.objective.extra == "roles":
-            observations, actions, mask = segments
-            sampled = self._sampled(observations, actions, generator)
-            segments = [torch.cat(x) for x in ([observations] * 2, [actions, sampled], [mask] * 2)]
+            actions = torch.cat([actions, self._sampled(observations, actions, generator)])
+            observations, mask = observations.repeat(2, 1, 1), mask.repeat(2, 1)
             groups = groups.repeat(2)
-        return self.preference(self.steps(*segments, groups=groups, generator=generator), batch)
+        steps = self.steps(observations, actions, mask, groups=groups, generator=generator)
+        return self.preference(steps, batch)
 
     def _sampled(
         self,
@@ -307,8 +308,7 @@ def chunks_of(
 
 def _sampled_error(policy: ChunkPolicy, batch: Mapping[str, Tensor]) -> Tensor:
     """Mean squared distance of sampled first chunks from preferred ones, always from the same noise."""
-    segments = [in_one_row(batch, name) for name in ("observations", "actions", "mask")]
-    observations, actions, mask = chunks_of(*segments, horizon=policy.horizon)
+    observations, actions, mask = chunks_of(*all_segments(batch), horizon=policy.horizon)
     noise = torch.Generator(actions.device).manual_seed(0)
     sampled = policy.sample(observations[:, 0], SAMPLES, generator=noise)
     squares = (sampled - actions[:, :1]).square().mean((1, 3))

@@ -9,6 +9,7 @@ Letters used in shapes: B pairs or lists, K segments in each (2 in a pair), S se
 the longest segment.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -78,15 +79,15 @@ class PreferenceLoss(nn.Module):
         imitation_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        if beta is not None and not beta > 0:
-            raise ConfigError(f"beta must be positive (or null, for the objective's own), got {beta}")
+        if beta is not None and not 0 < beta < math.inf:
+            raise ConfigError(f"beta must be positive and finite (null: the objective's own), got {beta}")
         if reduce is not None and reduce not in REDUCTIONS:
             raise ConfigError(unknown_name("reduction", reduce, REDUCTIONS))
         if not 0 < discount <= 1:
             raise ConfigError(f"discount must lie in (0, 1], got {discount}")
         for name, value in (("reference_power", reference_power), ("imitation_weight", imitation_weight)):
-            if not value >= 0:
-                raise ConfigError(f"{name} must not be negative, got {value}")
+            if not 0 <= value < math.inf:
+                raise ConfigError(f"{name} must not be negative or infinite, got {value}")
         self.chosen = choose(objective, learner)
         if "beta" in self.chosen.settings:
             raise ConfigError("The beta of a policy's objective is policy.beta, not objective.beta.")
@@ -241,7 +242,14 @@ class PreferenceLoss(nn.Module):
         """Mean score (or reward) of the training so far: there is one task, no segment of another.
 
         A mean of the last batches alone would follow the scores down and anchor nothing.
+
+        Raises:
+            DataError: The batch holds a single one, which would be its own baseline.
         """
+        if len(scores) < 2:
+            raise DataError(
+                f"{self.objective.name} compares each behaviour with their mean: a batch needs at least 2"
+            )
         share = 1 / (self.baseline_batches + 1)
         updated = torch.lerp(self.baseline, scores.detach().mean(), share)
         if self.training:

@@ -26,7 +26,7 @@ from robopref.objectives.gaussian import expected_preference
 from robopref.objectives.people import flip_likelihood
 from robopref.objectives.reduction import check_takes_ratings, refuse_weights
 from robopref.objectives.registry import choose
-from robopref.objectives.scores import in_one_row, rated
+from robopref.objectives.scores import all_segments, rated
 from robopref.objectives.unpaired import nft
 
 BOUNDS = ("tanh", "none")
@@ -239,14 +239,14 @@ class EnsembleReward(nn.Module, ABC):
         self, rewards: Float[Tensor, "*heads B L"], mask: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "*heads B"]:
         """Reward of each segment: the masked sum (or mean) over its steps."""
-        total = (rewards * mask).sum(-1)
+        total = torch.where(mask, rewards, 0.0).sum(-1)
         return total if self.aggregate == "sum" else total / mask.sum(-1).clamp(min=1)
 
     def segment_variance(
         self, deviation: Float[Tensor, "*heads B L"], mask: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "*heads B"]:
         """Variance of :meth:`segment_return` when steps err independently."""
-        total = (deviation.square() * mask).sum(-1)
+        total = torch.where(mask, deviation.square(), 0.0).sum(-1)
         return total if self.aggregate == "sum" else total / mask.sum(-1).clamp(min=1).square()
 
     def estimate_batch(self, batch: Mapping[str, Tensor]) -> tuple[RewardEstimate, Bool[Tensor, "S L"]]:
@@ -257,10 +257,7 @@ class EnsembleReward(nn.Module, ABC):
     @staticmethod
     def rows_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Observations, actions and mask of all segments of a batch, one after the other."""
-        observations, actions, mask = (
-            in_one_row(batch, name) for name in ("observations", "actions", "mask")
-        )
-        return observations, actions, mask
+        return all_segments(batch)
 
     def estimate_pair(self, batch: Mapping[str, Tensor]) -> tuple[RewardEstimate, RewardEstimate]:
         """Estimates of both segments of each pair, from one pass through the network."""
@@ -281,13 +278,9 @@ class EnsembleReward(nn.Module, ABC):
     @torch.no_grad()
     def preference_probability(self, batch: Mapping[str, Tensor]) -> Float[Tensor, " B"]:
         """Chance that ``a`` is preferred: each member's own, averaged over members."""
-        return_a, variance_a = self.segment_scores(
-            batch["observations_a"], batch["actions_a"], batch["mask_a"]
-        )
-        return_b, variance_b = self.segment_scores(
-            batch["observations_b"], batch["actions_b"], batch["mask_b"]
-        )
-        return expected_preference(preference_logits(return_a, return_b), variance_a + variance_b).mean(0)
+        returns, variances = self.segment_scores(*self.rows_of(batch))
+        lead, variance = preference_logits(*returns.chunk(2, -1)), torch.add(*variances.chunk(2, -1))
+        return expected_preference(lead, variance).mean(0)
 
     def batch_losses(
         self, returns: Float[Tensor, "*heads S"], batch: Mapping[str, Tensor]

@@ -5,11 +5,12 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from robopref.errors import ConfigError
+from robopref.errors import ConfigError, DataError
 from robopref.objectives.gaussian import (
     entropy_margin,
     expected_preference,
     gaussian_entropy,
+    label_doubt,
     reparametrised_samples,
 )
 
@@ -84,3 +85,10 @@ def test_expected_preference_is_within_a_fiftieth_of_the_integral(difference, de
     )
     approximate = expected_preference(torch.tensor(difference), torch.tensor(deviation**2)).item()
     assert approximate == pytest.approx(exact, abs=0.02)
+
+
+def test_the_doubt_about_what_is_no_label_is_refused():
+    with pytest.raises(DataError, match=r"labels must lie in \[0, 1\].*1\.5 at \[0\]"):
+        label_doubt(torch.tensor([1.5]))
+    with pytest.raises(ConfigError, match="flip_prob must lie"):
+        label_doubt(torch.tensor([0.5]), 0.7)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
-from robopref.errors import DataError
+from robopref.errors import ConfigError, DataError
 from robopref.objectives import lists, pairs
 
 SCORES = torch.tensor([[0.3, 0.5, -0.2, -0.4]], dtype=torch.float64)
@@ -180,3 +181,7 @@ def test_bad_lists_are_refused_with_a_sentence():
         lists.plackett_luce(torch.zeros(1, 2), torch.tensor([[1.0, float("nan")]]))
     with pytest.raises(DataError, match="30 at most"):
         lists.lipo_lambda(torch.zeros(1, 2), torch.tensor([[100.0, 0.0]]))
+    with pytest.raises((DataError, TypeCheckError)):  # "Lists are rows, (B, K)"
+        lists.ranknet(torch.zeros(3), torch.arange(3.0))
+    with pytest.raises(ConfigError, match="margin must be a finite number"):
+        lists.one_versus_many(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]), margin=math.nan)

@@ -307,6 +307,11 @@ def test_a_label_outside_zero_to_one_is_refused_with_its_place(bad: float):
             loss(torch.zeros(3), torch.zeros(3), labels)
 
 
+def test_imitation_refuses_a_label_outside_zero_to_one():
+    with pytest.raises(DataError, match=r"labels must lie in \[0, 1\].*-1 at \[1\]"):
+        pairs.with_imitation(torch.zeros(2), torch.tensor([1.0, -1.0]), torch.zeros(2), torch.ones(2))
+
+
 def test_an_empty_batch_is_refused():
     with pytest.raises(DataError, match="at least one example"):
         pairs.bradley_terry(torch.zeros(0), torch.zeros(0), None)
@@ -322,6 +327,7 @@ def test_options_that_make_no_sense_are_refused():
         lambda: pairs.hinge(zero, zero, None, margin=float("nan")),
         lambda: pairs.contrastive(zero, zero, None, bias=2.0),
         lambda: pairs.margin(zero, zero, None, centre=-1.0),
+        lambda: pairs.margin(zero, zero, None, margins=math.inf),
     ):
         with pytest.raises(ConfigError):
             call()

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from robopref.errors import ConfigError, DataError
 from robopref.objectives import reference_free as free
+from robopref.objectives.unpaired import unlikelihood
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_trl_1.16.0.json").read_text())
 VALUES = {name: torch.tensor(numbers, dtype=torch.float64) for name, numbers in GOLDEN["inputs"].items()}
@@ -85,3 +87,14 @@ def test_orpo_refuses_densities_with_the_reason():
         free.orpo(torch.tensor([-1.0, 0.3]), torch.tensor([-1.0, -2.0]), None)
     with pytest.raises(ConfigError, match="link must be"):
         free.cpo(W, L, None, link="simpo")
+
+
+def test_a_probability_of_zero_is_refused_since_no_gradient_leads_from_it():
+    never = torch.tensor([-1.0, -math.inf])
+    for call in (
+        lambda: free.orpo(never, -torch.ones(2), None),
+        lambda: free.orpo(-torch.ones(2), never, torch.tensor([0.0, 1.0])),
+        lambda: unlikelihood(never, torch.tensor([1.0, 0.0])),
+    ):
+        with pytest.raises(DataError, match=r"finite; .*-inf at \[1\]"):
+            call()

@@ -1,9 +1,12 @@
 import inspect
+import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from robopref.errors import ConfigError, DataError
 from robopref.objectives import pairs, registry
@@ -102,6 +105,23 @@ def test_options_are_checked_when_an_objective_is_chosen():
         registry.choose({"name": "ipo", "tau": "small"}, REWARD)
     with pytest.raises(ConfigError, match="is a name, or a mapping"):
         registry.choose({"tau": 0.1}, REWARD)
+
+
+@pytest.mark.parametrize("nothing", [None, ["dpo"], 3, {"name": None}])
+def test_what_names_no_objective_is_refused_with_a_sentence(nothing: Any):
+    with pytest.raises((ConfigError, TypeCheckError)):  # "is a name, or a mapping"; the hook speaks first
+        registry.choose(nothing, REWARD)
+
+
+def test_every_option_refuses_another_type_and_what_is_not_finite():
+    for name, entry in registry.REGISTRY.items():
+        fitting = next((learner for learner in LEARNERS if not entry.refusal(learner)), None)
+        for option, default in entry.options().items() if fitting else ():
+            wrong = [None, [1.0], "x" if not isinstance(default, str) else 1.0]
+            wrong += [math.nan, math.inf, -math.inf, True] if isinstance(default, float) else []
+            for value in wrong:
+                with pytest.raises(ConfigError, match=rf"{option} of {name} (has the wrong type|must be)"):
+                    registry.choose({"name": name, option: value}, fitting)
 
 
 def test_a_chosen_objective_keeps_its_options():

@@ -248,6 +248,46 @@ def test_an_objective_of_pairs_takes_the_cross_entropy_of_a_thumb_and_cpl_refuse
         constant(objective="cpl").loss(one_by_one([0.5], labels=[1.0]))
 
 
+@pytest.mark.parametrize("name", ["kto", "bco"])
+def test_a_single_thumb_is_no_batch_since_it_would_be_its_own_baseline(name):
+    with pytest.raises(DataError, match=f"{name} compares .* a batch needs at least 2"):
+        constant(objective=name).loss(one_by_one([0.5], labels=[1.0]))
+
+
+@pytest.mark.parametrize("kind", [None, "token", "flow", "diffusion"])
+def test_what_padding_holds_reaches_no_gradient_not_even_nan(kind):
+    torch.manual_seed(0)
+    chunk = {"horizon": 4, "backbone": {"kind": "mlp", "hidden": [8]}, "sample_steps": 2}
+    actor = kind and {"kind": kind, **({"hidden": [8], "bins": 4} if kind == "token" else chunk)}
+    policy = PreferencePolicy(2, 1, hidden=(8,), actor=actor)
+    with torch.no_grad():
+        for p in policy.actor.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    clean = {"labels": torch.ones(1), "weights": torch.ones(1)}
+    for side, length in (("a", 4), ("b", 8)):  # a chunk of four that counts, and one that may not
+        mask = torch.arange(8)[None] < length
+        clean |= {f"mask_{side}": mask, f"actions_{side}": torch.full((1, 8, 1), 0.3)}
+        clean[f"observations_{side}"] = torch.full((1, 8, 2), 0.5)
+    spoiled = {k: v.clone() for k, v in clean.items()}
+    for name in ("actions_a", "observations_a"):
+        spoiled[name][:, 4:] = math.nan
+    found = []
+    for batch in (clean, spoiled):
+        policy.zero_grad()
+        loss, _ = policy.loss(batch, torch.Generator().manual_seed(0))
+        loss.backward()
+        found.append([loss, *(p.grad.clone() for p in policy.actor.parameters() if p.grad is not None)])
+    assert len(found[0]) > 2
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, mine)
+
+
+def test_a_segment_of_which_nothing_counts_is_refused():
+    batch = pair([0.5], [-0.5])
+    with pytest.raises(DataError, match=r"Row \[0\] of the mask keeps fewer than 1 step"):
+        constant().loss(batch | {"mask_a": torch.zeros(1, 1, dtype=torch.bool)})
+
+
 def test_what_a_policy_is_told_reaches_only_one_that_takes_goals():
     policy = PreferencePolicy(1, 1, hidden=(), goal=True, objective="conditional_bc")
     state = torch.zeros(1, 1)
@@ -413,6 +453,9 @@ def test_a_saved_policy_keeps_its_reference_and_objective(tmp_path):
         ({"goal": True, "actor": {"kind": "flow"}}, "for the Gaussian policy"),
         ({"objective": {"name": "ipo", "beta": 0.1}}, "policy.beta"),
         ({"beta": 0.0}, "beta must be positive"),
+        ({"beta": math.inf}, "beta must be positive and finite"),
+        ({"beta": math.nan}, "beta must be positive and finite"),
+        ({"reference_power": math.inf}, "reference_power must not be negative or infinite"),
         ({"reduce": "mean_step"}, "No reduction is called"),
         ({"discount": 0.0}, "discount must lie"),
         ({"imitation_weight": -1.0}, "imitation_weight must not be negative"),

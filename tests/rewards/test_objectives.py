@@ -18,6 +18,7 @@ from robopref.rewards.dataset import list_tensors, preference_tensors
 from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.metrics import preference_metrics
 from robopref.rewards.saved import load_reward, save_reward
+from robopref.rewards.transformer import PreferenceTransformer
 
 FITTING = [name for name, objective in REGISTRY.items() if not objective.refusal(REWARD)]
 LISTED = [name for name in FITTING if REGISTRY[name].labels == "lists"]
@@ -152,3 +153,27 @@ def test_the_objective_is_saved_with_the_reward(tmp_path):
 def test_an_objective_that_does_not_fit_a_reward_is_refused():
     with pytest.raises(ConfigError, match="orpo does not train a reward model: it needs probabilities"):
         small(objective="orpo")
+
+
+@pytest.mark.parametrize("kind", [BradleyTerryReward, GaussianReward, PreferenceTransformer])
+def test_what_padding_holds_reaches_no_gradient_and_an_empty_segment_is_refused(kind, store, draw_pairs):
+    options = {"width": 8, "attention_heads": 2} if kind is PreferenceTransformer else {"hidden": (8,)}
+    reward = kind(4, 2, members=2, **options)
+    batch = preference_tensors(store, draw_pairs(8, np.random.default_rng(3))).batch(torch.arange(8))
+    spoiled = {key: value.clone() for key, value in batch.items()}
+    assert not batch["mask_a"].all()
+    for side in "ab":
+        for name in ("observations", "actions"):
+            spoiled[f"{name}_{side}"][~batch[f"mask_{side}"]] = np.nan
+    found = []
+    for given in (batch, spoiled):
+        reward.zero_grad()
+        reward.loss(given, torch.Generator().manual_seed(0))[0].backward()
+        found.append([p.grad.clone() for p in reward.parameters() if p.grad is not None])
+    for mine, other in zip(*found, strict=True):
+        assert mine.isfinite().all()
+        torch.testing.assert_close(other, mine)
+    torch.testing.assert_close(reward.preference_probability(spoiled), reward.preference_probability(batch))
+    spoiled["mask_a"][2] = False
+    with pytest.raises(DataError, match=r"Row \[2\] of the mask keeps fewer than 1 step"):
+        reward.loss(spoiled)

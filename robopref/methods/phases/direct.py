@@ -24,7 +24,7 @@ from robopref.methods.phases.lab import Lab, file_content, stream
 from robopref.methods.phases.label import content, true_labels
 from robopref.methods.phases.reward import split_judgements
 from robopref.objectives.audits import difficulty
-from robopref.objectives.scores import in_one_row, over_steps, row_groups
+from robopref.objectives.scores import all_segments, over_steps, row_groups
 from robopref.policies.preference import PreferencePolicy
 from robopref.policies.saved import load_policy, save_policy
 from robopref.rewards.dataset import PreferencePairs, preference_tensors
@@ -214,8 +214,7 @@ def _difficulty(learner: PreferencePolicy, pairs: PreferencePairs) -> Float[np.n
     learner.to(pairs.device)
     found = []
     for batch in pairs.batches(64):
-        segments = (in_one_row(batch, name) for name in ("observations", "actions", "mask"))
-        steps = learner.steps(*segments, groups=row_groups(batch))
+        steps = learner.steps(*all_segments(batch), groups=row_groups(batch))
         scores = over_steps(steps.reference, steps.mask)
         a, b, *_ = scores.split(len(batch["labels"]))
         found.append(difficulty(a, b, batch["labels"]))
