@@ -17,7 +17,7 @@ C numbers of control, A action entries, O observation entries.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,8 @@ class Scene(ABC):
         threads: CPU threads for batches; 0 computes in the calling thread.
 
     Attributes:
+        physics: (states (B, S), controls (B, T, C)) to states (B, S): ``mujoco.rollout`` on CPU threads, or
+            :class:`robopref.envs.warp.WarpPhysics`.
         task: Name of the task.
         control_hz: Actions per second.
         action_size: A.
@@ -104,7 +106,8 @@ class Scene(ABC):
             raise ValueError(f"threads must be a whole number from 0 on, got {threads!r}.")
         self.model = model
         self.threads = threads
-        self._control = control
+        self.control = control
+        self.physics: Callable[[np.ndarray, np.ndarray], np.ndarray] = self._roll_out
         self._data = [mujoco.MjData(model) for _ in range(max(1, threads))]
         self._rollout: rollout.Rollout | None = None
         self._initial = np.empty(mujoco.mj_stateSize(model, FULL))
@@ -148,16 +151,22 @@ class Scene(ABC):
         Raises:
             ArithmeticError: The physics became unstable.
         """
-        if self._rollout is None:
-            self._rollout = rollout.Rollout(nthread=self.threads)
-        controls = self.controls(states, actions)
-        path, _ = self._rollout.rollout(
-            self.model, self._data, states.physics, controls, control_spec=self._control, skip_checks=False
-        )
-        physics = np.asarray(path)[:, -1].copy()
+        physics = self.physics(states.physics, self.controls(states, actions))
         if not np.isfinite(physics).all() or (physics[:, 0] <= states.physics[:, 0]).any():
             raise ArithmeticError(f"The physics of '{self.task}' became unstable.")
         return self.remember(states, physics, actions)
+
+    def _roll_out(self, physics: np.ndarray, controls: np.ndarray) -> np.ndarray:
+        if self._rollout is None:
+            self._rollout = rollout.Rollout(nthread=self.threads)
+        path, _ = self._rollout.rollout(
+            self.model, self._data, physics, controls, control_spec=self.control, skip_checks=False
+        )
+        return np.asarray(path)[:, -1].copy()
+
+    def tensor_rules(self) -> object | None:
+        """Return the scene's rules in torch (:class:`robopref.envs.warp.TensorRules`), if it has them."""
+        return None
 
     def start(self, rng: np.random.Generator, qpos: np.ndarray, **memory: Any) -> States:
         """Return a state at rest with positions ``qpos``, and a memory that holds what every scene's does."""

@@ -25,8 +25,8 @@ SPEED_M_S = 1.0
 SUBSTEPS = 2
 _ROWS_M = np.array([-0.26, -0.1, 0.06])
 _COLUMNS_M = np.linspace(-0.38, 0.38, 5)
-_LOOSE_M = 0.25  # mean distance within a colour at which it counts as not gathered at all
-_COLOURS = (slice(0, 3), slice(3, 6))
+LOOSE_M = 0.25  # mean distance within a colour at which it counts as not gathered at all
+COLOURS = (slice(0, 3), slice(3, 6))
 _PAIRS = np.array([[0, 1], [0, 2], [1, 2]])
 
 
@@ -71,7 +71,7 @@ class PlanarGroupScene(Scene):
         """Note how tightly a colour was gathered when its first block entered the zone."""
         after = super().remember(before, physics, actions)
         blocks, tightness = self.blocks(after), before.memory["tightness"]
-        entered = np.stack([(blocks[:, colour, 1] > ZONE_Y_M).any(1) for colour in _COLOURS], -1)
+        entered = np.stack([(blocks[:, colour, 1] > ZONE_Y_M).any(1) for colour in COLOURS], -1)
         new = entered & (tightness < 0)
         if new.any():
             tightness = np.where(new, gathered(blocks), tightness)
@@ -102,6 +102,12 @@ class PlanarGroupScene(Scene):
         }
         return 10 * gained, info
 
+    def tensor_rules(self) -> object:
+        """Return these rules in torch, which only they import."""
+        from .tensors import PlanarRules
+
+        return PlanarRules()
+
     def keypoints(self, states: States) -> dict[str, np.ndarray]:
         """The scoop, every block, the middle of the blocks, and of the zone."""
         blocks = self.blocks(states)
@@ -116,8 +122,8 @@ class PlanarGroupScene(Scene):
 def gathered(blocks: np.ndarray) -> np.ndarray:
     """Return how tightly each colour is gathered, (B, 2) in [0, 1], for blocks (B, 6, 2)."""
     tightness = []
-    for colour in _COLOURS:
+    for colour in COLOURS:
         ends = blocks[:, colour][:, _PAIRS]
         apart = np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1).mean(1)
-        tightness.append(np.clip((_LOOSE_M - apart) / (_LOOSE_M - 2 * BLOCK_M), 0, 1))
+        tightness.append(np.clip((LOOSE_M - apart) / (LOOSE_M - 2 * BLOCK_M), 0, 1))
     return np.stack(tightness, -1)

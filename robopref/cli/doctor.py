@@ -35,6 +35,7 @@ EXTRAS = {
     "onnxscript": "export",
     "robosuite": "robosuite",
 }
+WARP = "in an environment of its own, without Meta-World: uv sync --extra gpu --no-default-groups"
 STATES = {"ok": "[green]ok[/]", "optional": "[yellow]optional[/]", "missing": "[red]missing[/]"}
 
 
@@ -68,6 +69,7 @@ def examine() -> Iterator[Finding]:
         yield package(name, "missing", "pip install 'robopref[lab]'")
     for name, extra in EXTRAS.items():
         yield package(name, "optional", f"pip install 'robopref[{extra}]'")
+    yield package("mujoco-warp", "optional", WARP)
     yield gpu()
     yield rendering()
     yield video()

@@ -130,7 +130,7 @@ def page_of(tables: dict[str, list[str]], episodes: int, vector: int) -> str:
     )
     for family, rows in tables.items():
         text += f"\n## {TITLES[family]}\n" + HEAD + "\n".join(rows) + "\n"
-    return text
+    return text + "\n## On a GPU\n" + (DOCS / "envs.md").read_text().partition("\n## On a GPU\n")[2]
 
 
 def language_page(rows: list[str]) -> str:
