@@ -1,10 +1,12 @@
 """``robopref data``: between our store and other formats, and what is inside a data set."""
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -15,9 +17,10 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, unknown_name
 
 USAGE = """usage: robopref data convert from=<data> to=<new place> [format=lerobot|minari|robomimic|store]
-                             [lossy=true] [labels=false] [observation=<name>,<name>]
+                             [lossy=true] [labels=false] [videos=false] [observation=<name>,<name>]
        robopref data show <data> [out=<picture>.png]
        robopref data frames <store> [every=5] [width=84] [height=84] [workers=2] [<option of the view>=...]
+       robopref data videos <store> camera=<name> [width=224] [height=224] [workers=2] [<option>=...]
        robopref data candidates from=<filmed candidates|decisions.jsonl> to=<file>.parquet
                                 [annotator=<name>] [rankings=<file>.jsonl]
        robopref data labels from=<published labels> to=<store> [length=<actions>] [annotator=<name>]
@@ -27,6 +30,7 @@ convert goes between a trajectory store and robomimic HDF5 (a file .hdf5), Minar
 show prints the episodes, returns, behaviours and labels, and draws them if out= is given.
 frames films the episodes, a frame every so many steps, into a memory map beside the store: by replaying them
 in their simulator, or from their own videos. It goes on where it was stopped.
+videos films every action into mp4 files, which belong to the store; LeRobot gets them from convert.
 candidates gathers what people said of candidate actions, for selection.labels_from=<file>.parquet: their
 rankings of filmed candidates (robopref label query=candidates), or, with rankings=, of the decisions that a
 robot logged (robopref serve audit=), one a line: {"decision": 12, "best_first": [3, [0, 1], 2]}, where 12 is
@@ -34,16 +38,17 @@ the line of the log.
 labels adds labels of Preference Transformer (.npz, .json) or Uni-RLHF (.csv) to the store's own."""
 
 OPTIONS = {
-    "convert": ("from", "to", "format", "lossy", "labels", "observation"),
+    "convert": ("from", "to", "format", "lossy", "labels", "videos", "observation"),
     "show": ("out",),
     "labels": ("from", "to", "length", "annotator"),
     "candidates": ("from", "to", "annotator", "rankings"),
     "frames": None,  # whatever the environment draws by
+    "videos": None,
 }
 
 
 def data(arguments: list[str]) -> int:
-    """Run ``convert``, ``show``, ``frames``, ``candidates`` or ``labels``."""
+    """Run ``convert``, ``show``, ``frames``, ``videos``, ``candidates`` or ``labels``."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -55,6 +60,7 @@ def data(arguments: list[str]) -> int:
         "convert": _convert,
         "show": _show,
         "frames": _frames,
+        "videos": _videos,
         "candidates": _candidates,
         "labels": _labels,
     }
@@ -96,6 +102,7 @@ def _convert(options: dict[str, str], plain: list[str]) -> None:
         lossy=_truth(options, "lossy", False),
         observation=options["observation"].split(",") if "observation" in options else None,
         labels=_truth(options, "labels", True),
+        videos=_truth(options, "videos", True),
     )
     for note in done.notes:
         say(f"  {note}")
@@ -171,15 +178,9 @@ def _show(options: dict[str, str], plain: list[str]) -> None:
 
 
 def _frames(options: dict[str, str], plain: list[str]) -> None:
-    if len(plain) != 1:
-        raise ConfigError(f"data frames needs one trajectory store, got {' '.join(plain) or 'none'}.")
     from robopref.training.filming import film_store
 
-    given = {"every": 5, "width": 84, "height": 84, "workers": None}
-    given |= {name: yaml.safe_load(value) for name, value in options.items()}
-    for name in ("every", "width", "height"):
-        if not isinstance(given[name], int) or isinstance(given[name], bool) or given[name] < 1:
-            raise ConfigError(f"{name} must be a whole number from 1 on, got {options[name]}.")
+    given = _view("frames", options, plain, {"every": 5, "width": 84, "height": 84})
     every, workers = given.pop("every"), given.pop("workers")
     with TrajectoryStore.open(plain[0]) as store:
         cache = film_store(store, view=given, every=every, workers=workers)
@@ -187,6 +188,30 @@ def _frames(options: dict[str, str], plain: list[str]) -> None:
         f"{len(cache)} episodes, {len(cache.frames)} frames of {cache.width} x {cache.height} pixels, one in "
         f"{cache.every} steps: {cache.path}"
     )
+
+
+def _videos(options: dict[str, str], plain: list[str]) -> None:
+    from robopref.training.filming import film_videos
+
+    given = _view("videos", options, plain, {"width": 224, "height": 224})
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", str(given.get("camera", ""))):
+        raise ConfigError(f"data videos needs camera=<name>, got {options.get('camera', 'none')}.")
+    workers = given.pop("workers")
+    with TrajectoryStore.open(plain[0]) as store:
+        folder = film_videos(store, view=given, camera=given["camera"], workers=workers)
+        say(f"{len(store)} episodes, {int(store.lengths.sum())} frames: {folder}")
+
+
+def _view(what: str, options: dict[str, str], plain: list[str], defaults: dict[str, int]) -> dict[str, Any]:
+    """Return the options of a view with its numbers checked, and ``workers``."""
+    if len(plain) != 1:
+        raise ConfigError(f"data {what} needs one trajectory store, got {' '.join(plain) or 'none'}.")
+    given: dict[str, Any] = {**defaults, "workers": None}
+    given |= {name: yaml.safe_load(value) for name, value in options.items()}
+    for name in defaults:
+        if not isinstance(given[name], int) or isinstance(given[name], bool) or given[name] < 1:
+            raise ConfigError(f"{name} must be a whole number from 1 on, got {options[name]}.")
+    return given
 
 
 @contextmanager
@@ -201,7 +226,7 @@ def _as_store(path: Path) -> Iterator[TrajectoryStore]:
         return
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "store"
-        for note in convert(path, made, lossy=True).notes:
+        for note in convert(path, made, lossy=True, videos=False).notes:
             say(f"  read as a store, {note}")
         with TrajectoryStore.open(made) as store:
             yield store

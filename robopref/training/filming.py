@@ -12,7 +12,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from robopref.data.footage import Footage
 from robopref.data.frames import HEADER, FrameCache, View, cache_folder
+from robopref.data.interchange.videos import FOLDER, index_videos, read_videos
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
@@ -24,6 +26,7 @@ from robopref.training.video import (
     read_video,
     rendering_environment,
     replay_in,
+    write_video,
 )
 from robopref.training.workers import WorkerPool
 
@@ -98,6 +101,50 @@ def _fill(
     finally:
         if cache is not None:
             cache.close()
+
+
+def film_videos(
+    store: TrajectoryStore, *, view: View, camera: str, workers: int | None = None, progress: bool = True
+) -> Path:
+    """Film every action of every episode into an mp4 of its own, as a camera of the store.
+
+    Conversions to LeRobot take them along. A call that was interrupted goes on where it stopped.
+
+    Args:
+        store: The episodes; those with a video of their own are read from it.
+        view: Options of the environment for drawing: width, height, camera, ...
+        camera: What the camera is called.
+        workers: As of :func:`film_store`.
+        progress: Show a progress bar.
+
+    Returns:
+        The folder of the videos.
+
+    Raises:
+        DataError: The store is empty.
+        RenderingError: Nothing can be drawn here.
+    """
+    import lightning_fabric  # noqa: F401  (its Triton must be loaded before Mesa draws in this process)
+
+    if not len(store):
+        raise DataError(f"{store.path} holds no episodes, so there is nothing to film.")
+    folder = store.path / FOLDER / camera
+    places = [
+        Footage(camera, folder / f"file-{episode:03d}.mp4", int(length), 0.0, store.control_hz)
+        for episode, length in enumerate(store.lengths)
+    ]
+    left = [episode for episode, place in enumerate(places) if not place.file.exists()]
+    tasks = [_task(store, episode, view, 1) for episode in left]
+    done = len(places) - len(left)
+    bar = Progress(f"film {store.path.name}", len(places), done, unit="episodes") if progress else None
+    with WorkerPool(Filmer(), workers) as pool, bar or nullcontext(), closing(pool.map(tasks)) as films:
+        for episode, frames in zip(left, films, strict=True):
+            write_video(places[episode].file, frames[:-1], fps=store.control_hz)
+            if bar is not None:
+                bar.advance(1)
+    others = {name: seen for name, seen in read_videos(store.path, len(store)).items() if name != camera}
+    index_videos(store.path, {**others, camera: places})
+    return folder
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,12 @@ import pytest
 
 from robopref.data import TrajectoryStore
 from robopref.data.interchange.convert import convert
-from robopref.data.interchange.lerobot_writer import statistics
+from robopref.data.interchange.footage import cameras_of
+from robopref.data.interchange.lerobot_videos import statistics
+from robopref.data.interchange.videos import read_videos
 from robopref.errors import ConfigError, DataError
+from robopref.labeling.footage import read_footage
+from robopref.training.video import write_video
 
 SAMPLE = Path(__file__).parent / "lerobot_sample"
 LEROBOT = os.environ.get("ROBOPREF_LEROBOT_PYTHON")
@@ -236,13 +240,96 @@ def test_a_description_that_makes_no_sense_is_refused(sample, tmp_path, changes,
         convert(sample, tmp_path / "made", lossy=True)
 
 
-def test_videos_are_a_loss_that_is_named(sample, tmp_path):
-    info = json.loads((sample / "meta/info.json").read_text())
-    camera = {"dtype": "video", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
-    edit_info(sample, features=info["features"] | {"observation.images.top": camera})
+CAMERA = {"dtype": "video", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
+TOP = "observation.images.top"
+VIDEO = f"videos/{TOP}/chunk-000/file-000.mp4"
+
+
+def test_videos_that_are_left_are_a_loss_that_is_named(sample, tmp_path):
+    edit_info(sample, features=features_of(sample) | {TOP: CAMERA})
     with pytest.raises(DataError, match=r"the feature 'observation.images.top' \(video\)"):
-        convert(sample, tmp_path / "made")
-    convert(sample, tmp_path / "made", lossy=True)
+        convert(sample, tmp_path / "made", videos=False)
+    convert(sample, tmp_path / "made", lossy=True, videos=False)
+
+
+def numbered(count, fps, path):
+    """Write a video whose frames grow brighter, four steps a frame."""
+    frames = (
+        np.zeros((count, 48, 64, 3), np.uint8) + 4 * np.arange(count, dtype=np.uint8)[:, None, None, None]
+    )
+    write_video(path, frames, fps=fps)
+
+
+@pytest.fixture
+def filmed(sample):
+    """The sample with a camera whose three episodes, of 3, 4 and 5 steps, lie in one video of 12 frames."""
+    numbered(12, 20.0, sample / VIDEO)
+    template = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+    edit_info(sample, features=features_of(sample) | {TOP: CAMERA}, video_path=template)
+    table = pq.read_table(sample / EPISODES)
+    starts = {"chunk_index": [0] * 3, "file_index": [0] * 3, "from_timestamp": [0.0, 0.15, 0.35]}
+    for name, values in starts.items():
+        table = table.append_column(f"videos/{TOP}/{name}", pa.array(values))
+    pq.write_table(table, sample / EPISODES)
+    return sample
+
+
+def brightness(cameras, camera, episode, steps):
+    frames = read_footage([cameras[camera][episode]], range(steps))
+    return np.rint(frames.mean((1, 2, 3)) / 4).astype(int).tolist()
+
+
+def test_videos_go_there_and_back_and_each_frame_stays_with_its_step(filmed, tmp_path):
+    convert(filmed, tmp_path / "store", lossy=True)
+    video = (tmp_path / "store/frames/top/file-000.mp4").read_bytes()
+    assert video == (filmed / VIDEO).read_bytes()
+    held = read_videos(tmp_path / "store", 3)
+    assert brightness(held, "top", 1, 4) == [3, 4, 5, 6]
+    convert(tmp_path / "store", tmp_path / "again", target_format="lerobot")
+    assert (tmp_path / "again" / VIDEO).read_bytes() == video
+    seen = cameras_of(tmp_path / "again")
+    assert brightness(seen, "top", 0, 3) == [0, 1, 2]
+    assert brightness(seen, "top", 2, 5) == [7, 8, 9, 10, 11]
+    row = pq.read_table(tmp_path / "again" / EPISODES).to_pylist()[1]
+    assert row[f"videos/{TOP}/from_timestamp"] == pytest.approx(0.15)
+    assert row[f"videos/{TOP}/to_timestamp"] == pytest.approx(0.35)
+    feature = features_of(tmp_path / "again")[TOP]
+    assert feature["shape"] == [48, 64, 3]
+    assert feature["info"]["video.fps"] == 20
+    stats = json.loads((tmp_path / "again/meta/stats.json").read_text())[TOP]
+    assert np.array(stats["mean"]).shape == (3, 1, 1)
+    assert np.ravel(stats["mean"]) == pytest.approx([22 / 255] * 3, abs=0.01)
+    convert(tmp_path / "again", tmp_path / "back")
+    with TrajectoryStore.open(tmp_path / "store") as one, TrajectoryStore.open(tmp_path / "back") as other:
+        assert one.fingerprint() == other.fingerprint()
+    assert read_videos(tmp_path / "back", 3).keys() == {"top"}
+
+
+def test_a_video_that_is_shorter_than_its_table_is_named_with_episode_and_key(filmed, tmp_path):
+    numbered(9, 20.0, filmed / VIDEO)
+    sentence = (
+        r"file-000.mp4: episode 2 of 'observation.images.top' has 5 rows.*frames 7 to 11.*it has 9 frames"
+    )
+    with pytest.raises(DataError, match=sentence):
+        convert(filmed, tmp_path / "made", lossy=True)
+    (filmed / VIDEO).write_bytes((filmed / VIDEO).read_bytes()[:100])
+    with pytest.raises(DataError, match=r"file-000.mp4: episode 0 of 'observation.images.top'"):
+        convert(filmed, tmp_path / "made", lossy=True)
+    (filmed / VIDEO).unlink()
+    with pytest.raises(DataError, match=r"episode 0 of 'observation.images.top' has no video"):
+        convert(filmed, tmp_path / "made", lossy=True)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_video_at_another_rate_than_the_actions_is_refused(filmed, tmp_path):
+    convert(filmed, tmp_path / "store", lossy=True)
+    index = tmp_path / "store/frames/cameras.json"
+    index.write_text(index.read_text().replace("20.0", "10.0"))
+    with pytest.raises(DataError, match="episode 0 of 'top' has 10 frames a second and 20 actions"):
+        convert(tmp_path / "store", tmp_path / "made", target_format="lerobot")
+    index.write_text(index.read_text().replace('"top"', '"../top"').replace("top/file", "../../top/file"))
+    with pytest.raises(DataError, match="leaves the folder"):
+        convert(tmp_path / "store", tmp_path / "made", target_format="lerobot")
 
 
 def test_observations_can_be_joined_from_several_features(sample, tmp_path):

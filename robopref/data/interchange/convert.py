@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robopref.data.interchange.carried import Ledger
+from robopref.data.interchange.videos import FOLDER, INDEX, check_videos, read_videos, write_videos
 from robopref.data.label_store import LabelStore
 from robopref.data.layout import HEADER
 from robopref.data.store import TrajectoryStore
@@ -75,6 +76,7 @@ def convert(
     lossy: bool = False,
     observation: list[str] | None = None,
     labels: bool = True,
+    videos: bool = True,
 ) -> Conversion:
     """Convert a store to another format, or another format to a store.
 
@@ -86,6 +88,7 @@ def convert(
         lossy: Go on where something would be lost.
         observation: Which observations of another format to join into ours; all vectors by default.
         labels: Take the labels along, where there are any.
+        videos: Take videos along, where both formats have them (the store and LeRobot).
 
     Raises:
         ConfigError: The formats make no conversion.
@@ -101,10 +104,12 @@ def convert(
     with _beside(target) as scratch:
         made = scratch / target.name
         if source_format == STORE:
-            episodes, steps = _write(source, made, target_format, ledger)
+            episodes, steps = _write(source, made, target_format, ledger, videos)
         else:
             with _explained(source):
                 _reader(source_format)(source, made, ledger, observation)
+                if source_format == "lerobot":
+                    _take_videos(source, made if videos else None, ledger)
             with TrajectoryStore.open(made) as store:
                 episodes, steps = len(store), int(store.lengths.sum())
         notes = ledger.settle(lossy)
@@ -147,12 +152,29 @@ def _target_format(target: Path, wanted: str | None, source_format: str) -> str:
     return wanted
 
 
-def _write(source: Path, made: Path, target_format: str, ledger: Ledger) -> tuple[int, int]:
+def _take_videos(source: Path, made: Path | None, ledger: Ledger) -> None:
+    """Check the videos of a LeRobotDataset, and copy them to a store; or do without."""
+    from robopref.data.interchange.footage import lerobot_videos, video_keys
+
+    keys = video_keys(source)
+    if made is None:
+        for key in keys.values():
+            ledger.lose(f"the feature '{key}' (video)", source)
+        return
+    cameras = lerobot_videos(source)
+    check_videos(cameras, keys)
+    write_videos(made, cameras)
+
+
+def _write(source: Path, made: Path, target_format: str, ledger: Ledger, videos: bool) -> tuple[int, int]:
     with TrajectoryStore.open(source) as store:
         if len(store) == 0:
             raise DataError(f"{source} holds no episodes; there is nothing to convert.")
-        if any((source / "frames").glob("*")):
-            ledger.lose("the recorded frames; their paths are kept", source / "frames")
+        cameras = read_videos(source, len(store))
+        if any(part.name not in (INDEX, *cameras) for part in (source / FOLDER).glob("*")):
+            ledger.lose("the recorded frames; their paths are kept", source / FOLDER)
+        if cameras and (target_format != "lerobot" or not videos):
+            ledger.lose(f"the videos of {', '.join(cameras)}", source / FOLDER)
         if target_format == "robomimic":
             from robopref.data.interchange.robomimic import write_robomimic
 
@@ -165,7 +187,9 @@ def _write(source: Path, made: Path, target_format: str, ledger: Ledger) -> tupl
         else:
             from robopref.data.interchange.lerobot_writer import write_lerobot
 
-            write_lerobot(store, made)
+            taken = cameras if videos else {}
+            check_videos(taken, {})
+            write_lerobot(store, made, taken)
         return len(store), int(store.lengths.sum())
 
 

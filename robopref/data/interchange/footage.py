@@ -1,4 +1,4 @@
-"""Where the camera frames of a foreign data set are: found, never copied.
+"""Where the camera frames of a data set are.
 
 - LeRobotDataset v3: one mp4 for many episodes, each with the times at which it begins and ends
   (``videos/<key>/from_timestamp`` in ``meta/episodes``); or, where a feature's type is ``image``, one encoded
@@ -26,6 +26,8 @@ from robopref.errors import ConfigError, DataError, unknown_name
 def cameras_of(path: Path) -> Cameras:
     """Return what the cameras of a data set of another format saw; empty where it holds no frames.
 
+    The frames stay where they are; a conversion copies videos (:mod:`~.videos`).
+
     Raises:
         DataError: It is damaged.
     """
@@ -47,7 +49,7 @@ def chosen_cameras(cameras: Cameras, wanted: list[str] | None) -> list[str]:
 def _lerobot(path: Path) -> Cameras:
     info = lerobot_info(path)
     records = episode_records(path)
-    return {**_lerobot_videos(path, info, records), **_lerobot_images(path, info, records)}
+    return {**lerobot_videos(path), **_lerobot_images(path, info, records)}
 
 
 def _lerobot_images(path: Path, info: dict[str, Any], records: list[dict[str, Any]]) -> Cameras:
@@ -70,8 +72,17 @@ def _camera(key: str) -> str:
     return key.removeprefix("observation.").removeprefix("images.")
 
 
-def _lerobot_videos(path: Path, info: dict[str, Any], records: list[dict[str, Any]]) -> Cameras:
+def lerobot_videos(path: Path) -> Cameras:
+    """Return what the videos of a LeRobotDataset show.
+
+    Raises:
+        DataError: It does not say where they are.
+    """
+    info = lerobot_info(path)
     keys = _features(info, "video")
+    if not keys:
+        return {}
+    records = episode_records(path)
     places = [row for file in sorted((path / "meta" / "episodes").glob("*/*.parquet")) for row in _rows(file)]
     places.sort(key=lambda row: row["episode_index"])
     fps = float(info["fps"])
@@ -94,6 +105,11 @@ def _lerobot_videos(path: Path, info: dict[str, Any], records: list[dict[str, An
                 f"{path / 'meta/episodes'} does not say where the frames of '{key}' are: {error!r}."
             ) from error
     return found
+
+
+def video_keys(path: Path) -> dict[str, str]:
+    """Return what a LeRobotDataset calls each of its cameras."""
+    return {_camera(key): key for key in _features(lerobot_info(path), "video")}
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

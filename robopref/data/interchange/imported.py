@@ -65,7 +65,7 @@ def read_in(source: Path, folder: Path) -> Imported:
     if there:
         new, notes = _grown(source, place)
     else:
-        done = convert(source, place, target_format=STORE, lossy=True)
+        done = convert(source, place, target_format=STORE, lossy=True, videos=False)
         new, notes = done.episodes, done.notes
     write_json(place / ORIGIN, {"source": str(source.resolve()), "stamp": stamp})
     return Imported(place, new, notes)
@@ -78,7 +78,9 @@ def _grown(source: Path, place: Path) -> tuple[int, list[str]]:
     except OSError as error:
         raise cannot_write(place, error) from error
     with work as scratch:
-        done = convert(source, Path(scratch) / "now", target_format=STORE, lossy=True, labels=False)
+        done = convert(
+            source, Path(scratch) / "now", target_format=STORE, lossy=True, labels=False, videos=False
+        )
         with (
             TrajectoryStore.open(Path(scratch) / "now") as now,
             TrajectoryStore.open(place, writable=True) as held,

@@ -10,8 +10,8 @@
 Row t holds ``observation.state`` o_t, ``action`` a_t, what followed it (``next.reward``, ``next.success``,
 ``next.done``), ``keypoint.<name>`` at o_t, ``timestamp`` t / fps, and the indices. The state after the last
 action has no row: it is in our own table, so a round trip loses nothing. In a data set without that table it
-was never recorded; reading repeats the one before, and counts that as a loss. Videos are not read here: see
-:mod:`robopref.data.interchange.footage`.
+was never recorded; reading repeats the one before, and counts that as a loss. Videos are not read here: the
+conversion copies them (:mod:`robopref.data.interchange.videos`).
 
 Source: ``lerobot/datasets`` of lerobot 0.4.4, and a data set that it wrote.
 
@@ -147,7 +147,7 @@ def _account(
     """Write down which features have no place in a store."""
     known = {*keys, ACTION, *REWARDS, *SUCCESSES, DONE, *INDICES, *(POINT + n for n in layout.keypoints)}
     for key, feature in features.items():
-        if key not in known:
+        if key not in known and feature["dtype"] != "video":
             ledger.lose(f"the feature '{key}' ({feature['dtype']})", path)
     if not any(name in features for name in REWARDS):
         ledger.note("the data set has no rewards; zero was taken")

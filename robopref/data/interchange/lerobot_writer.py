@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from robopref.data.footage import Cameras
 from robopref.data.interchange.carried import KEY, episode_json, header_json
 from robopref.data.interchange.lerobot import ACTION, DONE, OURS, POINT, REWARDS, STATE, SUCCESSES
+from robopref.data.interchange.lerobot_videos import VIDEO_PATH, LeRobotVideos, statistics
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Trajectory
 from robopref.files import write_json
@@ -20,13 +22,22 @@ from robopref.files import write_json
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 FILES_PER_CHUNK, FILE_MB = 1000, 100
-QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 TYPES = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}
 
 
-def write_lerobot(store: TrajectoryStore, folder: Path) -> None:
-    """Write all episodes of a store as a data set in a new folder."""
+def write_lerobot(store: TrajectoryStore, folder: Path, cameras: Cameras | None = None) -> None:
+    """Write all episodes of a store as a data set in a new folder.
+
+    Args:
+        store: The episodes.
+        folder: Where.
+        cameras: Their videos, which are copied as they are.
+
+    Raises:
+        DataError: A video has another rate than the actions: LeRobot wants a frame for each.
+    """
     features = _features(store)
+    videos = LeRobotVideos(cameras or {}, store.control_hz, folder)
     schema = pa.schema([(name, _arrow_type(feature)) for name, feature in features.items()])
     schema = schema.with_metadata(
         {"huggingface": json.dumps({"info": {"features": _hub_features(features)}})}
@@ -52,28 +63,17 @@ def write_lerobot(store: TrajectoryStore, folder: Path) -> None:
         for name, values in columns.items():
             record |= {f"stats/{name}/{key}": value for key, value in statistics(values).items()}
             kept.add(name, values)
+        record |= videos.record(index)
         records.append(record | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
         first += episode.length
     writer.close()
     _write(pa.Table.from_pylist(records), folder / EPISODES_PATH)
     _write(_task_table(tasks), folder / "meta" / "tasks.parquet")
     _write(_our_table(store), folder / OURS)
-    write_json(folder / "meta" / "stats.json", {name: statistics(all_) for name, all_ in kept.items()})
-    write_json(folder / "meta" / "info.json", _info(store, features, len(tasks)))
-
-
-def statistics(values: np.ndarray) -> dict[str, list[Any]]:
-    """Return what LeRobot keeps of a feature, number by number: extremes, mean, deviation, quantiles."""
-    numbers = values.reshape(len(values), -1).astype(np.float64)
-    found = {
-        "min": numbers.min(axis=0).tolist(),
-        "max": numbers.max(axis=0).tolist(),
-        "mean": numbers.mean(axis=0).tolist(),
-        "std": numbers.std(axis=0).tolist(),
-        "count": [len(numbers)],
-    }
-    levels = np.quantile(numbers, list(QUANTILES.values()), axis=0)
-    return found | {name: level.tolist() for name, level in zip(QUANTILES, levels, strict=True)}
+    overall = {name: statistics(all_) for name, all_ in kept.items()} | videos.statistics()
+    write_json(folder / "meta" / "stats.json", overall)
+    info = _info(store, features | videos.features(), len(tasks))
+    write_json(folder / "meta" / "info.json", info | {"video_path": VIDEO_PATH if cameras else None})
 
 
 class _Everything:
@@ -220,7 +220,6 @@ def _info(store: TrajectoryStore, features: dict[str, dict[str, Any]], tasks: in
         "fps": int(rate) if float(rate).is_integer() else rate,
         "splits": {"train": f"0:{len(store)}"},
         "data_path": DATA_PATH,
-        "video_path": None,
         "features": features,
     }
 
