@@ -4,7 +4,7 @@ Two kinds. :class:`PcaEncoder` needs no weights: the principal components of the
 random convolutional features of them. :class:`PretrainedEncoder` is a backbone of transformers (DINOv2,
 SigLIP, SigLIP 2, ResNet, ViT-MAE) read from safetensors files in a folder or on the hub.
 
-An encoder is frozen. What adapts to a task is a head on its features (:mod:`robopref.rewards.visual`), so
+An encoder is frozen. What adapts to a task is a head on its features (:mod:`robopref.rewards.transport`), so
 each frame is encoded once, see :mod:`robopref.nets.features`.
 
 Letters used in shapes: B frames, H and W height and width, d features, D values that enter the PCA.

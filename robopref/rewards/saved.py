@@ -12,7 +12,8 @@ from robopref.rewards.candidates import CandidateReward
 from robopref.rewards.ensemble import EnsembleReward
 from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.transformer import PreferenceTransformer
-from robopref.rewards.visual import EnsembleFrameReward, FrameReward, TransportReward
+from robopref.rewards.transport import TransportReward
+from robopref.rewards.visual import EnsembleFrameReward, FrameReward
 
 KINDS: dict[str, type[EnsembleReward]] = {
     BradleyTerryReward.kind: BradleyTerryReward,

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from robopref.data.preferences import Preferences
 from robopref.errors import ConfigError, DataError
 from robopref.rewards.sequences import FeatureSequences, SequencePairs, triplets
-from robopref.rewards.visual import EnsembleFrameReward, TransportReward
+from robopref.rewards.transport import TransportReward
+from robopref.rewards.visual import EnsembleFrameReward
 from robopref.training.step import Batch, Sampler
 
 MOST_LEARNED_FROM = 1000  # unlabelled episodes whose features are held in memory for the step reward

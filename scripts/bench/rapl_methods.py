@@ -13,7 +13,8 @@ from scipy.stats import spearmanr
 from robopref.data.preferences import Preferences, Segments
 from robopref.nets.vision import PcaEncoder
 from robopref.rewards.sequences import FeatureSequences
-from robopref.rewards.visual import EnsembleFrameReward, FrameReward, TransportReward
+from robopref.rewards.transport import TransportReward
+from robopref.rewards.visual import EnsembleFrameReward, FrameReward
 from robopref.training.aligning import AligningPlan, Build, learn_ensemble, learn_transport
 
 DEMONSTRATIONS = 3

@@ -17,7 +17,7 @@ from rapl_methods import adam, best, builder, questions
 from rapl_scenes import TASKS, Lab
 
 from robopref.rewards.sequences import FeatureSequences
-from robopref.rewards.visual import TransportReward
+from robopref.rewards.transport import TransportReward
 from robopref.training.aligning import AligningPlan, learn_transport
 
 STILLS = 8

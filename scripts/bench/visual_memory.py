@@ -18,7 +18,7 @@ import torch
 from robopref.nets.features import cached_features
 from robopref.nets.vision import FITTING_FRAMES, PcaEncoder
 from robopref.rewards.sequences import FeatureSequences
-from robopref.rewards.visual import TransportReward
+from robopref.rewards.transport import TransportReward
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from robopref.methods.phases.visual import filmed_judge, rank_rollouts
 from robopref.methods.rapl import Camera, Ranked, Rapl, run
 from robopref.policies.preference import PreferencePolicy
 from robopref.rewards.saved import load_frame_reward
-from robopref.rewards.visual import TransportReward
+from robopref.rewards.transport import TransportReward
 from robopref.training.aligning import AligningPlan
 from robopref.training.filming import film_store
 from robopref.training.run import Run

@@ -13,7 +13,8 @@ from robopref.errors import ConfigError, DataError
 from robopref.nets.vision import PcaEncoder
 from robopref.rewards.saved import load_frame_reward, save_reward
 from robopref.rewards.sequences import FeatureSequences, SequencePairs, spread_over_steps, triplets
-from robopref.rewards.visual import EnsembleFrameReward, TransportReward
+from robopref.rewards.transport import TransportReward
+from robopref.rewards.visual import EnsembleFrameReward
 from robopref.training.aligning import AligningPlan, learn_ensemble, learn_transport
 
 FRAMES, EPISODES = 10, 30
@@ -104,6 +105,22 @@ def test_the_head_begins_as_the_identity(scene):
 def test_a_demonstration_scores_best(scene):
     scores = builder(scene)(epsilon=0.005).score_all(scene[1])
     assert scores[:3].min() > scores[3:].max() - 1e-6
+
+
+def test_another_objective_compares_transport_distances_in_units_of_the_temperature(scene):
+    _, sequences, _ = scene
+    reward = builder(scene, objective={"name": "hinge", "margin": 2})(temperature=0.1)
+    numbers = [4, 5, 6, 7]
+    features, lengths = sequences.gather(numbers)
+    batch = {"features_a": features[:2], "lengths_a": lengths[:2], "labels": torch.tensor([1.0, 0.0])}
+    batch |= {"features_b": features[2:], "lengths_b": lengths[2:], "weights": torch.tensor([3.0, 1.0])}
+    loss, logged = reward.loss(batch)
+    a, b, c, d = reward.score(features, lengths).tolist()
+    expected = (3 * max(0, 2 - (a - c) / 0.1) + max(0, 2 - (d - b) / 0.1)) / 4
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert set(logged) == {"hinge", "accuracy"}
+    with pytest.raises(ConfigError, match="ranknet learns from lists, and videos are compared in pairs"):
+        builder(scene, objective="ranknet")()
 
 
 def test_alignment_learns_what_the_preferences_look_at(scene, aligned):

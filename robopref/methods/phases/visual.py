@@ -25,7 +25,7 @@ from robopref.rewards.metrics import pair_accuracy
 from robopref.rewards.saved import load_frame_reward, save_reward
 from robopref.rewards.sequences import FeatureSequences, spread_over_steps
 from robopref.rewards.staged.pairs import Pairing, ranked_pairs
-from robopref.rewards.visual import TransportReward
+from robopref.rewards.transport import TransportReward
 from robopref.training.aligning import AligningPlan, learn_transport, untrained_transport
 from robopref.training.filming import film_episode, film_store
 from robopref.training.recording import Judge
@@ -87,7 +87,7 @@ def align_reward(
     them.
 
     Args:
-        reward: A :class:`~robopref.rewards.visual.TransportReward` without encoder and demonstrations.
+        reward: A :class:`~robopref.rewards.transport.TransportReward` without encoder and demonstrations.
         plan: How it is learned.
         encoder: Of the frames.
         sequences: Features of all episodes.
