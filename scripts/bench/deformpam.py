@@ -66,7 +66,8 @@ def cells(task: str, seed: int, arguments: argparse.Namespace) -> Iterator[Cell]
 
     def attempt(what: str, count: int, states: int, **how: Any) -> Cell:
         name = f"{what}-K{count}-N{states}".replace(",", "").replace(" ", "-")
-        how = {"proposer": supervised, "ranking": what, "count": count, **how}
+        chosen = {"draws": parts.selection.draws, "caution": parts.selection.caution}
+        how = {"proposer": supervised, "ranking": what, "count": count, **chosen, **how}
         evaluate_ranked(lab, name, scene, parts.evaluation, **how)
         return what, count, states, record.directory / "evaluation" / f"{name}.json"
 
@@ -75,7 +76,7 @@ def cells(task: str, seed: int, arguments: argparse.Namespace) -> Iterator[Cell]
     candidates = label_candidates(lab, scene, supervised, states=max(labels), count=parts.selection.labelled)
 
     def learned(states: int) -> dict[str, Path]:
-        name, how = f"N{states}", dict[str, Any](states=states)
+        name, how = f"N{states}", {"states": states, **views}
         preferred = prefer(
             lab, f"policy-{name}", parts.policy, candidates, supervised, parts.policy_fit, **how
         )
