@@ -1,11 +1,13 @@
 """From an observation to the chunk that is sent: sample, drop what is not feasible, rank, walk the ranking.
 
-A deadline is kept by using less (fewer candidates, then no ranking, then the fallback), not by being late.
+A deadline is kept by using less (fewer candidates, then no ranking, then the fallback), planned by what each
+step takes here. Where a step takes longer than ever before, the answer is what is known by then.
 What is drawn depends on the seed and the decision's index alone, so that a decision can be repeated.
 
 Letters used in shapes: O observation entries, K candidates, H actions in a chunk, A entries of an action.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import numpy as np
 
 from robopref.deploy.bundle import Bundle
 from robopref.deploy.pace import Pace
+from robopref.deploy.punctual import Punctual
 from robopref.deploy.runtime import TimeUp
 from robopref.deploy.scoring import Scores
 from robopref.errors import ConfigError, RoboprefError, unknown_name
@@ -80,7 +83,7 @@ def digits(values: np.ndarray) -> Any:
 
 
 class Selector:
-    """Decides, one observation after the other.
+    """Decides, one observation after the other. With a deadline, on a thread that may be left behind.
 
     Args:
         bundle: What to decide with.
@@ -89,7 +92,7 @@ class Selector:
         deadline_s: Longest time for a decision; None for no bound.
         fallback: What to do when nothing remains: "hold" or "home", of the manifest.
         feasible: Further check of a chunk, such as inverse kinematics; called along the ranking until one
-            passes.
+            passes. With a deadline it runs on a thread of its own.
         seed: Of all that is drawn.
         clock: Seconds, monotonic.
 
@@ -123,15 +126,16 @@ class Selector:
         self.deadline_s, self.fallback, self.feasible, self.seed = deadline_s, fallback, feasible, seed
         self._clock = clock
         self.pace = Pace(candidates, clock)
+        self._punctual = Punctual(clock)
 
     def warm_up(self, rounds: int = 3) -> None:
         """Decide on zeros with every number of candidates, to learn how long that takes here."""
         observation = np.zeros(self.bundle.manifest.observation_size, np.float32)
         for count in self.pace.ladder:
-            self._grounds(observation, count, 0, None, lambda: None)  # the first one prepares buffers
+            self._grounds(observation, count, 0, None, _nothing, _nothing)  # the first one prepares buffers
             for _ in range(rounds):
                 with self.pace.timed(count, None) as pause:
-                    self._grounds(observation, count, 0, None, pause)
+                    self._grounds(observation, count, 0, None, pause, _nothing)
         self.pace.keep_as_floor()
 
     def decide(
@@ -159,14 +163,44 @@ class Selector:
         count = self.pace.affordable(limit)
         if count == 0:
             return self._fall_back(index, observation, previous, _Grounds(self._none()), "no time", started)
-        with self.pace.timed(count, end) as pause:
-            grounds = self._grounds(observation, count, index, previous, pause)
-        chosen = self._walk(observation, grounds, end)
-        if chosen is None:
+        found = [_Grounds(self._none())]  # what is known, the latest last
+
+        def work() -> None:
+            found.append(self._consider(observation, count, index, previous, end, found.append))
+
+        finished = True
+        if end is None:
+            work()
+        else:
+            finished = self._punctual.attempt(work, end)
+        grounds = found[-1]
+        if not finished and grounds.chosen is None:
+            grounds.time_up = True
+            grounds.chosen = grounds.order[0] if grounds.order and self.feasible is None else None
+        if grounds.chosen is None:
             return self._fall_back(index, observation, previous, grounds, self._why(grounds), started)
-        return self._decision(index, observation, grounds, grounds.chunks[chosen], chosen, None, started)
+        return self._decision(index, observation, grounds, grounds.chunks[grounds.chosen], None, started)
+
+    def overdue_s(self) -> float:
+        """For how long a decision that was given up at its deadline has been running; 0 if there is none."""
+        return self._punctual.overdue_s()
 
     # --- the steps ----------------------------------------------------------------------------------------
+
+    def _consider(
+        self,
+        observation: np.ndarray,
+        count: int,
+        index: int,
+        previous: np.ndarray | None,
+        end: float | None,
+        publish: Callable[["_Grounds"], None],
+    ) -> "_Grounds":
+        """All steps, the choice included."""
+        with self.pace.timed(count, end) as pause:
+            grounds = self._grounds(observation, count, index, previous, pause, publish)
+        grounds.chosen = self._walk(observation, grounds, end)
+        return grounds
 
     def _grounds(
         self,
@@ -175,8 +209,9 @@ class Selector:
         index: int,
         previous: np.ndarray | None,
         pause: Callable[[], None],
+        publish: Callable[["_Grounds"], None],
     ) -> "_Grounds":
-        """Sample, filter and score, as far as time allows."""
+        """Sample, filter and score, as far as time allows; publishes what there is before it is scored."""
         manifest, begun = self.bundle.manifest, self._clock()
         rng = np.random.default_rng([self.seed, index])
         noise = self.bundle.sampler.noise(rng, self.candidates)[:count]
@@ -192,6 +227,7 @@ class Selector:
         filtered = self._clock()
         grounds.unit, grounds.chunks, grounds.refused = unit, chunks, refused
         grounds.order = [k for k, reason in enumerate(refused) if reason is None]
+        publish(grounds.as_of_now())
         if self.bundle.scorer is not None and len(grounds.order) > 1:
             try:
                 found = self.bundle.scorer.score(observation, unit[grounds.order], rng, pause)
@@ -239,7 +275,7 @@ class Selector:
         if still is None:
             raise NoActionError(f"{why}, and there is no earlier action to hold.")
         actions = np.tile(np.asarray(still, np.float32), (action.horizon, 1))
-        return self._decision(index, observation, grounds, actions, None, f"{self.fallback}: {why}", started)
+        return self._decision(index, observation, grounds, actions, f"{self.fallback}: {why}", started)
 
     def _decision(
         self,
@@ -247,7 +283,6 @@ class Selector:
         observation: np.ndarray,
         grounds: "_Grounds",
         actions: np.ndarray,
-        chosen: int | None,
         fallback: str | None,
         started: float,
     ) -> Decision:
@@ -256,7 +291,7 @@ class Selector:
             index=index,
             observation=observation,
             actions=actions,
-            chosen=chosen,
+            chosen=grounds.chosen,
             fallback=fallback,
             candidates=grounds.unit,
             refused=grounds.refused,
@@ -270,17 +305,31 @@ class Selector:
         return np.zeros((0, action.horizon, action.size), np.float32)
 
 
+def _nothing(*_: object) -> None:
+    pass
+
+
 class _Grounds:
-    """What is known of the candidates so far; ``order`` lists the feasible ones, the best first."""
+    """What is known of the candidates so far; ``order`` lists the feasible ones, the best first.
+
+    ``chosen`` is the one to send; None where there is none, or not yet.
+    """
 
     def __init__(self, none: np.ndarray) -> None:
         self.unit = self.chunks = none
         self.refused: list[str | None] = []
         self.order: list[int] = []
+        self.chosen: int | None = None
         self.scores: Scores | None = None
         self.value: np.ndarray | None = None
         self.milliseconds: dict[str, float] = {}
         self.time_up = False
+
+    def as_of_now(self) -> "_Grounds":
+        """A copy that later steps do not change."""
+        now = copy.copy(self)
+        now.refused, now.milliseconds = list(self.refused), dict(self.milliseconds)
+        return now
 
     def rank(self, found: Scores, pessimism: float) -> None:
         """Sort by score; a score that is not a number refuses its candidate."""

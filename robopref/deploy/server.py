@@ -10,8 +10,9 @@ import http
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHORTEST_TOKEN = 16
+MOST_UNWRITTEN = 100  # decisions of a connection that the audit log may lag behind
 
 
 def choose_token(host: str, token: str | None) -> str | None:
@@ -76,11 +78,12 @@ class PolicyServer:
     """Serves one selector.
 
     Args:
-        selector: Decides; one decision at a time, on a thread of its own.
+        selector: Decides; one decision at a time, on a thread of its own. Its deadline counts from when a
+            request arrived, waiting for its turn included.
         host, port: Where to listen; port 0 takes any free one.
         token: What clients must send as ``Authorization: Api-Key <token>``; see :func:`choose_token`.
         ignored: Keys that clients may send and that the policy does not use, such as ``prompt``.
-        audit: Where decisions are written, after they were answered.
+        audit: Where decisions are written, after they were answered, and without keeping later ones waiting.
         bounds: What it puts up with.
         on_decision: Told of every decision.
     """
@@ -101,6 +104,7 @@ class PolicyServer:
             raise ConfigError(f"The policy needs {', '.join(sorted(clash))}, which was to be ignored.")
         self._metadata = pack(self.selector.bundle.metadata())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="robopref-policy")
+        self._scribe = ThreadPoolExecutor(1, thread_name_prefix="robopref-audit")
         self._open = 0
         self._stuck = False
 
@@ -122,6 +126,7 @@ class PolicyServer:
             server.close()
             await server.wait_closed()
             self._thread.shutdown(wait=False, cancel_futures=True)
+            self._scribe.shutdown()
 
     async def start(self) -> WebSocketServer:
         """Begin to listen.
@@ -155,7 +160,7 @@ class PolicyServer:
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer /healthz, and turn away who has no token or comes when all places are taken."""
         if request.path == "/healthz":
-            if self._stuck:
+            if self._stuck or self.selector.overdue_s() > self.bounds.answer_s:
                 return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the policy hangs\n")
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if self.token is not None:
@@ -190,25 +195,30 @@ class PolicyServer:
         """Answer requests until the client leaves."""
         previous_ms: float | None = None
         index = 0
+        unwritten: deque[Future[None]] = deque()
         while True:
             async with asyncio.timeout(self.bounds.silence_s):
                 frame = await connection.recv()
             begun = time.perf_counter()
             if isinstance(frame, str):
                 raise DataError("A request is a binary frame of msgpack; this was text.")
-            decision = await self._decide(frame, index)
+            decision = await self._decide(frame, index, begun)
             taken = 1e3 * (time.perf_counter() - begun)
             await connection.send(pack(_result(decision, taken, previous_ms)))
             previous_ms = 1e3 * (time.perf_counter() - begun)
             index += 1
             if self.audit is not None:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self.audit.write, decision)
+                unwritten.append(self._scribe.submit(self.audit.write, decision))
+                while unwritten and unwritten[0].done():
+                    unwritten.popleft().result()
+                if len(unwritten) > MOST_UNWRITTEN:
+                    raise DataError("The audit log cannot be written as fast as decisions are asked for.")
             if self.on_decision is not None:
                 self.on_decision(decision)
 
-    async def _decide(self, frame: bytes, index: int) -> Decision:
+    async def _decide(self, frame: bytes, index: int, begun: float) -> Decision:
         """Decide on the policy's thread, so that pings are answered meanwhile."""
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._work, frame, index)
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._work, frame, index, begun)
         try:
             async with asyncio.timeout(self.bounds.answer_s):
                 decision = await asyncio.shield(work)
@@ -218,12 +228,14 @@ class PolicyServer:
             raise DataError(f"No answer within {self.bounds.answer_s:g} s.") from None
         return decision
 
-    def _work(self, frame: bytes, index: int) -> Decision:
+    def _work(self, frame: bytes, index: int, begun: float) -> Decision:
         observation = unpack(frame)
         if not isinstance(observation, dict):
             raise DataError(f"An observation is a map of arrays, got a {type(observation).__name__}.")
         flat = self.selector.bundle.flatten(observation, self.ignored)
-        return self.selector.decide(flat, index=index)
+        limit = self.selector.deadline_s
+        left = None if limit is None else limit - (time.perf_counter() - begun)
+        return self.selector.decide(flat, index=index, deadline_s=left)
 
     def _unstuck(self, work: asyncio.Future[Decision]) -> None:
         self._stuck = False

@@ -3,6 +3,7 @@
 # pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOptionalOperand=false
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,88 @@ def test_when_time_is_up_before_scoring_the_first_feasible_candidate_is_sent(bun
     assert decision.chosen == 0
     assert decision.scores is None
     assert bundle.scorer.counts == []
+
+
+class Stuck:
+    """A sampler or scorer whose first run takes so many real seconds, whatever time there is."""
+
+    def __init__(self, real, seconds):
+        self.real, self.seconds = real, seconds
+
+    def _wait(self):
+        seconds, self.seconds = self.seconds, 0.0
+        time.sleep(seconds)
+
+    def noise(self, rng, count):
+        return self.real.noise(rng, count)
+
+    def sample(self, observation, noise, pause):
+        self._wait()
+        return self.real.sample(observation, noise, pause)
+
+    def score(self, observation, chunks, rng, pause):
+        self._wait()
+        return self.real.score(observation, chunks, rng, pause)
+
+
+def timed(selector, **options):
+    started = time.perf_counter()
+    decision = selector.decide(ZERO, index=0, **options)
+    return decision, time.perf_counter() - started
+
+
+def settled(selector):
+    """Wait until what was given up has ended."""
+    while selector.overdue_s() > 0:
+        time.sleep(0.01)
+
+
+def test_a_network_that_takes_too_long_for_the_first_time_is_left_behind_and_the_robot_holds(bundle):
+    bundle.sampler = Stuck(bundle.sampler, 1.0)
+    selector = Selector(bundle, deadline_s=0.2)  # never warmed up: nothing is known of what runs take
+    decision, seconds = timed(selector)
+    assert (decision.chosen, decision.fallback) == (None, "hold: no time")
+    assert seconds < 0.4
+    assert selector.overdue_s() > 0
+    busy, seconds = timed(selector)  # the lost run still goes on
+    assert (busy.fallback, seconds < 0.2) == ("hold: no time", True)
+    settled(selector)
+    assert selector.overdue_s() == 0
+    assert selector.pace.affordable(0.2) < 16  # what it took is remembered
+    assert timed(selector)[0].chosen is not None
+
+
+def test_a_ranking_that_takes_too_long_leaves_the_first_feasible_candidate(tmp_path):
+    left = {"name": "left", "entries": [0], "low": [-1.0], "high": [-0.2]}
+    bundle = load(make_bundle(tmp_path / "b", boxes=[left]))
+    bundle.scorer = Stuck(bundle.scorer, 1.0)
+    selector = Selector(bundle, candidates=64, deadline_s=0.2)
+    decision, seconds = timed(selector)
+    assert seconds < 0.4
+    assert decision.scores is None
+    assert decision.chosen == decision.refused.index(None) > 0
+    before = list(decision.refused)
+    settled(selector)
+    assert decision.refused == before  # what comes too late changes nothing
+
+
+def test_a_users_check_that_takes_too_long_sends_nothing_unchecked(bundle):
+    def slow(observation, chunk):
+        time.sleep(1.0)
+        return True
+
+    selector = Selector(bundle, deadline_s=0.2, feasible=slow)
+    decision, seconds = timed(selector)
+    assert (decision.chosen, decision.fallback, seconds < 0.4) == (None, "hold: no time", True)
+    settled(selector)
+
+
+def test_what_fails_in_time_is_raised_with_a_deadline_too(bundle):
+    def broken(observation, chunk):
+        raise ZeroDivisionError("no inverse")
+
+    with pytest.raises(ZeroDivisionError, match="no inverse"):
+        Selector(bundle, deadline_s=10.0, feasible=broken).decide(ZERO, index=0)
 
 
 def test_the_pace_forgets_a_slow_moment(bundle):

@@ -303,6 +303,63 @@ def test_a_policy_that_hangs_is_answered_in_time_and_healthz_says_so(tmp_path):
         assert healthz(running) == (200, b"OK\n")
 
 
+def test_with_a_deadline_a_policy_that_hangs_is_answered_by_holding_still(tmp_path):
+    bundle = load(make_bundle(tmp_path / "b"))
+    real = bundle.sampler
+    with Running(Selector(bundle, deadline_s=0.1), bounds=Bounds(answer_s=0.3)) as running:
+        bundle.sampler = Failing(real, seconds=1.2)
+        with running.client() as client:
+            answers = []
+            for _ in range(2):
+                started = time.monotonic()
+                answers.append((client.infer(seen()), time.monotonic() - started))
+            assert all(answer["fallback"] == "hold: no time" and took < 0.3 for answer, took in answers)
+            assert answers[0][0]["actions"].tolist() == [[0.0, 0.0]]
+            time.sleep(0.5)
+            with pytest.raises(urllib.error.HTTPError, match="503"):  # it has run for longer than answer_s
+                healthz(running)
+            bundle.sampler = real
+            time.sleep(1.0)
+            assert healthz(running) == (200, b"OK\n")
+            assert client.infer(seen())["chosen"] is not None
+
+
+def test_waiting_for_another_client_s_decision_counts_towards_the_deadline(tmp_path):
+    bundle = load(make_bundle(tmp_path / "b"))
+    with Running(Selector(bundle, deadline_s=0.3)) as running:
+        bundle.sampler = Failing(bundle.sampler, seconds=0.25)
+
+        def ask(_):
+            with running.client() as client:
+                started = time.monotonic()
+                client.infer(seen())
+                return time.monotonic() - started
+
+        with ThreadPoolExecutor(4) as pool:
+            assert max(pool.map(ask, range(4))) < 0.6  # one after the other they would take a second
+
+
+class SlowLog(AuditLog):
+    """On a disk that takes a while."""
+
+    def write(self, decision, **more):
+        time.sleep(0.3)
+        super().write(decision, **more)
+
+
+def test_a_slow_disk_delays_no_answer_and_loses_no_decision(bundle, tmp_path):
+    with (
+        SlowLog(tmp_path / "a.jsonl", bundle=bundle.fingerprint, seed=0) as audit,
+        Running(Selector(bundle), audit=audit) as running,
+        running.client() as client,
+    ):
+        started = time.monotonic()
+        for _ in range(3):
+            client.infer(seen())
+        assert time.monotonic() - started < 0.6
+    assert len(read_audit(tmp_path / "a.jsonl")) == 3
+
+
 def test_a_slow_policy_does_not_keep_pings_from_being_answered(tmp_path):
     bundle = load(make_bundle(tmp_path / "b"))
     with Running(Selector(bundle)) as running, running.rude() as connection:
