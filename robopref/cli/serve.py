@@ -1,6 +1,7 @@
 """``robopref serve``: a policy server for a bundle. Needs the extra ``deploy`` and nothing else."""
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -68,6 +69,7 @@ def serve(arguments: list[str]) -> int:
     chosen = {name: options[name] for name in names if name in options}
     selector = Selector(bundle, deadline_s=deadline_ms / 1e3 if deadline_ms else None, **chosen)
     selector.warm_up()
+    gc.freeze()  # what is loaded stays: the collector need not walk through it between two decisions
     bounds = Bounds(
         message_bytes=int(options.get("message_mib", 16.0) * 2**20),
         connections=options.get("connections", 32),

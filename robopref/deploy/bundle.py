@@ -13,7 +13,7 @@ import numpy as np
 
 from robopref.deploy.denoising import PATHS, DenoisingSampler
 from robopref.deploy.manifest import NAME, Manifest, Part, match_keys
-from robopref.deploy.runtime import GaussianSampler, Sampler, Session
+from robopref.deploy.runtime import BROKEN, GaussianSampler, Sampler, Session
 from robopref.deploy.scoring import Scorer, scorer
 from robopref.errors import DataError, unknown_name
 from robopref.files import read_json
@@ -111,13 +111,15 @@ def _sampler(manifest: Manifest, sessions: Mapping[str, Session]) -> Sampler:
 
 def _rehearse(bundle: Bundle) -> None:
     """One decision on zeros, so that networks that do not fit together are refused now."""
-    manifest = bundle.manifest
-    observation, rng = np.zeros(manifest.observation_size, np.float32), np.random.default_rng(0)
+    manifest, rng = bundle.manifest, np.random.default_rng(0)
     try:
+        observation = np.zeros(manifest.observation_size, np.float32)
         chunks = bundle.sampler.sample(observation, bundle.sampler.noise(rng, 2), _no_pause)
         scores = None if bundle.scorer is None else bundle.scorer.score(observation, chunks, rng, _no_pause)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"The networks of {bundle.path} do not fit together: {error}") from error
+    except (ValueError, TypeError, MemoryError, *BROKEN) as error:
+        raise DataError(
+            f"The networks of {bundle.path} do not fit together: {str(error).splitlines()[0]}"
+        ) from error
     wanted = (2, manifest.action.horizon, manifest.action.size)
     if chunks.shape != wanted or (scores is not None and scores.mean.shape != (2,)):
         raise DataError(

@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 
 KINDS = "biuf"  # truth values, integers, floats
-MOST_ITEMS, MOST_DIMENSIONS = 100_000, 8
+MOST_ITEMS, MOST_DIMENSIONS = 100_000, 8  # in a list or map, and lists and maps in all; of an array
 
 
 class MessageError(ValueError):
@@ -39,10 +39,20 @@ def unpack(data: bytes) -> Any:
     Raises:
         MessageError: The bytes are truncated or malformed, or an array's size, shape and type do not agree.
     """
+    containers = 0
+
+    def counted(container: Any) -> Any:
+        nonlocal containers  # an empty list is one byte here and 64 in memory
+        containers += 1
+        if containers > MOST_ITEMS:
+            raise MessageError(f"The message holds more than {MOST_ITEMS} lists and maps")
+        return container
+
     try:
         return msgpack.unpackb(
             data,
-            object_hook=_arrays,
+            list_hook=counted,
+            object_hook=lambda record: _arrays(counted(record)),
             ext_hook=_no_extension,
             max_array_len=MOST_ITEMS,
             max_map_len=MOST_ITEMS,

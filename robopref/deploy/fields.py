@@ -8,6 +8,8 @@ import numpy as np
 
 from robopref.errors import DataError, unknown_name
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class Fields:
     """A JSON object whose keys are known.
@@ -65,9 +67,9 @@ class Fields:
         return value
 
     def vector(self, name: str, size: int) -> np.ndarray:
-        """So many finite numbers, as float64."""
+        """So many numbers that are finite in float32, too, as float64."""
         value = self.array(name)
-        if len(value) != size or not all(type(v) in (int, float) and math.isfinite(v) for v in value):
+        if len(value) != size or not all(type(v) in (int, float) and abs(v) < LARGEST for v in value):
             raise DataError(f"{self.where}.{name} must be {size} numbers, got {value!r:.80}")
         return np.array(value, np.float64)
 

@@ -78,22 +78,27 @@ class Limits:
 
         The rate goes first: a bound that was tightened is approached no faster than the rate allows.
         """
+        action = np.clip(action, *self._narrowest())
+        if self.rate is None or previous is None:
+            return action
+        return np.clip(action, previous - self.rate * seconds, previous + self.rate * seconds)
+
+    def _narrowest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest action (A,) that bounds and boxes allow together."""
         low, high = self.low.copy(), self.high.copy()
         for box in self.boxes:
             entries = list(box.entries)
             low[entries] = np.maximum(low[entries], box.low)
             high[entries] = np.minimum(high[entries], box.high)
-        action = np.clip(action, low, high)
-        if self.rate is None or previous is None:
-            return action
-        return np.clip(action, previous - self.rate * seconds, previous + self.rate * seconds)
+        return low, high
 
     @classmethod
     def read(cls, record: Mapping[str, Any], size: int, where: str) -> "Limits":
         """Read what :meth:`record` returned.
 
         Raises:
-            DataError: A field is missing, unknown or of the wrong length, or a lower bound above its upper.
+            DataError: A field is missing, unknown or of the wrong length, a lower bound above its upper, or
+                bounds and boxes leave nothing.
         """
         fields = Fields(record, where, ("low", "high", "rate_per_s", "boxes"))
         low, high = fields.vector("low", size), fields.vector("high", size)
@@ -102,7 +107,12 @@ class Limits:
             raise DataError(f"{where}: rate_per_s must be positive, got {rate.tolist()}")
         _ordered(low, high, where)
         boxes = [_read_box(box, size, f"{where}.boxes[{i}]") for i, box in enumerate(fields.array("boxes"))]
-        return cls(low, high, rate, tuple(boxes))
+        found = cls(low, high, rate, tuple(boxes))
+        lowest, highest = found._narrowest()
+        if (lowest > highest).any():
+            bad = np.flatnonzero(lowest > highest).tolist()
+            raise DataError(f"{where}: bounds and boxes leave no value for entries {bad}")
+        return found
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""

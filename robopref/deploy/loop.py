@@ -13,7 +13,7 @@ from robopref.deploy.audit import AuditLog
 from robopref.deploy.client import Client, ServerError
 from robopref.deploy.safety import RUNNING, STOPPED, Command, Safety, Watchdog
 from robopref.deploy.selection import Selector
-from robopref.errors import DataError
+from robopref.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +116,13 @@ def drive(
         hz: Control rate to keep by waiting; None does not wait (a simulator).
 
     Raises:
+        ConfigError: An option makes no sense.
         SafetyError: There is no good observation to start from.
     """
+    if steps < 1 or (execute is not None and execute < 1) or (hz is not None and not 0 < hz < float("inf")):
+        raise ConfigError(
+            f"steps and execute must be 1 or more, hz positive, got {steps=}, {execute=}, {hz=}"
+        )
     queue: deque[np.ndarray] = deque()
     held = bounded = step = 0
     over, command = False, Command(None, STOPPED)

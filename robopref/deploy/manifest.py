@@ -118,7 +118,9 @@ class Rules:
         fields = Fields(metadata, where, metadata if isinstance(metadata, dict) else ())
         action = read_action(fields.take("action"), f"{where}: action")
         limits = Limits.read(fields.take("limits"), action.size, f"{where}: limits")
-        return cls(fields.number("control_hz"), action, limits)
+        control_hz = _rate(fields, where)
+        _check_still(action, limits, control_hz, where)
+        return cls(control_hz, action, limits)
 
 
 @dataclass(frozen=True)
@@ -201,23 +203,23 @@ class Manifest:
         if not parts or len({part.name for part in parts}) < len(parts):
             raise DataError(f"{where}: the parts of the observation must have names that differ")
         action = read_action(fields.take("action"), f"{where}: action")
-        control_hz = fields.number("control_hz")
-        if control_hz <= 0:
-            raise DataError(f"{where}: control_hz must be positive, got {control_hz}")
+        limits = Limits.read(fields.take("limits"), action.size, f"{where}: limits")
+        control_hz = _rate(fields, where)
+        _check_still(action, limits, control_hz, where)
         networks = Fields(fields.take("networks"), f"{where}: networks", record["networks"])
         return cls(
             task=fields.text("task"),
             control_hz=control_hz,
             observation=tuple(parts),
             action=action,
-            limits=Limits.read(fields.take("limits"), action.size, f"{where}: limits"),
+            limits=limits,
             policy=_kind(fields.take("policy"), f"{where}: policy"),
             scorer=None if fields.take("scorer") is None else _kind(record["scorer"], f"{where}: scorer"),
             networks={
                 name: _network(networks.take(name), f"{where}: networks.{name}") for name in networks.record
             },
-            versions=fields.take("versions"),
-            source=fields.take("source"),
+            versions=_object(fields, "versions"),
+            source=_object(fields, "source"),
         )
 
 
@@ -226,6 +228,8 @@ def read_part(record: Any, where: str) -> Part:
     fields = Fields(record, where, ("name", "size", "dtype", "units", "frame", "low", "high"))
     size = fields.whole("size")
     low, high = (None if fields.record.get(n) is None else fields.vector(n, size) for n in ("low", "high"))
+    if low is not None and high is not None and not (low <= high).all():
+        raise DataError(f"{where}: low lies above high in entries {np.flatnonzero(low > high).tolist()}")
     return Part(fields.text("name"), size, fields.text("units"), fields.text("frame"), low, high)
 
 
@@ -255,6 +259,33 @@ def read_action(record: Any, where: str) -> Action:
     )
 
 
+def _rate(fields: Fields, where: str) -> float:
+    control_hz = fields.number("control_hz")
+    if control_hz <= 0:
+        raise DataError(f"{where}: control_hz must be positive, got {control_hz}")
+    return control_hz
+
+
+def _check_still(action: Action, limits: Limits, control_hz: float, where: str) -> None:
+    """Refuse a way to hold, or a home, that is itself not allowed: it is sent where all else failed."""
+    for name, still in (("hold", action.hold), ("home", action.home)):
+        if still is None:
+            continue
+        (reason,) = limits.violations(still[None, None], control_hz)
+        if reason is not None:
+            raise DataError(
+                f"{where}: action.{name} {still.tolist()} {reason}. Give one within the limits, or hold: "
+                f'"{HOLD_LAST}" where actions are positions.'
+            )
+
+
+def _object(fields: Fields, name: str) -> Mapping[str, Any]:
+    value = fields.take(name)
+    if not isinstance(value, dict):
+        raise DataError(f"{fields.where}: {name} must be a JSON object, got {value!r:.80}")
+    return value
+
+
 def _kind(record: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
         raise DataError(f"{where} must be a JSON object with a 'kind'")
@@ -264,6 +295,8 @@ def _kind(record: Any, where: str) -> Mapping[str, Any]:
 def _network(record: Any, where: str) -> Network:
     fields = Fields(record, where, ("file", "sha256", "dtype", "inputs", "outputs"))
     file = fields.text("file")
+    if fields.take("dtype") != "float32":
+        raise DataError(f"{where}.dtype must be float32, got {record['dtype']!r:.80}")
     if "/" in file or "\\" in file or file.startswith("."):
         raise DataError(f"{where}: the file must lie in the bundle itself, got '{file}'")
     shapes = []

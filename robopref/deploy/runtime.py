@@ -18,7 +18,7 @@ from robopref.errors import DataError, unknown_name
 
 Pause = Callable[[], None]  # called before each run of a network; raises TimeUp where no time is left
 
-_BROKEN = (
+BROKEN = (  # what ONNX Runtime raises
     refusals.Fail,
     refusals.InvalidArgument,
     refusals.InvalidGraph,
@@ -50,7 +50,7 @@ class Session:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except _BROKEN as error:
+        except BROKEN as error:
             raise DataError(f"ONNX Runtime cannot load {where}: {str(error).splitlines()[0]}") from error
         for side, declared, ports in (
             ("takes", network.inputs, self._session.get_inputs()),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from robopref.deploy import codec
 from robopref.deploy.codec import MessageError, pack, unpack
 
 
@@ -95,6 +96,14 @@ def array_map(**changes):
 def test_what_is_malformed_is_refused_with_one_kind_of_error(bad):
     with pytest.raises(MessageError):
         unpack(bad)
+
+
+def test_lists_and_maps_are_counted_since_an_empty_one_takes_64_times_its_byte(monkeypatch):
+    monkeypatch.setattr(codec, "MOST_ITEMS", 10)
+    for empty in (b"\x90", b"\x80"):
+        assert len(unpack(b"\x93" + 3 * (b"\x92" + 2 * empty))) == 3  # ten of them
+        with pytest.raises(MessageError, match="more than 10 lists and maps"):
+            unpack(b"\x93" + 2 * (b"\x92" + 2 * empty) + b"\x93" + 3 * empty)
 
 
 @settings(max_examples=300, deadline=None)

@@ -18,7 +18,7 @@ from robopref.deploy.gym_robot import GymRobot
 from robopref.deploy.loop import Local, Remote, drive
 from robopref.deploy.safety import RUNNING, STOPPED, Safety, SafetyError
 from robopref.deploy.selection import Selector
-from robopref.errors import DataError
+from robopref.errors import ConfigError, DataError
 from tests.deploy.made import make_bundle, seen
 from tests.deploy.running import Running
 
@@ -137,6 +137,14 @@ def test_a_decision_that_hangs_is_stopped_by_the_watchdog_while_it_hangs(bundle)
     assert stopped_after[0] < 0.5
     assert robot.sent == []
     assert driven.state == STOPPED
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"execute": 0}, {"hz": 0.0}, {"hz": float("nan")}])
+def test_a_drive_that_makes_no_sense_is_not_begun(bundle, options):
+    robot = Toy()
+    with pytest.raises(ConfigError, match="must be 1 or more, hz positive"):
+        drive(robot, one(bundle), patient(bundle), **{"steps": 1, **options})
+    assert robot.looks == 0
 
 
 def test_a_dry_run_sends_nothing(bundle):

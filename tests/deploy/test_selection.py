@@ -264,7 +264,7 @@ def test_a_network_that_takes_too_long_for_the_first_time_is_left_behind_and_the
 
 def test_a_ranking_that_takes_too_long_leaves_the_first_feasible_candidate(tmp_path):
     left = {"name": "left", "entries": [0], "low": [-1.0], "high": [-0.2]}
-    bundle = load(make_bundle(tmp_path / "b", boxes=[left]))
+    bundle = load(make_bundle(tmp_path / "b", boxes=[left], hold="last"))
     bundle.scorer = Stuck(bundle.scorer, 1.0)
     selector = Selector(bundle, candidates=64, deadline_s=0.2)
     decision, seconds = timed(selector)
