@@ -4,6 +4,7 @@
                                                                           # run again to go on
     python scripts/bench/deformpam.py --page table.md                     # what has been measured so far
     python scripts/bench/deformpam.py --picture docs/images/deformpam.png # the same, drawn, with films
+    python scripts/bench/deformpam.py --primitives                        # what is gained when, played again
     python scripts/bench/deformpam.py --latency                           # of one decision, torch eager
 
 Every number comes from a run directory under --out, whose finished phases are not repeated, so a later call
@@ -19,7 +20,7 @@ import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,7 +44,14 @@ from robopref.methods.phases.lab import Lab
 from robopref.policies.diffusion import DiffusionPolicy
 from robopref.policies.preference import PreferencePolicy
 from robopref.policies.saved import load_policy
-from robopref.rewards.candidates import CandidateReward, ExplicitReward, ImplicitReward, RankedPolicy
+from robopref.rewards.candidates import (
+    CandidateReward,
+    ExplicitReward,
+    ImplicitReward,
+    ProductReward,
+    RankedPolicy,
+)
+from robopref.rewards.saved import load_reward
 from robopref.training.evaluation import evaluation_seeds
 from robopref.training.results import Evaluation
 from robopref.training.rollout import make_environment
@@ -256,6 +264,56 @@ def _curve(axes: Any, found: Found, keys: list[tuple[str, int, int]], place: int
     axes.errorbar(list(pooled), means, halves, marker="o", markersize=3, capsize=2, label=label)
 
 
+def play(env: Any, policy: Any, observation: np.ndarray, seed: int) -> list[float]:
+    """What each primitive of an episode earns; draws what an evaluation from this seed draws."""
+    generator, over, rewards = torch.Generator().manual_seed(seed), False, []
+    while not over:
+        seen = torch.as_tensor(observation, dtype=torch.float32)[None]
+        action = policy.act(seen, generator=generator)[0, 0].numpy()
+        observation, reward, _, over, _ = env.step(action)
+        rewards.append(float(reward))
+    return rewards
+
+
+def by_primitive(task: str, arguments: argparse.Namespace) -> str:
+    """Return of the supervised policy after each primitive, and gains over it, as Markdown."""
+    earned: dict[str, list[np.ndarray]] = {}
+    for seed in arguments.seeds:
+        parts, record, lab = opened(task, seed, arguments)
+        _ = lab.fabric  # Triton before Mesa
+        folder, most = record.directory, max(arguments.labels)
+        chosen, supervised = parts.selection, load_policy(folder / "reference")
+        implicit = ImplicitReward(cast(Any, load_policy(folder / f"policy-N{most}")), draws=chosen.draws)
+        explicit = ExplicitReward(cast(Any, load_reward(folder / f"reward-N{most}")), caution=chosen.caution)
+        scorers = {
+            "random": None,
+            "implicit": implicit,
+            "explicit": explicit,
+            "product": ProductReward(implicit, explicit),
+        }
+        policies = {"supervised": supervised} | {
+            MORE[n]: load_policy(folder / f"reference-times-{n}") for n in MORE
+        }
+        policies |= {n: RankedPolicy(supervised, r, count=arguments.usual) for n, r in scorers.items()}
+        env = make_environment(parts.target.id, parts.target.options)
+        seeds = evaluation_seeds(parts.evaluation.episodes, seed * parts.evaluation.episodes)
+        for name, policy in policies.items():
+            rewards = [play(env, policy, env.reset(seed=s)[0], s) for s in seeds]
+            earned.setdefault(name, []).append(np.cumsum(rewards, 1))
+        env.close()
+        record.finish()
+    after = {name: np.concatenate(values) for name, values in earned.items()}
+    count = after["supervised"].shape[1]
+    text = [f"### {task}", "", "| after primitive | " + " | ".join(map(str, range(1, count + 1))) + " |"]
+    text += ["|---|" + "--:|" * count]
+    text += [f"| supervised, return | {' | '.join(f'{x:.2f}' for x in after['supervised'].mean(0))} |"]
+    for name, values in after.items():
+        if name != "supervised":
+            gain = [interval({0: column}) for column in (values - after["supervised"]).T]
+            text.append(f"| {name} | {' | '.join(gain)} |")
+    return "\n".join(text) + "\n"
+
+
 def _films(task: str, arguments: argparse.Namespace, states: int = 4) -> np.ndarray:
     """Start, and end under the supervised policy and under implicit ranking, of some initial states."""
     parts, record, lab = opened(task, arguments.seeds[0], arguments)
@@ -271,11 +329,7 @@ def _films(task: str, arguments: argparse.Namespace, states: int = 4) -> np.ndar
         for policy in (supervised, ranked):
             observation, _ = env.reset(seed=seed)
             row = row or [env.render()]
-            generator, over = torch.Generator().manual_seed(seed), False
-            while not over:
-                seen = torch.as_tensor(observation, dtype=torch.float32)[None]
-                action = policy.act(seen, generator=generator)[0, 0].numpy()
-                observation, _, _, over, _ = env.step(action)
+            play(env, policy, observation, seed)
             row.append(env.render())
         rows.append(np.concatenate(row, 0))
     env.close()
@@ -325,11 +379,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/bench/deformpam"))
     parser.add_argument("--page", type=Path)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--primitives", action="store_true")
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("overrides", nargs="*", help="of the experiment, after --")
     arguments = parser.parse_args()
     if arguments.latency:
         print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}\n\n{latency()}")
+    elif arguments.primitives:
+        for task in arguments.tasks:
+            print(by_primitive(task, arguments))
     elif arguments.picture:
         picture(arguments, arguments.picture)
     elif arguments.page:
