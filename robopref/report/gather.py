@@ -69,6 +69,7 @@ def read_run(directory: Path | str) -> Run:
     status = str(header.get("status", "unknown"))
     if status not in ("complete", "completed", "finished", "done"):
         notes.append(f"The run's status is '{status}': what follows is what it had written so far.")
+    notes += _collapsed(directory)
     seed = header.get("seed")
     return Run(
         directory=directory,
@@ -149,6 +150,19 @@ def _phases(header: dict[str, Any], path: Path, notes: list[str]) -> tuple[Phase
     if not phases:
         notes.append("run.json lists no finished phase: time and memory are not known.")
     return tuple(phases)
+
+
+def _collapsed(directory: Path) -> list[str]:
+    """A sentence for each policy of a run that learned from preferences and can no longer act."""
+    sentences = []
+    for path in sorted(directory.glob("*/metrics.json")):
+        gate = _dict(_mapping(path).get("gate"))
+        if gate.get("collapsed") is True:
+            sentences.append(
+                f"COLLAPSED: the policy in {path.parent.name}/ must not act by itself, whatever its loss and "
+                f"accuracy say: {gate.get('reason', 'the gate gave no reason')}."
+            )
+    return sentences
 
 
 def _policy_kind(folder: Path, config: Any) -> str | None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from robopref.errors import DataError
+from robopref.files import write_json
 from robopref.report.gather import find_runs, read_log, read_run
 
 
@@ -97,6 +98,16 @@ def test_an_unfinished_run_says_so(run):
     notes = read_run(run).notes
     assert any("failed in train-policy" in note for note in notes)
     assert any("no finished phase" in note for note in notes)
+
+
+def test_a_policy_that_collapsed_is_named_with_the_reason(run):
+    gate = {"collapsed": True, "reason": "samples miss preferred actions by 0.4"}
+    write_json(run / "policy" / "metrics.json", {"accuracy": 0.87, "gate": gate})
+    (sentence,) = [note for note in read_run(run).notes if "COLLAPSED" in note]
+    assert "the policy in policy/ must not act by itself" in sentence
+    assert sentence.endswith("samples miss preferred actions by 0.4.")
+    edit_json(run / "policy" / "metrics.json", lambda content: content["gate"].update(collapsed=False))
+    assert not [note for note in read_run(run).notes if "COLLAPSED" in note]
 
 
 def test_a_folder_without_run_json_is_no_run(tmp_path):
