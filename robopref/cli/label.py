@@ -38,9 +38,10 @@ def label(config: DictConfig) -> None:
             f"The labelling page needs {error.name}, which is not installed: pip install 'robopref[label]'"
         ) from error
     from robopref.data.label_tokens import AnnotatorTokens
+    from robopref.labeling.answers import annotator_name
     from robopref.labeling.candidates import candidate_lists
     from robopref.labeling.clips import Library, steps_per_frame
-    from robopref.labeling.desk import Desk, annotator_name
+    from robopref.labeling.desk import Desk
     from robopref.labeling.items import make_items
     from robopref.labeling.plan import make_plan
     from robopref.labeling.studio import SOON, Studio

@@ -133,7 +133,7 @@ def _preview(options: dict[str, Any]) -> None:
 
 def _token(url: str, annotator: str | None, revoke: bool) -> None:
     from robopref.data.label_tokens import AnnotatorTokens
-    from robopref.labeling.desk import annotator_name
+    from robopref.labeling.answers import annotator_name
 
     if annotator is None:
         raise ConfigError("labels token needs annotator=<name>.")

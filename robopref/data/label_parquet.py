@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robopref.data.judgement import Judgement
+from robopref.data.label_rows import judgement_of
 from robopref.errors import DataError
 from robopref.files import replacing
 
@@ -99,9 +99,5 @@ def read_labels(path: Path) -> list[dict[str, Any]]:
 
 
 def _check(row: dict[str, Any]) -> None:
-    names = set(SCHEMA.names) - {"label", "answer", "list_members", "episodes", "fingerprint", "retracted"}
-    answer = row["label"] if row["answer"] == "soft" else row["answer"]
-    members = row["list_members"] and tuple(map(tuple, json.loads(row["list_members"])))
-    judgement = Judgement(**{name: row[name] for name in names}, list_members=members, answer=answer)
-    if judgement.label != row["label"]:
+    if judgement_of(row).label != row["label"]:
         raise DataError(f"answer {row['answer']!r} and label {row['label']} contradict each other.")

@@ -5,27 +5,33 @@ changed or deleted: taking a judgement back is a new row that speaks of the old 
 may write at once. Each judgement remembers the fingerprint of the data that it speaks of.
 """
 
-import json
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import sqlalchemy as sa
 
-from robopref.data.judgement import PAIR_ANSWERS, SOURCES, Judgement, Source, tool_version
+from robopref.data.judgement import Judgement, Source
+from robopref.data.label_rows import (
+    SEGMENT,
+    counting,
+    ids,
+    insert,
+    judgement_of,
+    retracted,
+    row_of,
+    rows_of,
+    table,
+)
 from robopref.data.label_tables import data, explained, judgements, open_engine, retractions
 from robopref.data.preferences import Preferences, Ratings, Segments
 from robopref.data.ranking import RankedList, ranked_lists
 from robopref.data.store import TrajectoryStore
-from robopref.errors import DataError, unknown_name
-
-_CHUNK = 500  # below SQLite's limit on the number of bound parameters
-_SEGMENT = [f"{side}_{name}" for side in "ab" for name in ("episode", "start", "length")]
+from robopref.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,10 @@ class LabelStore:
         Raises:
             DataError: A judgement names an episode outside the data, or the labels here speak of other data.
         """
-        now = datetime.now(UTC)
-        rows = [_row(judgement, now) for judgement in given]
+        rows = [row_of(judgement) for judgement in given]
         with self.writing() if connection is None else nullcontext(connection) as writing:
-            known = _ids(writing, [row["uid"] for row in rows])
-            known |= self._insert(writing, rows, data_fingerprint, episodes, known)
+            known = ids(writing, [row["uid"] for row in rows])
+            known |= insert(writing, rows, data_fingerprint, episodes, known)
         return [known[row["uid"]] for row in rows]
 
     def add_preferences(
@@ -112,25 +117,9 @@ class LabelStore:
         Raises:
             DataError: As :meth:`add`; the source is unknown or the annotator has no name.
         """
-        if source not in SOURCES:
-            raise DataError(unknown_name("source", str(source), SOURCES))
-        if not annotator:
-            raise DataError("The annotator needs a name.")
-        names = {value: name for name, value in PAIR_ANSWERS.items()}
-        columns = [getattr(getattr(preferences, name[0]), name[2:]).tolist() for name in _SEGMENT]
-        now = datetime.now(UTC)
-        common = {"source": source, "annotator": annotator, "created_at": now, "stored_at": now}
-        common["tool_version"] = tool_version()
-        rows = [
-            dict(zip(_SEGMENT, segment, strict=True))
-            | {"uid": uuid4().hex, "answer": names.get(label, "soft"), "label": label, "confidence": sure}
-            | common
-            for *segment, label, sure in zip(
-                *columns, preferences.label.tolist(), preferences.confidence.tolist(), strict=True
-            )
-        ]
+        rows = rows_of(preferences, source, annotator)
         with self.writing() as connection:
-            return len(self._insert(connection, rows, data_fingerprint, episodes, known=()))
+            return len(insert(connection, rows, data_fingerprint, episodes))
 
     def retract(
         self, id: int, *, annotator: str | None = None, connection: sa.Connection | None = None
@@ -172,22 +161,19 @@ class LabelStore:
             decided: Cut a pair down to the part that decided, where the person marked it.
         """
         cut = ("decided_start", "decided_length") if decided else ()
-        wanted = [judgements.c[name] for name in (*_SEGMENT, "label", "confidence", *cut)]
-        query = self._counting(sa.select(*wanted), source, annotator)
-        query = query.where(
+        query = counting(sa.select(judgements), source, annotator).where(
             judgements.c.label.is_not(None),
             judgements.c.b_episode.is_not(None),
             judgements.c.list_uid.is_(None),
         )
         with self.reading() as connection:
-            rows = connection.execute(query.order_by(judgements.c.id)).fetchall()
-        table = np.array([tuple(row) for row in rows], np.float64).reshape(-1, len(wanted))
-        a, b = (Segments(*table[:, first : first + 3].astype(np.int64).T) for first in (0, 3))
+            found = table(connection, query, (*SEGMENT, "label", "confidence", *cut))
+        a, b = (Segments(*found[:, first : first + 3].astype(np.int64).T) for first in (0, 3))
         if decided:
-            marked = np.flatnonzero(~np.isnan(table[:, 8]))
-            part = table[marked, 8:].astype(np.int64).T
+            marked = np.flatnonzero(~np.isnan(found[:, 8]))
+            part = found[marked, 8:].astype(np.int64).T
             a, b = a.cut(marked, *part), b.cut(marked, *part)
-        pairs = Preferences(a, b, table[:, 6], table[:, 7])
+        pairs = Preferences(a, b, found[:, 6], found[:, 7])
         ranked = [ranking.preferences() for ranking in self.rankings(source=source, annotator=annotator)]
         return Preferences.concatenate([pairs, *ranked]) if ranked else pairs
 
@@ -195,13 +181,11 @@ class LabelStore:
         self, *, source: str | Sequence[str] | None = None, annotator: str | Sequence[str] | None = None
     ) -> Ratings:
         """Return the thumbs for single segments that count, in the order they were stored."""
-        names = ("a_episode", "a_start", "a_length", "label", "confidence")
-        query = self._counting(sa.select(*(judgements.c[name] for name in names)), source, annotator)
+        query = counting(sa.select(judgements), source, annotator)
         query = query.where(judgements.c.label.is_not(None), judgements.c.b_episode.is_(None))
         with self.reading() as connection:
-            rows = connection.execute(query.order_by(judgements.c.id)).fetchall()
-        table = np.array([tuple(row) for row in rows], np.float64).reshape(-1, len(names))
-        return Ratings(Segments(*table[:, :3].astype(np.int64).T), table[:, 3], table[:, 4])
+            found = table(connection, query, (*SEGMENT[:3], "label", "confidence"))
+        return Ratings(Segments(*found[:, :3].astype(np.int64).T), found[:, 3], found[:, 4])
 
     def rankings(
         self, *, source: str | Sequence[str] | None = None, annotator: str | Sequence[str] | None = None
@@ -211,19 +195,19 @@ class LabelStore:
         Raises:
             DataError: The answers about a list are not those of a ranking.
         """
-        query = self._counting(sa.select(judgements), source, annotator)
+        query = counting(sa.select(judgements), source, annotator)
         query = query.where(judgements.c.list_uid.is_not(None)).order_by(judgements.c.id)
         with self.reading() as connection:
             rows = connection.execute(query).fetchall()
-        return ranked_lists(_judgement(row._asdict()) for row in rows)
+        return ranked_lists(judgement_of(row._asdict()) for row in rows)
 
     def judgements(
         self, *, source: str | Sequence[str] | None = None, annotator: str | Sequence[str] | None = None
     ) -> dict[int, Judgement]:
         """Return the judgements that count with all that is known of them, skipped ones too, by id."""
-        query = self._counting(sa.select(judgements), source, annotator).order_by(judgements.c.id)
+        query = counting(sa.select(judgements), source, annotator).order_by(judgements.c.id)
         with self.reading() as connection:
-            return {row.id: _judgement(row._asdict()) for row in connection.execute(query)}
+            return {row.id: judgement_of(row._asdict()) for row in connection.execute(query)}
 
     def retracted(self) -> set[str]:
         """Return the uids of the judgements that were taken back."""
@@ -234,7 +218,7 @@ class LabelStore:
         self, *, source: str | Sequence[str] | None = None, annotator: str | Sequence[str] | None = None
     ) -> int:
         """Return the number of judgements that count, skipped ones included."""
-        query = self._counting(sa.select(sa.func.count()).select_from(judgements), source, annotator)
+        query = counting(sa.select(sa.func.count()).select_from(judgements), source, annotator)
         with self.reading() as connection:
             return int(connection.scalar(query) or 0)
 
@@ -301,7 +285,7 @@ class LabelStore:
                 new = (judgements.c.id > seen.judgement) & (judgements.c.id <= now.judgement)
                 query = sa.select(judgements).where(new, judgements.c.source == source)
                 rows = reading.execute(query.order_by(judgements.c.id))
-                given = {row.id: _judgement(row._asdict()) for row in rows}
+                given = {row.id: judgement_of(row._asdict()) for row in rows}
             if now.retraction > seen.retraction:
                 new = (retractions.c.id > seen.retraction) & (retractions.c.id <= now.retraction)
                 query = sa.select(retractions.c.judgement_uid).where(new).order_by(retractions.c.id)
@@ -313,7 +297,7 @@ class LabelStore:
     def rows(self) -> list[dict[str, Any]]:
         """Return every judgement as it is stored, with the data it speaks of; retracted ones are marked."""
         query = (
-            sa.select(judgements, data.c.episodes, data.c.fingerprint, _retracted().label("retracted"))
+            sa.select(judgements, data.c.episodes, data.c.fingerprint, retracted().label("retracted"))
             .join(data, data.c.id == judgements.c.data_id)
             .order_by(judgements.c.id)
         )
@@ -341,7 +325,7 @@ class LabelStore:
 
         now = datetime.now(UTC)
         rows = read_labels(Path(path))
-        retracted = {row["uid"] for row in rows if row.pop("retracted")}
+        taken_back = {row["uid"] for row in rows if row.pop("retracted")}
         groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for row in rows:
             of = groups.setdefault((row.pop("fingerprint"), row.pop("episodes")), [])
@@ -349,10 +333,10 @@ class LabelStore:
         added = 0
         with self.writing() as connection:
             for (fingerprint, episodes), group in groups.items():
-                known = _ids(connection, [row["uid"] for row in group])
-                added += len(self._insert(connection, group, fingerprint, episodes, known))
+                known = ids(connection, [row["uid"] for row in group])
+                added += len(insert(connection, group, fingerprint, episodes, known))
             already = set(connection.scalars(sa.select(retractions.c.judgement_uid)))
-            events = [{"judgement_uid": uid, "stored_at": now} for uid in sorted(retracted - already)]
+            events = [{"judgement_uid": uid, "stored_at": now} for uid in sorted(taken_back - already)]
             if events:
                 connection.execute(sa.insert(retractions), events)
         return added
@@ -362,97 +346,3 @@ class LabelStore:
     @property
     def _name(self) -> str:
         return self._engine.url.render_as_string(hide_password=True)
-
-    def _insert(
-        self,
-        connection: sa.Connection,
-        rows: Sequence[dict[str, Any]],
-        fingerprint: str,
-        episodes: int,
-        known: Container[str],
-    ) -> dict[str, int]:
-        """Insert the rows whose uid is not known, in order; return their ids, by uid."""
-        for side in ("a_episode", "b_episode"):
-            highest = max((row[side] for row in rows if row[side] is not None), default=-1)
-            if highest >= episodes:
-                raise DataError(
-                    f"A judgement names episode {highest}, but the data it speaks of has {episodes} episodes."
-                )
-        number = self._data_id(connection, fingerprint, episodes)
-        fresh = {row["uid"]: row | {"data_id": number} for row in rows if row["uid"] not in known}
-        if len(fresh) == 1:
-            (uid,) = fresh
-            (id,) = connection.execute(sa.insert(judgements), fresh[uid]).inserted_primary_key or (0,)
-            return {uid: id}
-        if fresh:
-            connection.execute(sa.insert(judgements), list(fresh.values()))
-        return _ids(connection, list(fresh))
-
-    def _data_id(self, connection: sa.Connection, fingerprint: str, episodes: int) -> int:
-        """Return the row of ``data`` that says which episodes are meant; add it if it is new."""
-        known = connection.execute(sa.select(data).where(data.c.episodes == episodes)).mappings().all()
-        for row in known:
-            if row["fingerprint"] != fingerprint:
-                raise DataError(
-                    f"{self._name} holds labels of other data: its {episodes} episodes have fingerprint "
-                    f"{row['fingerprint'][:12]}, these have {fingerprint[:12]}. Use another label store."
-                )
-            return int(row["id"])
-        values = {"fingerprint": fingerprint, "episodes": episodes}
-        key = connection.execute(sa.insert(data).values(values)).inserted_primary_key
-        return int(key[0]) if key else 0
-
-    def _counting(
-        self, query: sa.Select[Any], source: str | Sequence[str] | None, annotator: str | Sequence[str] | None
-    ) -> sa.Select[Any]:
-        """Restrict a query to judgements that were not taken back, and to a source or an annotator."""
-        query = query.where(~_retracted())
-        for column, wanted in ((judgements.c.source, source), (judgements.c.annotator, annotator)):
-            if wanted is not None:
-                query = query.where(column.in_([wanted] if isinstance(wanted, str) else list(wanted)))
-        return query
-
-
-def _retracted() -> sa.ColumnElement[bool]:
-    return sa.exists().where(retractions.c.judgement_uid == judgements.c.uid)
-
-
-def _ids(connection: sa.Connection, uids: Sequence[str]) -> dict[str, int]:
-    """Return the ids of the judgements that are there already, by uid."""
-    found: dict[str, int] = {}
-    for start in range(0, len(uids), _CHUNK):
-        some = judgements.c.uid.in_(uids[start : start + _CHUNK])
-        query = sa.select(judgements.c.uid, judgements.c.id).where(some)
-        found |= {row.uid: row.id for row in connection.execute(query)}
-    return found
-
-
-_PLAIN = [
-    *_SEGMENT,
-    "source",
-    "annotator",
-    "confidence",
-    "created_at",
-    "response_time_s",
-    "shown_left",
-    "note",
-    "decided_start",
-    "decided_length",
-    "list_uid",
-    "tool_version",
-    "uid",
-]
-
-
-def _row(judgement: Judgement, now: datetime) -> dict[str, Any]:
-    row = {name: getattr(judgement, name) for name in _PLAIN}
-    answer = judgement.answer if isinstance(judgement.answer, str) else "soft"
-    members = None if judgement.list_members is None else json.dumps(judgement.list_members)
-    return row | {"answer": answer, "label": judgement.label, "list_members": members, "stored_at": now}
-
-
-def _judgement(row: Mapping[str, Any]) -> Judgement:
-    values = {name: row[name] for name in _PLAIN}
-    members = row["list_members"] and tuple(map(tuple, json.loads(row["list_members"])))
-    answer = row["label"] if row["answer"] == "soft" else row["answer"]
-    return Judgement(**values, list_members=members, answer=answer)

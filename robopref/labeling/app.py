@@ -17,18 +17,13 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from robopref.data.judgement import Feedback
 from robopref.data.label_tokens import AnnotatorTokens
 from robopref.errors import ConfigError, DataError, RoboprefError
+from robopref.labeling.answers import Choice, annotator_name
 from robopref.labeling.clips import Segment
-from robopref.labeling.desk import (
-    Choice,
-    Desk,
-    Question,
-    StaleQuestionError,
-    UnknownQuestionError,
-    annotator_name,
-)
+from robopref.labeling.desk import Desk
 from robopref.labeling.guard import Guard
 from robopref.labeling.online import Online
 from robopref.labeling.overview import admins_only, serve_overview, visitor
+from robopref.labeling.questions import Question, StaleQuestionError, UnknownQuestionError
 from robopref.labeling.studio import NOW, SOON, Studio
 from robopref.labeling.tally import tally
 

@@ -8,11 +8,12 @@ import numpy as np
 from fastapi import FastAPI, HTTPException, Request
 
 from robopref.data.label_tokens import AnnotatorTokens
-from robopref.data.preferences import Preferences, Segments
+from robopref.data.preferences import Preferences
 from robopref.errors import DataError
 from robopref.labeling.agreement_report import report_of
 from robopref.labeling.desk import Desk
 from robopref.labeling.guard import Visitor
+from robopref.labeling.plan import columns
 
 PAIRS_SHOWN = 100  # the most disputed ones
 
@@ -71,6 +72,5 @@ def _gold(desk: Desk) -> Preferences | None:
     checks = desk.plan.items[: desk.plan.golden]
     if not checks:
         return None
-    rows = np.array([[(s.episode, s.start, s.length) for s in pair] for pair in checks], np.int64)
     ones = np.ones(len(checks), np.float32)
-    return Preferences(Segments(*rows[:, 0].T), Segments(*rows[:, 1].T), ones, ones)
+    return Preferences(*columns(checks), ones, ones)

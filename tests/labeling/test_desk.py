@@ -9,11 +9,12 @@ from robopref.data import label_leases
 from robopref.data.label_leases import LEASE_S
 from robopref.data.label_store import LabelStore
 from robopref.errors import ConfigError, DataError
-from robopref.labeling import desk as desk_module
+from robopref.labeling.answers import Choice, annotator_name
 from robopref.labeling.clips import Segment
-from robopref.labeling.desk import Choice, Desk, StaleQuestionError, UnknownQuestionError, annotator_name
+from robopref.labeling.desk import Desk
 from robopref.labeling.items import make_items
 from robopref.labeling.plan import make_plan
+from robopref.labeling.questions import REPEATS_AFTER, StaleQuestionError, UnknownQuestionError
 from robopref.labeling.tally import tally
 from tests.labeling.made import made_store
 
@@ -277,7 +278,7 @@ def test_repeated_and_mirrored_pairs_come_in_their_shares_ten_questions_later_or
         if question.kind == "mirror":
             assert question.sides == earlier.sides[::-1]
         if question.kind != "random":
-            assert place - earlier_place > desk_module.REPEATS_AFTER
+            assert place - earlier_place > REPEATS_AFTER
 
 
 def test_a_tally_counts_consistency_and_sides_by_hand(store, labels):

@@ -8,9 +8,10 @@ import pytest
 
 from robopref.data.label_leases import LEASE_S, Leases
 from robopref.data.label_store import LabelStore
-from robopref.labeling.desk import Desk, StaleQuestionError
+from robopref.labeling.desk import Desk
 from robopref.labeling.items import make_items
 from robopref.labeling.plan import make_plan
+from robopref.labeling.questions import StaleQuestionError
 from tests.labeling.made import made_store
 from tests.labeling.server import serving
 
