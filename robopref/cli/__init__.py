@@ -123,6 +123,8 @@ def _start(verb: str, rest: list[str]) -> int:
         from robopref.cli.doctor import doctor
 
         return doctor(rest)
-    from robopref.cli.launch import launch
+    if verb == "label" and not any(word.startswith("-") for word in rest):
+        print("Starting the labelling page; its address follows in a few seconds.", flush=True)
+    from robopref.cli.launch import launch  # takes those seconds
 
     return launch(verb, rest)

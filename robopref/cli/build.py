@@ -7,8 +7,8 @@ from typing import Any
 import hydra.utils
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from robopref.cli.nodes import listed, plain
 from robopref.cli.types import check_types, make
 from robopref.errors import ConfigError
 from robopref.methods.components import (
@@ -176,11 +176,6 @@ def shared(config: DictConfig) -> dict[str, Any]:
     }
 
 
-def plain(node: Any) -> Any:
-    """Return a resolved copy of a node as dictionaries and lists."""
-    return OmegaConf.to_container(node, resolve=True)
-
-
 def component(settings: DictConfig | dict[str, Any]) -> Component:
     """Describe a part by its settings; building it checks them against the constructor."""
     values = settings if isinstance(settings, dict) else plain(settings)
@@ -237,16 +232,3 @@ def hardware(config: DictConfig) -> Hardware:
 def collection(config: DictConfig) -> Collection:
     """Return how episodes are collected."""
     return make(Collection, behaviours=plain(config.behaviours), episodes=config.episodes, seed=config.seed)
-
-
-def listed(value: Any) -> list[Any]:
-    """Return a list; one name stands for a list of one."""
-    return value if isinstance(value, list) else [value]
-
-
-def required(config: DictConfig, key: str, meaning: str) -> Any:
-    """Return an option without a default, or say what it should hold."""
-    try:
-        return config[key]
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{key}=<...> is missing: {meaning}.") from error

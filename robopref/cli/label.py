@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from robopref.cli import build
-from robopref.cli.show import say
+from robopref.cli.nodes import plain, required
+from robopref.cli.show import say, verb
 from robopref.data.judgement import Feedback
 from robopref.data.label_store import LabelStore
 from robopref.data.store import TrajectoryStore
@@ -26,6 +26,7 @@ QUESTIONS: dict[Feedback, str] = {
 ITEMS: dict[Feedback, str] = {"pair": "pairs", "updown": "clips", "ranking": "lists"}
 
 
+@verb
 def label(config: DictConfig) -> None:
     """Serve the labelling page until ctrl-C."""
     try:
@@ -46,7 +47,7 @@ def label(config: DictConfig) -> None:
     from robopref.labeling.plan import make_plan
     from robopref.labeling.studio import SOON, Studio
 
-    source = Path(build.required(config, "data", "a trajectory store, or a data set of another format"))
+    source = Path(required(config, "data", "a trajectory store, or a data set of another format"))
     store, cameras, scenes = _episodes(config, source)
     if config.workers < 1:
         raise ConfigError(
@@ -84,12 +85,19 @@ def label(config: DictConfig) -> None:
         desk = Desk(plan, labels, store, repeated=config.repeated, mirrored=config.mirrored)
         before = labels.count(source="human")
         clips = Path(config.clips or Path(store.path) / "clips")
-        studio = Studio(Library(store, clips, build.plain(config.view), cameras, scenes), config.workers)
+        studio = Studio(Library(store, clips, plain(config.view), cameras, scenes), config.workers)
         for segment in {s for item in desk.upcoming(annotator or "", 2) for s in item}:
             studio.order(segment, SOON)  # while the browser starts
         annotators = AnnotatorTokens(url) if token else None
         online = learning(config, desk, labels, store) if config.online else None
-        app = build_app(desk, studio, study, token=token, annotators=annotators, online=online)
+        app = build_app(
+            desk,
+            studio,
+            study,
+            token=token,
+            annotators=annotators,
+            learning=online.status if online else None,
+        )
         what = ITEMS[feedback]
         say(f"{plan.limit} {what} of {store.path}; {before} human answers in {url}")
         with contextlib.ExitStack() as stack:
@@ -107,11 +115,11 @@ def _episodes(
 ) -> tuple[TrajectoryStore, "list[list[Footage]]", "list[Scene]"]:
     """Open the data, read into a store first where it is none; find what shows it: cameras, and scenes."""
     from robopref.data.interchange.footage import cameras_of, chosen_cameras
-    from robopref.data.interchange.imported import is_foreign, read_in
+    from robopref.data.interchange.imported import is_foreign, place_of, read_in
     from robopref.data.interchange.scenes import scenes_of
 
     camera = config.camera
-    wanted = [camera] if isinstance(camera, str) else None if camera is None else build.plain(camera)
+    wanted = [camera] if isinstance(camera, str) else None if camera is None else plain(camera)
     if not is_foreign(source):
         if wanted:
             raise ConfigError(
@@ -124,6 +132,8 @@ def _episodes(
         return store, [], []
     cameras = cameras_of(source)
     shown = chosen_cameras(cameras, wanted)
+    if not place_of(source, Path(config.imports)).exists():
+        say(f"Reading {source}, which is kept for the next time.")
     made = read_in(source, Path(config.imports))
     if made.new:
         say(f"{made.new} episodes of {source} were read into {made.path}; nothing is written to {source}.")

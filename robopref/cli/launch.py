@@ -42,6 +42,10 @@ def launch(verb: str, overrides: list[str]) -> int:
 
 
 def _task(verb: str) -> Callable[[DictConfig], Any]:
+    if verb == "label":  # without torch, which takes seconds
+        from robopref.cli.label import label
+
+        return label
     from robopref.cli import verbs
 
     return verbs.VERB_FUNCTIONS[verb]

@@ -1,9 +1,15 @@
 """What a command prints: one line an event while it works, a table and the page's address at its end."""
 
-from collections.abc import Sequence
+import functools
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig
 from rich.console import Console
+
+from robopref.errors import RoboprefError
 
 console = Console(highlight=False)
 
@@ -11,6 +17,20 @@ console = Console(highlight=False)
 def say(text: str) -> None:
     """Print one line."""
     console.print(text, markup=False)
+
+
+def verb(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """End the process with one sentence where robopref itself refuses, and with a traceback elsewhere."""
+
+    @functools.wraps(function)
+    def guarded(config: DictConfig) -> Any:
+        try:
+            return function(config)
+        except RoboprefError as error:
+            print(f"\nrobopref {function.__name__.replace('_', '-')}: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
+
+    return guarded
 
 
 def show_report(runs: Sequence[Path | str], page: Path) -> None:

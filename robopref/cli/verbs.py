@@ -1,41 +1,24 @@
 """The verbs that Hydra configures: each turns a configuration into parts and hands them to a phase."""
 
-import functools
 import importlib
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from robopref.cli import build
 from robopref.cli.label import label
 from robopref.cli.launch import register_resolvers
-from robopref.cli.show import say, show_report
+from robopref.cli.nodes import listed, plain, required
+from robopref.cli.show import say, show_report, verb
 from robopref.cli.types import make
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, RoboprefError, unknown_name
+from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.methods.components import EvaluationPlan
 from robopref.methods.phases.lab import Lab
 from robopref.rewards.relabel import Blend
 from robopref.training.run import Run
 
 register_resolvers()  # here, because a cluster's worker process imports this module and nothing before it
-
-
-def verb(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """End the process with one sentence where robopref itself refuses, and with a traceback elsewhere."""
-
-    @functools.wraps(function)
-    def guarded(config: DictConfig) -> Any:
-        try:
-            return function(config)
-        except RoboprefError as error:
-            print(f"\nrobopref {function.__name__.replace('_', '-')}: {error}", file=sys.stderr)
-            raise SystemExit(1) from error
-
-    return guarded
 
 
 @verb
@@ -95,8 +78,8 @@ def align(config: DictConfig) -> None:
     from robopref.methods.phases.align import align
 
     target = open_store(config, "target")
-    paths = build.required(config, "sources", "folders of labelled stores, as [a,b]")
-    stores = [TrajectoryStore.open(path) for path in build.listed(build.plain(paths))]
+    paths = required(config, "sources", "folders of labelled stores, as [a,b]")
+    stores = [TrajectoryStore.open(path) for path in listed(plain(paths))]
     sources = {task_of(s): (s, f"sqlite:///{s.path}/labels.sqlite") for s in stores}
     if len(sources) < len(stores):
         raise ConfigError(f"Each source must be of another task, got {[task_of(s) for s in stores]}")
@@ -108,7 +91,7 @@ def align(config: DictConfig) -> None:
         task_of(target),
         config.labels,
         annotator=config.annotator,
-        sources_of_labels=build.listed(build.plain(config.source)),
+        sources_of_labels=listed(plain(config.source)),
         anchors=config.anchors,
     )
     say(f"Labels: {config.labels}")
@@ -153,7 +136,7 @@ def train_policy(config: DictConfig) -> None:
         store,
         words if words in ("true", "none") else Path(config.rewards),
         build.fit(config, "policy"),
-        blend=make(Blend, **build.plain(config.relabel)),
+        blend=make(Blend, **plain(config.relabel)),
     )
     say(f"Policy: {folder}")
 
@@ -187,7 +170,7 @@ def evaluate(config: DictConfig) -> float:
     """Try a policy on paired seeds; returns its success rate."""
     from robopref.methods.phases.evaluate import evaluate
 
-    policy = Path(build.required(config, "policy_dir", "the folder of a policy, from robopref train-policy"))
+    policy = Path(required(config, "policy_dir", "the folder of a policy, from robopref train-policy"))
     result = evaluate(
         open_lab(config, config.env.task),
         config.name,
@@ -202,7 +185,7 @@ def evaluate(config: DictConfig) -> float:
 VERB_FUNCTIONS = {
     "run": run,
     "collect": collect,
-    "label": verb(label),
+    "label": label,
     "label-scripted": label_scripted,
     "align": align,
     "train-reward": train_reward,
@@ -213,7 +196,7 @@ VERB_FUNCTIONS = {
 
 def open_store(config: DictConfig, key: str) -> TrajectoryStore:
     """Open the trajectory store that an option names."""
-    return TrajectoryStore.open(build.required(config, key, "a trajectory store, from robopref collect"))
+    return TrajectoryStore.open(required(config, key, "a trajectory store, from robopref collect"))
 
 
 def task_of(store: TrajectoryStore) -> str:

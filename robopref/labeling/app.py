@@ -1,7 +1,7 @@
 """The labelling application over HTTP: one page, its API, and the clips."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -21,7 +21,6 @@ from robopref.labeling.answers import Choice, annotator_name
 from robopref.labeling.clips import Segment
 from robopref.labeling.desk import Desk
 from robopref.labeling.guard import Guard
-from robopref.labeling.online import Online
 from robopref.labeling.overview import admins_only, serve_overview, visitor
 from robopref.labeling.questions import Question, StaleQuestionError, UnknownQuestionError
 from robopref.labeling.studio import NOW, SOON, Studio
@@ -87,7 +86,7 @@ def build_app(
     *,
     token: str | None = None,
     annotators: AnnotatorTokens | None = None,
-    online: Online | None = None,
+    learning: Callable[[], dict[str, Any]] | None = None,
 ) -> FastAPI:
     """Build the application.
 
@@ -97,7 +96,7 @@ def build_app(
         study: What the page says.
         token: What every request must carry; None lets in this machine only.
         annotators: Tokens that let in one person each, beside ``token``.
-        online: Learns while people label; the page shows its curve.
+        learning: Says what was learned while people label; the page shows its curve.
     """
 
     @asynccontextmanager
@@ -115,7 +114,7 @@ def build_app(
     @app.get("/api/study")
     def about(request: Request) -> dict[str, Any]:
         seen_by = visitor(request)
-        own = {"bound": seen_by.annotator is not None, "admin": seen_by.admin, "online": online is not None}
+        own = {"bound": seen_by.annotator is not None, "admin": seen_by.admin, "online": learning is not None}
         return asdict(study) | own | {"annotator": seen_by.annotator or study.annotator}
 
     @app.get("/api/question")
@@ -125,9 +124,9 @@ def build_app(
         return _turn(desk, studio, _own_name(request, annotator), retry=True)
 
     @app.get("/api/online")
-    def learning() -> dict[str, Any]:
+    def curve() -> dict[str, Any]:
         """Return the learning curve, or nothing where nothing learns."""
-        return {} if online is None else online.status()
+        return {} if learning is None else learning()
 
     @app.post("/api/answer")
     def answer(request: Request, given: AnswerIn) -> JSONResponse:
