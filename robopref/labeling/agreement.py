@@ -14,10 +14,10 @@ Letters used in shapes: J annotators, P pairs, C classes, R resamplings.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
 from robopref.errors import ConfigError, DataError, unknown_name
 
@@ -62,6 +62,8 @@ def share(hits: int, n: int, *, level: float = 0.95) -> Estimate:
         raise DataError(f"A share needs between 0 and {n} hits, got {hits}.")
     if n == 0:
         return Estimate(None, None, None, 0)
+    from scipy import stats  # takes a second, which nobody waits for when the page starts
+
     interval = stats.binomtest(hits, n).proportion_ci(level, method="wilson")
     return Estimate(hits / n, float(interval.low), float(interval.high), n)
 
@@ -76,6 +78,8 @@ def position_bias(left: int, n: int, *, level: float = 0.95) -> PositionBias:
         n: How often one of the two was preferred.
         level: Confidence of the interval.
     """
+    from scipy import stats
+
     estimate = share(left, n, level=level)
     return PositionBias(estimate, float(stats.binomtest(left, n).pvalue) if n else None)
 
@@ -117,7 +121,7 @@ def cohen_kappa(
     influence = np.eye(classes) - (columns[:, None] + rows[None, :]) * (1 - kappa)
     mean_square = float((chance * influence**2).sum())
     variance = (mean_square - (kappa - expected * (1 - kappa)) ** 2) / (n * (1 - expected) ** 2)
-    reach = float(stats.norm.ppf(0.5 + level / 2)) * np.sqrt(max(variance, 0.0))
+    reach = NormalDist().inv_cdf(0.5 + level / 2) * np.sqrt(max(variance, 0.0))
     return Estimate(kappa, float(max(kappa - reach, -1.0)), float(min(kappa + reach, 1.0)), n)
 
 
