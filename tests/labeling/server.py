@@ -4,7 +4,9 @@ import contextlib
 import re
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -46,6 +48,26 @@ class Server:
     def end(self, number):
         self.process.send_signal(number)
         return self.process.wait(20)
+
+
+def label_all(urls, people):
+    """Let people answer at once, on these servers in turn, to the end; return what each was asked."""
+    begin = threading.Barrier(people)
+
+    def label(number):
+        name = f"person {number}"
+        asked = []
+        with httpx.Client(base_url=urls[number % len(urls)], timeout=60) as client:
+            begin.wait()
+            turn = client.get("/api/question", params={"annotator": name}).raise_for_status().json()
+            while turn["question"] is not None:
+                asked.append(int(turn["question"]["id"].split(".")[2]))
+                body = {"annotator": name, "question": turn["question"]["id"], "choice": "left"}
+                turn = client.post("/api/answer", json=body).raise_for_status().json()
+        return asked
+
+    with ThreadPoolExecutor(people) as pool:
+        return list(pool.map(label, range(people)))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from robopref.data.label_store import LabelStore
+from robopref.data.label_tokens import AnnotatorTokens
 from robopref.training.collect import collect
 from tests.labeling.made import made_store
 from tests.labeling.server import serving
@@ -17,6 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 PATIENCE_MS = 60_000
+SMALL = "view={width: 96, height: 96}"
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(store):
-    with serving(
-        store.path, "view={width: 96, height: 96}", "shared=1.0", "mirrored=0", "repeated=0"
-    ) as running:
+    with serving(store.path, SMALL, "shared=1.0", "mirrored=0", "repeated=0") as running:
         yield running
 
 
@@ -75,7 +75,9 @@ class Visitor:
 
     def ready(self):
         self.until("() => Boolean(window.robopref?.state.ready && !robopref.state.busy)")
-        self.page.wait_for_timeout(300)  # sooner, a key counts as meant for the pair before
+        self.until(
+            "() => performance.now() - robopref.state.shownAt > 260"
+        )  # sooner, a key is not meant for it
         return self.page.evaluate("robopref.state.turn.question.id")
 
     def press(self, key):
@@ -165,16 +167,13 @@ def test_pausing_and_stepping_moves_both_by_one_frame(visit):
     visitor = visit("stepping")
     visitor.ready()
     visitor.page.keyboard.press("Space")
-    frames = "[0, 1].map((side) => robopref.player.frameOf(side))"
     visitor.page.keyboard.press(",")
     visitor.page.wait_for_timeout(300)
-    before = visitor.page.evaluate(frames)
+    frame = visitor.page.evaluate("robopref.player.frameOf(0)")
     for key, by in ((",", -1), (".", 1), (".", 1)):
         visitor.page.keyboard.press(key)
-        visitor.page.wait_for_timeout(300)
-        after = visitor.page.evaluate(frames)
-        assert after == [max(0, before[0] + by)] * 2
-        before = after
+        frame = max(0, frame + by)
+        visitor.until(f"() => [0, 1].every((side) => robopref.player.frameOf(side) === {frame})")
     visitor.page.keyboard.press("1")
     assert visitor.page.evaluate("robopref.player.videos.map((video) => video.playbackRate)") == [0.25, 0.25]
 
@@ -220,7 +219,7 @@ def test_buttons_answer_by_touch_on_a_phone_without_scrolling_sideways(store, vi
 
 
 def test_an_answer_given_while_the_server_is_dead_is_stored_when_it_comes_back(store, visit):
-    options = ("view={width: 96, height: 96}", "shared=1.0")
+    options = (SMALL, "shared=1.0")
     with serving(store.path, *options) as first:
         visitor = visit("patient", first.url)
         shown = visitor.ready()
@@ -231,6 +230,26 @@ def test_an_answer_given_while_the_server_is_dead_is_stored_when_it_comes_back(s
         assert [judgement.uid for judgement in stored(store, "patient")] == [shown]
         visitor.press("ArrowRight")
     assert len(stored(store, "patient")) == 2
+
+
+def test_an_answer_that_is_not_let_in_is_kept_and_stored_when_the_right_token_is_there(store, browser):
+    tokens = AnnotatorTokens(f"sqlite:///{store.path / 'labels.sqlite'}")
+    another = tokens.issue("somebody else")
+    tokens.close()
+    with serving(store.path, SMALL, "shared=1.0", "token=the-token-of-the-team") as team:
+        visitor = Visitor(browser, f"{team.url}&annotator=kept")
+        asked = []
+        for token, sentence in (("no-such-token", "needs the token"), (another, "somebody else's")):
+            asked.append(visitor.ready())
+            cookie = {"name": "robopref_token", "value": token, "url": team.url}
+            visitor.page.context.add_cookies([cookie])
+            visitor.page.keyboard.press("ArrowLeft")
+            visitor.until("words => document.getElementById('notice').innerText.includes(words)", sentence)
+            assert len(stored(store, "kept")) == len(asked) - 1
+            visitor.page.goto(f"{team.url}&annotator=kept")
+            visitor.ready()
+            assert [judgement.uid for judgement in stored(store, "kept")] == asked
+        visitor.page.context.close()
 
 
 def test_when_nothing_is_left_the_page_says_so_and_the_last_answer_can_be_taken_back(store, visit, server):
@@ -303,9 +322,11 @@ def test_the_part_that_decided_is_marked_by_keys(store, visit):
     visitor = visit("marker")
     visitor.ready()
     rewind(visitor)
-    for key in (".", "i", ".", ".", ".", "o"):
+    for frame, key in ((1, "i"), (4, "o")):
+        while (shown := visitor.page.evaluate("robopref.player.frame")) < frame:
+            visitor.page.keyboard.press(".")
+            visitor.until(f"() => robopref.player.frame === {shown + 1}")
         visitor.page.keyboard.press(key)
-        visitor.page.wait_for_timeout(250)
     visitor.press("ArrowLeft")
     (judgement,) = stored(store, "marker")
     per_frame = visitor.page.evaluate("robopref.state.study.steps_per_frame")

@@ -20,7 +20,7 @@ from robopref.errors import DataError
 from robopref.labeling.desk import Desk
 from robopref.labeling.plan import make_plan
 from tests.labeling.made import made_store
-from tests.labeling.server import serving
+from tests.labeling.server import label_all, serving
 
 PAIR = ("a_episode", "a_start", "a_length", "b_episode", "b_start", "b_length")
 
@@ -211,3 +211,15 @@ def test_the_server_keeps_answers_in_postgresql_and_gives_a_pair_to_one_person(u
     assert len({question.split(".")[2] for question in answered}) == 3
     with LabelStore(url) as labels:
         assert {judgement.uid for judgement in labels.judgements().values()} == set(answered)
+
+
+@pytest.mark.slow
+def test_two_servers_on_one_postgresql_share_out_the_pairs(url, store):
+    options = (f"labels='{url}'", "shared=0.0", "pairs=24")
+    with serving(store.path, *options) as one, serving(store.path, *options) as other:
+        asked = label_all([one.url, other.url], people=12)
+        progress = [httpx.get(f"{server.url}api/progress").json()["begun"] for server in (one, other)]
+    assert sorted(index for own in asked for index in own) == list(range(24))
+    assert progress == [24, 24]
+    with LabelStore(url) as labels:
+        assert labels.count() == 24

@@ -1,9 +1,5 @@
 """Two servers on one label store: what one is told the other knows, and no pair goes to two people."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
-import httpx
 import pytest
 
 from robopref.data.label_leases import LEASE_S, Leases
@@ -13,7 +9,7 @@ from robopref.labeling.items import make_items
 from robopref.labeling.plan import make_plan
 from robopref.labeling.questions import StaleQuestionError
 from tests.labeling.made import made_store
-from tests.labeling.server import serving
+from tests.labeling.server import label_all, serving
 
 
 @pytest.fixture
@@ -89,22 +85,7 @@ def test_two_server_processes_share_out_the_pairs(store):
         serving(store.path, "pairs=24", "shared=0") as one,
         serving(store.path, "pairs=24", "shared=0") as other,
     ):
-        begin = threading.Barrier(12)
-
-        def label(number):
-            url, name = (one, other)[number % 2].url, f"person {number}"
-            asked = []
-            with httpx.Client(base_url=url, timeout=60) as client:
-                begin.wait()
-                turn = client.get("/api/question", params={"annotator": name}).raise_for_status().json()
-                while turn["question"] is not None:
-                    asked.append(turn["question"]["id"].split(".")[2])
-                    body = {"annotator": name, "question": turn["question"]["id"], "choice": "left"}
-                    turn = client.post("/api/answer", json=body).raise_for_status().json()
-            return asked
-
-        with ThreadPoolExecutor(12) as people:
-            asked = [index for own in people.map(label, range(12)) for index in own]
-    assert sorted(asked, key=int) == [str(index) for index in range(24)]
+        asked = label_all([one.url, other.url], people=12)
+    assert sorted(index for own in asked for index in own) == list(range(24))
     with LabelStore.beside(store) as labels:
         assert labels.count() == 24
