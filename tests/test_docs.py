@@ -34,6 +34,13 @@ def test_the_examples_for_extending_run(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_examples_of_objectives_in_python_run():
+    text = (ROOT / "docs" / "objectives-python.md").read_text()
+    examples = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(examples) >= 8
+    exec("\n".join(examples), {})
+
+
 def test_a_task_of_ones_own_is_collected_from_the_command_line(tmp_path):
     (tmp_path / "my_lab").mkdir()
     (tmp_path / "my_lab" / "reach.py").write_text(blocks("python")[0])

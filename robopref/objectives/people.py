@@ -93,7 +93,11 @@ def pal_scores(features: Float[Tensor, "B D"], points: Float[Tensor, "B D"]) -> 
 
 
 def projected_scores(features: Float[Tensor, "B D"], points: Float[Tensor, "B D"]) -> Scores:
-    """x . a: the inner-product form, where prototypes are reward directions (after PAL-B's code)."""
+    """x . a: the inner-product form, where prototypes are reward directions; a variant of PAL-B.
+
+    The form is that of PAL-B's code (Chen et al. 2024); the paper's equations could not be read. There a
+    network makes the prototypes of each context, here they are what is given.
+    """
     check_same_shape(features=features, points=points)
     return (working(features) * points).sum(-1)
 

@@ -98,12 +98,21 @@ def choose(description: str | Mapping[str, Any], learner: str) -> ChosenObjectiv
         raise ConfigError(
             f"The objective {objective.name} does not train a {learner}: {reason}. These do: {fitting}."
         )
-    known = objective.options()
+    return with_options(objective, options)
+
+
+def with_options(objective: Objective, options: Mapping[str, Any]) -> ChosenObjective:
+    """The objective with options that exist, are of their type and make sense.
+
+    Raises:
+        ConfigError: One does not.
+    """
+    known, settings = objective.options(), {}
     for option, value in options.items():
         if option not in known:
             raise ConfigError(unknown_name(f"option of {objective.name}", option, known))
-        options[option] = _value(f"{option} of {objective.name}", value, known[option])
-    chosen = ChosenObjective(objective, options)
+        settings[option] = _value(f"{option} of {objective.name}", value, known[option])
+    chosen = ChosenObjective(objective, settings)
     chosen.check()
     return chosen
 

@@ -190,6 +190,25 @@ def stage_log_ratio(
     return over_steps(weights * working(ratios), mask)
 
 
+def timed(
+    scores: Float[Tensor, " *B"], durations_s: Float[Tensor, " *B"], *, cost_per_s: float
+) -> Float[Tensor, " *B"]:
+    """s - gamma t: of two behaviours equally good the faster one; a variant after SimulPL.
+
+    SimulPL adds the latency of a translation to its preferences, by a formula that could not be read; here
+    each score pays for its time, so a slower winner must lead by what its time costs. In rewards
+    of steps :class:`robopref.rewards.relabel.Blend` has it as ``step_cost``.
+
+    Args:
+        scores: s, of any loss.
+        durations_s: t, in seconds.
+        cost_per_s: gamma, in units of the score.
+    """
+    check_not_negative(cost_per_s=cost_per_s)
+    check_same_shape(scores=scores, durations_s=durations_s)
+    return torch.sub(working(scores), working(durations_s), alpha=cost_per_s)
+
+
 @dataclass(frozen=True)
 class Draws:
     """Times and noise that policy and reference, and both members of a pair, are scored with.

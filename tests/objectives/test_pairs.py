@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from robopref.errors import ConfigError, DataError
 from robopref.objectives import pairs, sorted_pairs
 from robopref.objectives.divergences import divergence_scores
-from robopref.objectives.scores import log_ratio
+from robopref.objectives.scores import log_ratio, timed
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_trl_1.16.0.json").read_text())
 VALUES = {name: torch.tensor(numbers, dtype=torch.float64) for name, numbers in GOLDEN["inputs"].items()}
@@ -256,7 +256,11 @@ def test_a_slower_winner_must_lead_by_what_its_time_costs():
     a, b = torch.tensor([2.0]), torch.tensor([1.5])
     slow, fast, gamma = 8.0, 5.0, 0.1
     expected = math.log1p(math.exp(-(0.5 - gamma * (slow - fast))))
-    assert pairs.bradley_terry(a - gamma * slow, b - gamma * fast, None).item() == pytest.approx(expected)
+    slower, faster = (
+        timed(score, torch.tensor([duration]), cost_per_s=gamma) for score, duration in ((a, slow), (b, fast))
+    )
+    assert pairs.bradley_terry(slower, faster, None).item() == pytest.approx(expected)
+    assert pairs.bradley_terry(faster, slower, torch.zeros(1)).item() == pytest.approx(expected)
     assert pairs.margin(a, b, None, margins=gamma * (slow - fast)).item() == pytest.approx(expected)
     turned = pairs.bradley_terry(b - gamma * fast, a - gamma * slow, torch.zeros(1))
     assert turned.item() == pytest.approx(expected)

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from robopref.errors import ConfigError, unknown_name
 from robopref.nets.windows import windowed_loss
 from robopref.objectives.description import EXTRAS
-from robopref.objectives.registry import ChosenObjective, find
+from robopref.objectives.registry import ChosenObjective, find, with_options
 from robopref.objectives.scores import REDUCTIONS
 from robopref.policies.chunks import Draw
 from robopref.policies.preference import SURROGATE_BETA
@@ -81,7 +81,7 @@ class TrajectoryPreference(nn.Module):
         learning_rate: float = 1e-4,
     ) -> None:
         super().__init__()
-        chosen = {"name": objective} if isinstance(objective, str) else dict(objective)
+        chosen = dict(objective) if isinstance(objective, Mapping) else {"name": objective}
         fitted = fitting(chosen)
         own: float = fitted.objective.options().get("beta", BETA) if fitted.objective.scales else BETA
         if beta is None:
@@ -356,13 +356,6 @@ def fitting(chosen: Mapping[str, Any]) -> ChosenObjective:
         )
     if objective.extra not in ("", "imitation", "kl"):
         raise ConfigError(f"The objective {name} has no place here: it also takes {EXTRAS[objective.extra]}.")
-    known = objective.options()
-    for option in options:
-        if option not in known:
-            raise ConfigError(unknown_name(f"option of {name}", option, known))
     if "beta" in options:
         raise ConfigError("The beta of an objective over trajectories is that of the scores.")
-    ready = ChosenObjective(objective, options)
-    if objective.labels != "lists":
-        ready.check()
-    return ready
+    return with_options(objective, options)
