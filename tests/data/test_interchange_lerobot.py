@@ -1,15 +1,14 @@
 """LeRobotDataset v3.0, held against a data set that LeRobot 0.4.4 wrote (``lerobot_sample``).
 
-LeRobot itself needs other versions of numpy and torch than robopref. To load with it what robopref wrote,
-give the Python of an environment where it is installed (``uv pip install lerobot==0.4.4``):
+LeRobot itself needs other versions of numpy and torch than robopref. What robopref wrote is loaded with it in
+an environment of its own, made by uv (or, in ROBOPREF_LEROBOT_PYTHON, the Python of one that is there):
 
-    ROBOPREF_LEROBOT_PYTHON=/path/to/env/bin/python pytest tests/data/test_interchange_lerobot.py
+    uv run pytest -n0 -m apart tests/data/test_interchange_lerobot.py
 """
 
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from robopref.data import TrajectoryStore
+from robopref.data.footage import Footage
 from robopref.data.interchange.convert import convert
 from robopref.data.interchange.footage import cameras_of
 from robopref.data.interchange.lerobot_videos import statistics
-from robopref.data.interchange.videos import read_videos
+from robopref.data.interchange.videos import index_videos, read_videos
 from robopref.errors import ConfigError, DataError
 from robopref.labeling.footage import read_footage
 from robopref.training.video import write_video
+from tests.apart import python_apart, run_apart
 
 SAMPLE = Path(__file__).parent / "lerobot_sample"
-LEROBOT = os.environ.get("ROBOPREF_LEROBOT_PYTHON")
+LEROBOT = ("lerobot==0.4.4", "numpy==2.2.6")
 
 
 @pytest.fixture
@@ -121,29 +122,54 @@ def test_statistics_are_lerobots_but_for_its_histogram_quantiles():
         assert found["q50"] == pytest.approx(np.median(values, axis=0))
 
 
-@pytest.mark.skipif(LEROBOT is None, reason="needs ROBOPREF_LEROBOT_PYTHON, see the top of the file")
-def test_lerobot_itself_loads_what_we_wrote(ours, tmp_path):
+@pytest.mark.apart
+@pytest.mark.timeout(1200)
+def test_lerobot_itself_loads_and_edits_what_we_wrote_videos_included(new_store, trajectory, tmp_path):
+    with new_store((4, 6)) as store:
+        store.append(trajectory(2, 3, success_at=2))
+        lengths, places = store.lengths.tolist(), []
+        for episode, length in enumerate(lengths):
+            file = store.path / f"frames/top/file-{episode:03d}.mp4"
+            numbered(length, 80.0, file, first=10 * episode)
+            places.append(Footage("top", file, length, 0.0, 80.0))
+        index_videos(store.path, {"top": places})
+    convert(tmp_path / "store", tmp_path / "ours", target_format="lerobot")
     code = """
 import json, sys
+from pathlib import Path
+from lerobot.datasets.dataset_tools import delete_episodes
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
-data = LeRobotDataset("robopref/test", root=sys.argv[1], delta_timestamps={"action": [0.0, 1 / 80]})
-rows = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in data[i].items()} for i in range(len(data))]
-print(json.dumps({"episodes": data.num_episodes, "rows": rows, "fps": data.fps}))
+def rows(data):
+    listed = [{k: v for k, v in data[i].items()} for i in range(len(data))]
+    for row in listed:
+        row["top"] = float(row.pop("observation.images.top").mean() * 255 / 4)
+    return [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in listed]
+deltas = {"action": [0.0, 1 / 80]}
+data = LeRobotDataset("robopref/test", root=sys.argv[1], delta_timestamps=deltas, video_backend="pyav")
+left = delete_episodes(data, [0], output_dir=sys.argv[2], repo_id="robopref/left")
+left = LeRobotDataset("robopref/left", root=sys.argv[2], video_backend="pyav")
+print(json.dumps({"episodes": data.num_episodes, "rows": rows(data), "fps": data.fps, "left": rows(left)}))
 """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        [str(LEROBOT), "-c", code, str(ours)], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    read = json.loads(done.stdout.splitlines()[-1])
+    given = os.environ.get("ROBOPREF_LEROBOT_PYTHON")
+    python = Path(given) if given else python_apart(tmp_path, *LEROBOT)
+    variables = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    said = run_apart(python, "-c", code, tmp_path / "ours", tmp_path / "left", **variables)
+    read = json.loads(said.splitlines()[-1])
     assert (read["episodes"], read["fps"], len(read["rows"])) == (3, 80, 13)
     with TrajectoryStore.open(tmp_path / "store") as store:
-        steps = [(e, t) for e in map(store.episode, range(3)) for t in range(e.length)]
-        for row, (episode, t) in zip(read["rows"], steps, strict=True):
+        steps = [(i, e, t) for i, e in enumerate(map(store.episode, range(3))) for t in range(e.length)]
+        for row, (index, episode, t) in zip(read["rows"], steps, strict=True):
             assert np.array_equal(np.float32(row["observation.state"]), episode.observations[t])
             assert np.array_equal(np.float32(row["action"][0]), episode.actions[t])
             assert np.float32(row["next.reward"]) == episode.rewards[t]
             assert row["task"] == "drawer-open"
+            assert row["top"] == pytest.approx(10 * index + t, abs=0.4)  # every step has its own frame
+    assert [row["top"] for row in read["left"]] == pytest.approx(
+        [row["top"] for row in read["rows"][4:]], abs=0.6
+    )
+    (tmp_path / "left/meta/robopref.parquet").unlink(missing_ok=True)
+    convert(tmp_path / "left", tmp_path / "edited", lossy=True)  # what LeRobot edited comes back
+    assert brightness(read_videos(tmp_path / "edited", 2), "top", 1, 3) == [20, 21, 22]
 
 
 def test_many_episodes_go_to_several_files_and_come_back_in_order(new_store, tmp_path, monkeypatch):
@@ -252,12 +278,10 @@ def test_videos_that_are_left_are_a_loss_that_is_named(sample, tmp_path):
     convert(sample, tmp_path / "made", lossy=True, videos=False)
 
 
-def numbered(count, fps, path):
+def numbered(count, fps, path, first=0):
     """Write a video whose frames grow brighter, four steps a frame."""
-    frames = (
-        np.zeros((count, 48, 64, 3), np.uint8) + 4 * np.arange(count, dtype=np.uint8)[:, None, None, None]
-    )
-    write_video(path, frames, fps=fps)
+    grey = 4 * (first + np.arange(count, dtype=np.uint8))
+    write_video(path, np.zeros((count, 48, 64, 3), np.uint8) + grey[:, None, None, None], fps=fps)
 
 
 @pytest.fixture
