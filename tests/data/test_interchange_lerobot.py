@@ -236,6 +236,7 @@ DATA, EPISODES = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/fil
             lambda v: [0, 2, 3],
             r"episodes must be numbered from 0, got \[0, 2, 3\]",
         ),
+        (EPISODES, "length", lambda v: [3, None, 5], r"meta/episodes, episode 1: length must not be null"),
         (EPISODES, "length", lambda v: [3, 4, 6], r"episode 2 should have 6 rows in one piece, but has 5"),
         (EPISODES, "data/file_index", lambda v: [0, 0, 1], r"file-001.parquet is missing"),
     ],
@@ -258,6 +259,7 @@ def test_tables_that_contradict_themselves_are_named(sample, tmp_path, file, col
         ({"features": {}}, "has no feature action, episode_index, frame_index"),
         ({"features": None}, "describes no LeRobotDataset"),
         ({"fps": "fast"}, "describes no LeRobotDataset"),
+        ({"fps": 0}, "fps must be a positive number, got 0"),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(sample, tmp_path, changes, sentence):

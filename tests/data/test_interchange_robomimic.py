@@ -142,7 +142,25 @@ def spoil(path, change):
         (lambda data: data["demo_2"].__delitem__("obs"), "demo_2 has no group 'obs'"),
         (lambda data: data["demo_10/obs"].__delitem__("object"), "demo_10 has no array 'object'"),
         (lambda data: data["demo_2/next_obs"].__delitem__("object"), "demo_2 has no array 'object'"),
-        (lambda data: data["demo_10/actions"].__setitem__((0, 0), np.nan), r"actions holds nan at \(0, 0\)"),
+        (
+            lambda data: data["demo_10/actions"].__setitem__((0, 0), np.nan),
+            r"hdf5, demo_10: actions holds nan at \(0, 0\)",
+        ),
+        (
+            lambda data: [
+                data["demo_2"].pop("rewards"),
+                data["demo_2"].create_dataset("rewards", data=[0.0]),
+            ],
+            r"hdf5, demo_2: rewards must have \d rows to fit the actions, got 1",
+        ),
+        (
+            lambda data: data["demo_2"].attrs.__setitem__("num_samples", "four"),
+            "hdf5, demo_2: num_samples is four, but there are",
+        ),
+        (
+            lambda data: data.attrs.__setitem__("env_args", '{"env_kwargs": {"control_freq": 0}}'),
+            "hdf5, attribute env_args: control_freq must be a positive number, got 0",
+        ),
         (lambda data: data["demo_2/dones"].__setitem__(0, 7), "dones must be one true or false a step"),
         (lambda data: [data.__delitem__(name) for name in list(data)], "no demo_<number>"),
     ],
@@ -152,6 +170,12 @@ def test_a_damaged_demo_is_named(theirs, tmp_path, change, sentence):
     with pytest.raises(DataError, match=sentence):
         convert(theirs, tmp_path / "made", lossy=True)
     assert not (tmp_path / "made").exists()
+
+
+def test_actions_beyond_our_range_are_kept_and_named_with_episode_and_step(theirs, tmp_path):
+    spoil(theirs, lambda data: data["demo_10/actions"].__setitem__((1, 0), 4.0))
+    notes = convert(theirs, tmp_path / "made", lossy=True).notes
+    assert any("hdf5, episode 1: 'actions' reaches 4 at step 1, and 1 steps" in note for note in notes)
 
 
 def test_what_is_not_followed_by_itself_is_a_loss(theirs, tmp_path):

@@ -7,7 +7,8 @@ counted while converting, and at the end refused unless the caller said that los
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,17 @@ class Ledger:
                 f"This conversion would lose: {'; '.join(losses)}. Pass lossy=true to convert without."
             )
         return [*(f"lost: {loss}" for loss in losses), *self.notes]
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Put file and episode before a refusal by a trajectory or a store, which do not know them."""
+    try:
+        yield
+    except DataError as error:
+        if where.partition(", ")[0] in str(error):
+            raise
+        raise DataError(f"{where}: {error}") from error
 
 
 def header_json(store: TrajectoryStore) -> str:

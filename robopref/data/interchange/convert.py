@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from robopref.data.interchange.carried import Ledger
 from robopref.data.interchange.videos import FOLDER, INDEX, check_videos, read_videos, write_videos
 from robopref.data.label_store import LabelStore
@@ -24,6 +26,8 @@ STORE = "store"
 FORMATS = (STORE, "robomimic", "minari", "lerobot")
 SUFFIXES = (".hdf5", ".h5")
 LABELS = "labels.sqlite"
+ACTIONS = {"robomimic": "actions", "minari": "actions", "lerobot": "action"}
+"""What each format calls the actions."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,7 @@ def convert(
                     _take_videos(source, made if videos else None, ledger)
             with TrajectoryStore.open(made) as store:
                 episodes, steps = len(store), int(store.lengths.sum())
+                _note_range(store, source, ACTIONS[source_format], ledger)
         notes = ledger.settle(lossy)
         count = 0
         if labels and source_format == STORE:
@@ -123,6 +128,21 @@ def convert(
             _move(labels_of(made), labels_of(target))
         _move(made, target)
     return Conversion(source_format, target_format, episodes, steps, count, notes)
+
+
+def _note_range(store: TrajectoryStore, source: Path, key: str, ledger: Ledger) -> None:
+    """Say where the actions of a foreign data set leave the range that policies learn within."""
+    if "from" not in store.metadata:
+        return
+    largest = np.abs(store.array("actions")).max(axis=1)
+    beyond = np.flatnonzero(largest > 1)
+    if len(beyond):
+        episode = int(np.searchsorted(store.first_rows, beyond[0], side="right")) - 1
+        ledger.note(
+            f"{source}, episode {episode}: '{key}' reaches {largest[beyond[0]]:g} at step "
+            f"{beyond[0] - store.first_rows[episode]}, and {len(beyond)} steps in all leave [-1, 1]; they "
+            "were kept, but policies here learn actions within [-1, 1] alone, and will refuse them"
+        )
 
 
 def labels_of(path: Path) -> Path:

@@ -18,6 +18,7 @@ Source: ``lerobot/datasets`` of lerobot 0.4.4, and a data set that it wrote.
 Letters used in shapes: T steps of an episode, O observation size, A action size.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ from robopref.data.interchange.carried import (
     choose,
     flags,
     float32,
+    named,
     read_episode,
     read_header,
     unknown_origin,
@@ -78,10 +80,11 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
         )
     columns = [key for key in features if features[key]["dtype"] not in ("video", "image")]
     with TrajectoryStore.create_with(folder, layout) as store:
-        for record, table in _tables(path, info, episodes, columns):
-            where = f"{path}, episode {record['episode_index']}"
+        for record, file, table in _tables(path, info, episodes, columns):
+            where = f"{file}, episode {record['episode_index']}"
             own = None if ours is None else ours.slice(len(store), 1)
-            store.append(_episode(table, record, keys, layout, own, where, ledger))
+            with named(where):
+                store.append(_episode(table, record, keys, layout, own, where, ledger))
 
 
 def lerobot_info(path: Path) -> dict[str, Any]:
@@ -93,8 +96,12 @@ def lerobot_info(path: Path) -> dict[str, Any]:
     info = read_json(path / "meta" / "info.json")
     try:
         version, features = str(info["codebase_version"]), info["features"]
-        shapes = {key: (feature["dtype"], tuple(feature["shape"])) for key, feature in features.items()}
-        float(info["fps"])
+        shapes = {
+            key: (feature["dtype"], tuple(int(size) for size in feature["shape"]))
+            for key, feature in features.items()
+        }
+        if not 0 < float(info["fps"]) < math.inf:
+            raise ValueError(f"fps must be a positive number, got {info['fps']}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path / 'meta/info.json'} describes no LeRobotDataset: {error!r}.") from error
     if not version.startswith("v3."):
@@ -166,6 +173,13 @@ def episode_records(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path / 'meta/episodes'} holds no Parquet file.")
     wanted = ("episode_index", "length", "tasks", "data/chunk_index", "data/file_index")
     records = [row for file in files for row in _table(file, wanted).to_pylist()]
+    for record in records:
+        gaps = [name for name in wanted if record[name] is None and name != "tasks"]
+        if gaps:
+            episode = record["episode_index"]
+            raise DataError(
+                f"{path / 'meta/episodes'}, episode {episode}: {', '.join(gaps)} must not be null."
+            )
     records.sort(key=lambda record: record["episode_index"])
     found = [record["episode_index"] for record in records]
     if found != list(range(len(found))):
@@ -175,8 +189,8 @@ def episode_records(path: Path) -> list[dict[str, Any]]:
 
 def _tables(
     path: Path, info: Mapping[str, Any], episodes: list[dict[str, Any]], columns: list[str]
-) -> Iterator[tuple[dict[str, Any], pa.Table]]:
-    """Give each episode's rows, reading each file once."""
+) -> Iterator[tuple[dict[str, Any], Path, pa.Table]]:
+    """Give each episode's file and rows, reading each file once."""
     held: tuple[Path, pa.Table, np.ndarray] | None = None
     for record in episodes:
         file = file_named(path, info, "data_path", record, "data")
@@ -189,7 +203,7 @@ def _tables(
                 f"{file}: episode {record['episode_index']} should have {record['length']} rows in one "
                 f"piece, but has {len(rows)}."
             )
-        yield record, held[1].slice(int(rows[0]) if len(rows) else 0, len(rows))
+        yield record, file, held[1].slice(int(rows[0]) if len(rows) else 0, len(rows))
 
 
 def file_named(
@@ -264,7 +278,9 @@ def _check_time(table: pa.Table, where: str) -> None:
         back = np.flatnonzero(~(np.diff(times) > 0))
         if len(back):
             a, b = times[back[0]], times[back[0] + 1]
-            raise DataError(f"{where}: time runs from {a:g} s to {b:g} s at frame {back[0] + 1}.")
+            raise DataError(
+                f"{where}: time runs from {a:g} s to {b:g} s at frame {back[0] + 1} ('timestamp')."
+            )
 
 
 def _numbers(table: pa.Table, name: str, where: str) -> np.ndarray:

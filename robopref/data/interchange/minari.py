@@ -32,6 +32,7 @@ from robopref.data.interchange.carried import (
     flags,
     float32,
     header_json,
+    named,
     read_episode,
     read_header,
     unknown_origin,
@@ -124,7 +125,9 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
             for name in names:
                 episode = hdf5.group(file, name, str(source))
                 task = str(layout.metadata.get("task", "unknown"))
-                store.append(_episode(episode, keys, layout, task, f"{source}, {name}", ledger))
+                where = f"{source}, {name}"
+                with named(where):
+                    store.append(_episode(episode, keys, layout, task, where, ledger))
 
 
 def minari_folder(path: Path) -> Path:

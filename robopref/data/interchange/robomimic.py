@@ -32,6 +32,7 @@ from robopref.data.interchange.carried import (
     flags,
     float32,
     header_json,
+    named,
     parse,
     read_episode,
     read_header,
@@ -99,7 +100,8 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
             for name in names:
                 where = f"{path}, {name}"
                 demo = hdf5.group(data, name, str(path))
-                store.append(_episode(demo, keys, layout, task, where, ledger))
+                with named(where):
+                    store.append(_episode(demo, keys, layout, task, where, ledger))
 
 
 def demo_names(data: h5py.Group, path: Path) -> list[str]:
@@ -116,6 +118,11 @@ def demo_names(data: h5py.Group, path: Path) -> list[str]:
 
 def _observation_keys(demo: h5py.Group, where: str, ledger: Ledger) -> list[str]:
     """Return the observations that are one vector a step; others (images) are lost."""
+    if "obs" not in demo:
+        raise DataError(
+            f"{where} has no group 'obs', only {', '.join(sorted(demo)) or 'nothing'}. Raw demonstrations "
+            "become what robopref reads by robomimic's scripts/dataset_states_to_obs.py."
+        )
     obs = hdf5.group(demo, "obs", where)
     keys = []
     for key in sorted(obs):
@@ -144,6 +151,8 @@ def _layout(data: h5py.Group, first: str, keys: list[str], path: Path, ledger: L
     if not isinstance(rate, int | float):
         ledger.note("the file does not say how many actions a second there are; 20 was assumed")
         rate = 20.0
+    if not 0 < rate < float("inf"):
+        raise DataError(f"{path}, attribute env_args: control_freq must be a positive number, got {rate}.")
     metadata = {"from": "robomimic", "observation": widths, "task": _environment(data, path)}
     return Layout(*sizes, (), float(rate), metadata)
 
@@ -160,7 +169,7 @@ def _episode(
         ledger.lose(f"'{extra}'", where)
     dones = flags(hdf5.numbers(demo, "dones", where), "dones", where) if "dones" in demo else None
     count = demo.attrs.get("num_samples")
-    if count is not None and int(count) != len(actions):
+    if count is not None and count != len(actions):
         raise DataError(f"{where}: num_samples is {count}, but there are {len(actions)} actions.")
     if len(actions) == 0:
         raise DataError(f"{where} has no actions.")
