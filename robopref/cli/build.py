@@ -224,6 +224,7 @@ def hardware(config: DictConfig) -> Hardware:
         precision=str(config.precision),
         threads=config.threads,
         workers=config.workers,
+        processes=config.processes,
         wandb_mode=str(config.wandb.mode),
         wandb_project=str(config.wandb.project),
     )

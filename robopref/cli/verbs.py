@@ -16,7 +16,8 @@ from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.methods.components import EvaluationPlan
 from robopref.methods.phases.lab import Lab
 from robopref.rewards.relabel import Blend
-from robopref.training.run import Run
+from robopref.training.devices import is_first_process
+from robopref.training.run import FollowingRun, Run
 
 register_resolvers()  # here, because a cluster's worker process imports this module and nothing before it
 
@@ -31,7 +32,8 @@ def run(config: DictConfig) -> float:
     record = open_run(config, method=config.method, task=config.env.task)
     result = method.run(parts, record)
     record.finish()
-    show_report([record.directory], record.directory / "report.html")
+    if isinstance(record, Run):
+        show_report([record.directory], record.directory / "report.html")
     return result["rate"]
 
 
@@ -211,11 +213,14 @@ def open_lab(config: DictConfig, task: str) -> Lab:
     return Lab(open_run(config, method="by hand", task=task), build.hardware(config), config.seed)
 
 
-def open_run(config: DictConfig, *, method: str, task: str) -> Run:
+def open_run(config: DictConfig, *, method: str, task: str) -> Run | FollowingRun:
     """Open the run directory ``out`` with the resolved configuration in it."""
+    name = f"{method}/{task}/seed{config.seed}"
+    if config.processes > 1 and not is_first_process():
+        return FollowingRun(config.out, name=name)
     return Run(
         config.out,
-        name=f"{method}/{task}/seed{config.seed}",
+        name=name,
         method=method,
         task=task,
         seed=config.seed,

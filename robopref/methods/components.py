@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from robopref.errors import ConfigError, unknown_name
 from robopref.training.collect import Behaviour
-from robopref.training.devices import PRECISIONS, resolve_device
+from robopref.training.devices import PRECISIONS, check_processes, resolve_device
 from robopref.training.metrics import WandbMode
 from robopref.training.rollout import make_environment
 
@@ -97,17 +97,23 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Hardware:
-    """Where things run; nothing here changes what is computed, up to rounding."""
+    """Where things run; nothing here but ``processes`` changes what is computed, up to rounding.
+
+    Attributes:
+        processes: That train together, each with a share of the weights and a batch of its own.
+    """
 
     device: str = "auto"
     precision: str = "32-true"
     threads: int | None = None
     workers: int | None = None
+    processes: int = 1
     wandb_mode: str = "auto"
     wandb_project: str = "robopref"
 
     def __post_init__(self):
         resolve_device(self.device)
+        check_processes(self.processes)
         if self.precision not in PRECISIONS:
             raise ConfigError(unknown_name("precision", self.precision, PRECISIONS))
         if self.wandb_mode not in get_args(WandbMode):

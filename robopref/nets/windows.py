@@ -39,7 +39,7 @@ def windowed_loss(
         rows: How many there are, n.
         window: How many are scored at once.
         loss: From all scores to a scalar and what shall be logged.
-        parameters: What the gradient is taken of; nothing else that scores depend on gets one.
+        parameters: What the gradient is taken of: all that may move of what scores depend on.
 
     Raises:
         ConfigError: ``window`` is not positive.
@@ -56,13 +56,18 @@ def windowed_loss(
     value, logged = loss(leaf)
     (by_score,) = torch.autograd.grad(value, leaf)
     moving = [p for p in parameters if p.requires_grad]
-    total: list[Tensor | None] = [None] * len(moving)
+    kept = [p.grad for p in moving]
+    for p in moving:
+        p.grad = None
     for part in reversed(slices):
         again = last if part is slices[-1] else score(part)
-        found = torch.autograd.grad(again, moving, by_score[part].to(again.dtype), allow_unused=True)
-        total = [g if t is None else t if g is None else t.add_(g) for t, g in zip(total, found, strict=True)]
-        del again, found
+        # Not autograd.grad: hooks of the backward pass put gradients of shared-out weights (FSDP) together.
+        torch.autograd.backward(again, by_score[part].to(again.dtype))
+        del again
         last = leaf  # frees the graph of the last window
+    total = [p.grad for p in moving]
+    for p, before in zip(moving, kept, strict=True):
+        p.grad = before
     return _WithGradients.apply(value.detach(), len(moving), *total, *moving), logged  # pyright: ignore
 
 

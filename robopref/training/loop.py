@@ -102,6 +102,7 @@ def fit(
         while training.step < steps:
             training.advance()
             step, last = training.step, training.step == steps
+            stopping = training.agreed(stop.requested)
             found = {}
             if last or step % log_every == 0:
                 training.check_health()
@@ -110,12 +111,12 @@ def fit(
                 found |= _measure(learner, held_out)
             if found and training.leads:
                 log.log(phase, step, found)
-            if last or stop.requested or step % checkpoint_every == 0:
+            if last or stopping or step % checkpoint_every == 0:
                 training.check_health()
                 log.sync()
                 training.save(found if last else None)
             bar.advance(1, f"loss {found['loss']:.4g}" if "loss" in found else None)
-            if stop.requested and not last:
+            if stopping and not last:
                 stop.leave(
                     f"Stopped {phase} at step {step} of {steps}; it is saved in {training.path}. "
                     "The same command goes on from there."

@@ -150,8 +150,16 @@ class Run:
         write_text(self.directory / "config.yaml", config)
         self._save("running")
 
+    def meet(self) -> None:
+        """Wait for the other processes of this run, where it has some."""
+
     def phase(
-        self, name: str, settings: dict[str, Any], work: Callable[[], dict[str, Any]]
+        self,
+        name: str,
+        settings: dict[str, Any],
+        work: Callable[[], dict[str, Any]],
+        *,
+        together: bool = False,
     ) -> dict[str, Any]:
         """Do ``work`` unless this run has finished the same phase before; return its result either way.
 
@@ -159,6 +167,7 @@ class Run:
             name: What the phase is called, e.g. ``train-reward``.
             settings: All that the result depends on, JSON-like: options, seeds, fingerprints of inputs.
             work: Does the phase and returns a JSON-like result.
+            together: All processes of the run do it, see :class:`FollowingRun`; else the first alone.
 
         Raises:
             ConfigError: The directory holds this phase, made with other settings.
@@ -175,12 +184,15 @@ class Run:
         if earlier is not None and earlier["status"] == "done":
             self.say(f"{name}: finished before, in {earlier['seconds']:.0f} s")
             self._note(PhaseRecord(name, earlier["seconds"], earlier["peak_memory_mib"], skipped=True))
+            self._met(together)
             return earlier["result"]
         spent = earlier["seconds"] if earlier is not None else 0.0
         memory = PeakMemory()
         record = {"status": "started", "settings": settings, "seconds": spent}
         write_json(path, record)
         self.say(f"{name} ...")
+        if together:
+            self.meet()
         memory.restart()
         start = time.perf_counter()
         try:
@@ -193,7 +205,14 @@ class Run:
             record |= {"seconds": spent + time.perf_counter() - start, "peak_memory_mib": memory.mebibytes()}
             write_json(path, record)
         self._note(PhaseRecord(name, record["seconds"], record["peak_memory_mib"], skipped=False))
+        self.meet()
         return record["result"]
+
+    def _met(self, together: bool) -> None:
+        """Do for a phase that was finished before what the other processes wait for."""
+        if together:
+            self.meet()
+        self.meet()
 
     def finish(self) -> None:
         """Mark the run as complete, and let others open it."""
@@ -207,6 +226,47 @@ class Run:
     def _save(self, status: str) -> None:
         phases = [dataclasses.asdict(p) for p in self.phases]
         write_json(self.directory / "run.json", {**self._header, "status": status, "phases": phases})
+
+
+class FollowingRun:
+    """A run as seen by every process but its first, which keeps the books.
+
+    All processes go through the same phases. The first does most of them alone while the others wait and then
+    read the result; a phase that is done together (a training whose weights are shared out) is done by all.
+
+    Args:
+        directory: Of the run.
+        name: What the tables call it.
+    """
+
+    def __init__(self, directory: Path | str, *, name: str):
+        self.directory, self.name = Path(directory), name
+
+    def say(self, line: str) -> None:
+        """Say nothing: the first process says it."""
+
+    def meet(self) -> None:
+        """Wait for the other processes of this run."""
+
+    def phase(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        work: Callable[[], dict[str, Any]],
+        *,
+        together: bool = False,
+    ) -> dict[str, Any]:
+        """Wait for a phase, or do it together with the first process, which compares the settings."""
+        path = self.directory / "phases" / f"{name.replace('/', '-')}.json"
+        if together:
+            self.meet()
+            if _read_phase(path)["status"] != "done":
+                work()
+        self.meet()
+        return _read_phase(path)["result"]
+
+    def finish(self) -> None:
+        """Leave the closing of the books to the first process."""
 
 
 def _read_phase(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError, DataError, DivergedError
+from robopref.nets.sharded import share, whole, wholes
 from robopref.training.checkpoint import LAST_NAME, load_checkpoint, remove_leftovers, save_checkpoint
 from robopref.training.run import differences
 
@@ -26,6 +27,11 @@ DIVERGED_NAME = "diverged.safetensors"
 @runtime_checkable
 class Learner(Protocol):
     """What the loop asks of a model, which is a :class:`torch.nn.Module` besides.
+
+    Two things are optional. ``shard(mesh)`` shares out its weights among processes (PyTorch's
+    ``fully_shard``), before Adam is made of them; without it, a learner trains in one process. ``changing()``
+    names the entries of its ``state_dict`` that training changes, which are all that a checkpoint then holds:
+    that of a 7 B model with an adapter is the adapter.
 
     Several losses (a value, a critic, a policy) are summed where their parameters are disjoint and what they
     share is detached: one backward pass and one Adam over all of them is then the same as one for each.
@@ -82,10 +88,16 @@ class Training:
         self.settings: dict[str, Any] = {}
         self.batches = torch.Generator()
         self.noise = torch.Generator(self.device)
+        if fabric.world_size > 1 and not hasattr(learner, "shard"):
+            raise ConfigError(
+                f"A {type(learner).__name__} learns in one process; policies that see (experiment=grape) "
+                "learn in several"
+            )
+        self.objective = fabric.setup_module(_Objective(self.learner))
         groups = learner.parameter_groups()  # pyright: ignore[reportCallIssue]  (a Learner, checked)
         self.parameters = [p for group in groups for p in group["params"]]
         adam = torch.optim.Adam(groups, fused=self.device.type in ("cpu", "cuda") or None)
-        self.objective, self.optimiser = fabric.setup(_Objective(self.learner), adam)
+        self.optimiser: Any = fabric.setup_optimizers(adam)
         self.step, self.seconds = 0, 0.0
         self._since = time.monotonic()
         self._names: list[str] = []
@@ -100,7 +112,7 @@ class Training:
         loss, metrics = self.objective(batch, self.noise)
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        norm = whole(nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
         loss = loss.detach()
         self._unchecked.append(loss + norm)
         if self.checks_each_step:
@@ -111,6 +123,17 @@ class Training:
         self.learner.after_step()  # pyright: ignore[reportCallIssue]
         self._count({"loss": loss, "gradient_norm": norm, **metrics})
         self.step += 1
+
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process of this training wants something; asked of all of them in the same step."""
+        if self.fabric.world_size == 1:
+            return wish
+        return bool(self._mean(torch.tensor(float(wish), device=self.device)) > 0)
+
+    def _mean(self, value: Tensor) -> Tensor:
+        """Average over the processes of this training."""
+        found: Any = self.fabric.all_reduce(value)
+        return found
 
     def check_health(self, batch: Batch | None = None) -> None:
         """Raise DivergedError if one of the steps since the last check was not finite."""
@@ -144,7 +167,7 @@ class Training:
     def means(self) -> dict[str, float]:
         """Return the metrics, averaged over the steps since the last call."""
         assert self._totals is not None
-        values = (self._totals / self._counted).tolist()
+        values = self._mean(self._totals / self._counted).tolist()
         self._totals, self._counted = None, 0
         return dict(zip(self._names, values, strict=True))
 
@@ -201,13 +224,15 @@ class Training:
 
     def save(self, metrics: Mapping[str, float] | None) -> None:
         """Write the checkpoint; ``metrics`` mark a training that has done its steps."""
-        if not self.leads:
-            return
         now = time.monotonic()
         self.seconds, self._since = self.seconds + now - self._since, now
-        tensors = {f"model/{name}": tensor for name, tensor in self.learner.state_dict().items()}
+        tensors = {f"model/{name}": tensor for name, tensor in self._changing().items()}
         for index, state in self.optimiser.optimizer.state_dict()["state"].items():
             tensors |= {f"optimiser/{index}/{name}": tensor for name, tensor in state.items()}
+        if self.fabric.world_size > 1:
+            tensors = wholes(tensors)
+        if not self.leads:
+            return
         if self._totals is not None:
             tensors["window/totals"] = self._totals
         record = {
@@ -220,6 +245,13 @@ class Training:
         }
         save_checkpoint(self.path, tensors, record)
 
+    def _changing(self) -> dict[str, Tensor]:
+        everything = self.learner.state_dict()
+        if not hasattr(self.learner, "changing"):
+            return everything
+        names: set[str] = self.learner.changing()  # pyright: ignore[reportCallIssue]
+        return {name: tensor for name, tensor in everything.items() if name in names}
+
     def resume(self, steps: int) -> dict[str, float] | None:
         """Take up the checkpoint, if there is one; return the metrics if it has done all its steps."""
         if self.leads:
@@ -228,7 +260,7 @@ class Training:
             return None
         tensors, record = load_checkpoint(self.path)
         changed = differences(record.get("settings"), self.settings)
-        if changed:
+        if changed and self.leads:  # what it wrote are its own
             raise ConfigError(
                 f"{self.path} comes from a training with other settings ({'; '.join(changed)}). "
                 "Go back to those, choose another folder, or delete the file to train from the start."
@@ -243,15 +275,22 @@ class Training:
 
     def _restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         model = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
+        present = self._changing()
+        if wrong := sorted(set(model) ^ set(present)):
+            raise DataError(f"{self.path} does not fit this model: it lacks, or has besides, {wrong[:5]}")
         try:
-            self.learner.load_state_dict(model)
+            self.learner.load_state_dict(
+                {name: share(tensor, present[name]) for name, tensor in model.items()}, strict=False
+            )
         except RuntimeError as error:
             raise DataError(f"{self.path} does not fit this model: {error}") from error
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimiser/"):
                 _, index, key = name.split("/")
-                state.setdefault(int(index), {})[key] = tensor
+                weight = self.parameters[int(index)]  # the moments of Adam are shared out as it is
+                moment = tensor.shape == weight.shape
+                state.setdefault(int(index), {})[key] = share(tensor, weight) if moment else tensor
         adam = self.optimiser.optimizer
         adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
         self.step, self.seconds = record["step"], record["seconds"]

@@ -14,7 +14,7 @@ from robopref.methods.components import Component, Fit, Hardware
 from robopref.training.collect import COLLECTION_SEEDS
 from robopref.training.loop import HeldOut, fit
 from robopref.training.metrics import RunLog
-from robopref.training.run import Run
+from robopref.training.run import FollowingRun, Run
 from robopref.training.step import Sampler
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ class Lab:
         seed: Of everything random; each phase draws its own stream from it.
     """
 
-    def __init__(self, run: Run, hardware: Hardware, seed: int):
+    def __init__(self, run: Run | FollowingRun, hardware: Hardware, seed: int):
         self.run, self.hardware, self.seed = run, hardware, seed
+        if hardware.processes > 1:
+            run.meet = self.fabric.barrier
 
     def label_url(self, task: str) -> str:
         """Where this run keeps the labels of a task."""
@@ -44,7 +46,9 @@ class Lab:
         """The device that training runs on."""
         from robopref.training.devices import make_fabric
 
-        return make_fabric(self.hardware.device, self.hardware.precision, self.hardware.threads)
+        return make_fabric(
+            self.hardware.device, self.hardware.precision, self.hardware.threads, self.hardware.processes
+        )
 
     def fit(
         self,
@@ -58,9 +62,10 @@ class Lab:
         held_out: HeldOut | None = None,
     ) -> dict[str, float]:
         """Train a learner where this run keeps it and its log (see :func:`robopref.training.loop.fit`)."""
+        first = self.fabric.is_global_zero
         log = RunLog(
-            self.run.directory,
-            wandb_mode=self.hardware.wandb_mode,
+            self.run.directory if first else self.run.directory / f"process{self.fabric.global_rank}",
+            wandb_mode=self.hardware.wandb_mode if first else "disabled",
             project=self.hardware.wandb_project,
             name=self.run.name,
         )

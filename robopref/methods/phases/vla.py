@@ -113,7 +113,7 @@ def train_supervised(
         save_vla(folder, policy)
         return metrics
 
-    lab.run.phase("train-supervised", settings, work)
+    lab.run.phase("train-supervised", settings, work, together=True)
     return folder
 
 

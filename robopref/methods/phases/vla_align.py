@@ -157,7 +157,7 @@ def align_policy(
         write_json(folder / "metrics.json", metrics)
         return {**metrics, "groups": comparison.size}
 
-    lab.run.phase(f"align/{name}", settings, work)
+    lab.run.phase(f"align/{name}", settings, work, together=True)
     return folder
 
 

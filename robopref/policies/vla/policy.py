@@ -13,12 +13,14 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from robopref.errors import ConfigError, unknown_name
+from robopref.nets.sharded import share_out
 from robopref.objectives.tokens import categorical_kl
 from robopref.policies.chunks import Draw
 from robopref.policies.offline import constructor_arguments
 from robopref.policies.vla.actions import ActionBins, ActionRange
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.policies.vla.small import SmallModel
+from robopref.policies.vla.vision import VisionTransformer
 
 DECODINGS = ("median", "mode")
 
@@ -126,6 +128,13 @@ class TokenPolicy(SeeingPolicy):
         """Mean entropy of a chunk's tokens, each given those before it, in nats."""
         log_probs = F.log_softmax(self.token_logits(frames, words, targets), -1)
         return -(log_probs.exp() * log_probs).sum(-1).mean(-1)
+
+    def shard(self, mesh: Any) -> None:
+        """Share out the model's weights among the processes of a mesh; four-bit weights stay whole."""
+        vision = self.model.vision_backbone
+        encoders = (vision.featurizer, vision.fused_featurizer)
+        blocks = [block for e in encoders if isinstance(e, VisionTransformer) for block in e.blocks]
+        share_out(self.model, [*blocks, *self.model.language_model.model.layers], mesh, entries=("logits",))
 
     # -- supervised learning -------------------------------------------------------------------------------
 

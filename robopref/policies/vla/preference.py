@@ -177,6 +177,24 @@ class TrajectoryPreference(nn.Module):
     def after_step(self) -> None:
         """Nothing follows a step."""
 
+    def changing(self) -> set[str]:
+        """Names of what learning changes: what may move of the policy, and the running baseline."""
+        own = {name for name, _ in self.named_buffers(recurse=False)}
+        return own | {f"policy.{name}" for name in self.policy.changing()}
+
+    def shard(self, mesh: Any) -> None:
+        """Share out the policy's weights among the processes of a mesh; each keeps a baseline of its own.
+
+        Raises:
+            ConfigError: The policy learns in one process, or the objective asks for its reference anew.
+        """
+        if self._before:
+            raise ConfigError(
+                f"The objective {self.config['objective']['name']} needs a second copy of the weights, and "
+                "so learns in one process"
+            )
+        self.policy.shard(mesh)
+
     # -- from scores to the loss ---------------------------------------------------------------------------
 
     def loss_of_scores(

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robopref.errors import DataError
-from robopref.nets.checkpoint import load_module, load_tensors, read_config, save_module, save_tensors
+from robopref.nets.checkpoint import load_module, load_tensors, read_config, save_tensors
+from robopref.nets.sharded import is_first, wholes
 from robopref.policies.vla.continuous import ContinuousVLA
 from robopref.policies.vla.openvla import OpenVLAPolicy
 from robopref.policies.vla.policy import VLAPolicy
@@ -25,12 +26,16 @@ KINDS = (*SMALL_KINDS, OpenVLAPolicy.kind)
 
 
 def save_vla(directory: Path | str, policy: SeeingPolicy) -> None:
-    """Write a policy: all of a small one, what may move of a published one."""
+    """Write a policy: all of a small one, what may move of a published one.
+
+    Of a policy whose weights are shared out, every process must ask for it, and the first writes.
+    """
+    kept: dict[str, Tensor] = policy.state_dict()
     if isinstance(policy, OpenVLAPolicy):
-        moving = {name: p for name, p in policy.named_parameters() if p.requires_grad}
-        save_tensors(directory, moving, {"kind": policy.kind, "config": policy.config, "extra": None})
-    else:
-        save_module(directory, policy, kind=policy.kind, config=policy.config)
+        kept = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    kept = wholes(kept)
+    if is_first():
+        save_tensors(directory, kept, {"kind": policy.kind, "config": policy.config, "extra": None})
 
 
 def load_vla(directory: Path | str, *, device: str | torch.device = "cpu") -> SeeingPolicy:

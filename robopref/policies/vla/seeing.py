@@ -267,6 +267,23 @@ class SeeingPolicy(nn.Module, ABC):
     def after_step(self) -> None:
         """Nothing follows a step."""
 
+    def changing(self) -> set[str]:
+        """Names of what learning changes: everything, or the adapter where there is one."""
+        if self.adapter is None:
+            return set(self.state_dict())
+        return {name for name, p in self.named_parameters() if p.requires_grad}
+
+    def shard(self, mesh: Any) -> None:
+        """Share out the weights among the processes of a mesh.
+
+        Raises:
+            ConfigError: This family learns in one process.
+        """
+        raise ConfigError(
+            f"A {type(self).__name__} learns in one process; token policies (policy=vla or openvla) learn in "
+            "several"
+        )
+
 
 def shifted(
     frames: UInt8[Tensor, "B S S 3"], most: int, generator: torch.Generator
