@@ -11,6 +11,7 @@ each step, so the finite flags stay there until the next line of the log or the 
 that did it is then drawn again, which is possible because it depends on (seed, k) alone.
 """
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ def fit(
     with (
         _own_randomness(training.device),
         Interruption() as stop,
-        Progress(phase, steps, training.step) as bar,
+        Progress(phase, steps, training.step, stream=None if training.leads else io.StringIO()) as bar,
     ):
         learner.train()
         while training.step < steps:

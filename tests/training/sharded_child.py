@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from robopref.nets.sharded import is_first, wholes
+from robopref.policies.vla.openvla import OpenVLAPolicy
 from robopref.policies.vla.preference import TrajectoryPreference
 from robopref.training.devices import make_fabric
 from robopref.training.loop import fit
@@ -35,8 +36,7 @@ class OwnPairs:
         return self.batch
 
 
-def train(fabric, folder: Path, steps: int, *, adapter: bool) -> None:
-    policy = tiny(adapter={"rank": 2} if adapter else None)
+def train(fabric, folder: Path, steps: int, policy) -> None:
     with torch.no_grad():  # adapters begin at zero, where half of their gradients are zero
         for number, p in enumerate(q for q in policy.parameters() if q.requires_grad):
             p += 0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(number))
@@ -64,13 +64,15 @@ def train(fabric, folder: Path, steps: int, *, adapter: bool) -> None:
         save_file(kept | {"loss": torch.tensor(found["loss"])}, folder / "final.safetensors")
 
 
-def main(folder: Path, processes: int) -> None:
+def main(folder: Path, processes: int, checkpoint: Path) -> None:
     fabric = make_fabric("cpu", threads=1, processes=processes)
-    train(fabric, folder / "whole", 3, adapter=False)
-    train(fabric, folder / "adapter", 4, adapter=True)
-    train(fabric, folder / "broken", 2, adapter=True)
-    train(fabric, folder / "broken", 4, adapter=True)
+    train(fabric, folder / "whole", 3, tiny())
+    train(fabric, folder / "adapter", 4, tiny(adapter={"rank": 2}))
+    train(fabric, folder / "broken", 2, tiny(adapter={"rank": 2}))
+    train(fabric, folder / "broken", 4, tiny(adapter={"rank": 2}))
+    published = OpenVLAPolicy(checkpoint, dtype="bfloat16", adapter={"rank": 2}, checkpointed=True)
+    train(fabric, folder / "published", 2, published)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

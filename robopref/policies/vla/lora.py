@@ -70,6 +70,8 @@ class Adapter:
             inject_adapter_in_model(config, model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("lora_" in name)
+            if parameter.requires_grad:  # steps of Adam are too small for half precision
+                parameter.data = parameter.data.float()
 
 
 def adapted_layers(model: nn.Module) -> list[Any]:

@@ -188,9 +188,11 @@ class FusedVision(nn.Module):
 
     def forward(self, frames: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B P D"]:
         """Features of frames whose pixels lie in [0, 1]."""
-        first = self.featurizer((frames - self.means[0]) / self.deviations[0])
-        second = self.fused_featurizer((frames - self.means[1]) / self.deviations[1])
-        return torch.cat([first, second], -1)
+        normalised = [
+            ((frames - mean) / deviation).to(frames.dtype)  # the buffers have single precision
+            for mean, deviation in zip(self.means, self.deviations, strict=True)
+        ]
+        return torch.cat([self.featurizer(normalised[0]), self.fused_featurizer(normalised[1])], -1)
 
 
 class Projector(nn.Module):

@@ -76,6 +76,10 @@ def projector_tensors(features):
 
 @pytest.fixture
 def checkpoint(tmp_path):
+    return write_checkpoint(tmp_path)
+
+
+def write_checkpoint(folder):
     shapes = (
         encoder_tensors("featurizer", 8, 16, dino=True)
         | encoder_tensors("fused_featurizer", 12, 20)
@@ -84,7 +88,7 @@ def checkpoint(tmp_path):
     )
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
-    save_file(tensors, tmp_path / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors")
     config = {
         "image_sizes": [14, 14],
         "timm_model_ids": ["tiny", "tiny"],
@@ -103,7 +107,7 @@ def checkpoint(tmp_path):
             "bridge_orig": {"action": {"q01": [0.0, -1.0], "q99": [0.5, 1.0], "mask": [True, False]}}
         },
     }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config))
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = [
@@ -116,8 +120,8 @@ def checkpoint(tmp_path):
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    return tmp_path
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
 
 
 def changed(path, change):
@@ -141,6 +145,20 @@ def test_it_loads_by_name_and_acts_in_the_range_of_its_data(checkpoint):
     assert float(actions[..., 0].min()) >= 0.0
     assert float(actions[..., 0].max()) <= 0.5
     assert float(actions[..., 1].min()) < 0
+
+
+def test_half_precision_scores_as_single_precision_does_and_its_adapter_learns_in_single(checkpoint):
+    single = OpenVLAPolicy(checkpoint, dtype="float32")
+    half = OpenVLAPolicy(checkpoint, adapter={"rank": 2})
+    frames = np.random.default_rng(0).integers(0, 256, (2, 14, 14, 3), np.uint8)
+    seen = single.see(frames, ["pick up the cup"] * 2)
+    actions = single.act(seen)
+    found = half.score(seen, actions)
+    assert torch.allclose(found, single.score(seen, actions), atol=0.05)
+    found.sum().backward()
+    kinds = {"lora_" in name: p.dtype for name, p in half.named_parameters()}
+    assert kinds == {True: torch.float32, False: torch.bfloat16}
+    assert half.act(seen).shape == (2, 1, 2)
 
 
 def test_action_tokens_are_the_last_of_the_vocabulary_counted_down(checkpoint):

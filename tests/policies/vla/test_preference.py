@@ -12,11 +12,11 @@ from tests.policies.vla.conftest import continuous, tiny
 def batch_of(policy, lengths, grades, parts=None, seed=0):
     """Trajectories of so many decisions, groups of as many as a row of grades has, reference = the policy."""
     rng = np.random.default_rng(seed)
-    members, longest = len(lengths), max(lengths)
-    frames = torch.from_numpy(rng.integers(0, 256, (members, longest, 16, 16, 3), np.uint8))
+    members, longest, size = len(lengths), max(lengths), policy.image_size
+    frames = torch.from_numpy(rng.integers(0, 256, (members, longest, size, size, 3), np.uint8))
     words = torch.from_numpy(np.stack([policy.tokenizer.encode("open the door")] * members))
     targets = policy.targets(
-        torch.from_numpy(rng.uniform(-1, 1, (members, longest, 2, 2)).astype(np.float32))
+        torch.from_numpy(rng.uniform(-1, 1, (members, longest, policy.horizon, 2)).astype(np.float32))
     )
     mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
     with torch.no_grad():
