@@ -93,6 +93,7 @@ class PreferenceLoss(nn.Module):
             raise ConfigError("The beta of a policy's objective is policy.beta, not objective.beta.")
         self.objective = self.chosen.objective
         own = self.objective.options().get("beta", BETA)
+        # Its own is for likelihoods; that of a mean squared error is as many times larger as the usual one.
         own *= 1 if "error" in self.objective.score else usual_beta / BETA
         self.beta = beta or (own if self.objective.scales else usual_beta)
         if self.objective.extra == "steps" and reduce == "mean":

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from objectives_learners import BINS, BY_TAU, FLIPS, LEARNERS, STRENGTHS, strengths
+from objectives_learners import (
+    BINS,
+    BY_TAU,
+    BY_TEMPERATURE,
+    FLIPS,
+    LEARNERS,
+    STRENGTHS,
+    TEMPERATURES,
+    strengths,
+)
 from scipy import stats
 
 from robopref.training.run import machine
@@ -74,15 +83,18 @@ on one core of {processor}, torch {torch}:
 
 {cells}
 
-Strengths are beta, or tau of {by_tau}: {policy_strengths} for the Gaussian policy,
-{flow_strengths} for the flow policy, {token_strengths} for the token policy.
-Entries are means over seeds with 95 % t intervals; where a number in brackets follows, over so many seeds,
-and a dash means that it did not run. Learning rates and steps are the same for all objectives of a learner;
-they, the strengths and the behaviours were set on seed 100, where `dpo`, `ipo`, `cpl`, `kto` and a few
-others were looked at. Lists are four episodes of one reset state; the tenth of all episodes that is
-preferred most is the demonstration of `triple`.
+Strengths are beta, or tau of {by_tau}: {policy_strengths} for the Gaussian policy, {flow_strengths} for
+the flow policy, {token_strengths} for the token policy. Weighted imitation ({by_temperature}) has no
+beta; its temperatures are {temperatures}. A reward model's are {reward_strengths}, the factor of its
+returns in the loss (`ipo` and `sppo` keep their default tau there). Entries are means over seeds with 95
+% t intervals; where a number in brackets follows, over so many seeds, and a dash means that it did not
+run. Learning rates and steps are the same for all objectives of a learner; they, the strengths and the
+behaviours were set on seed 100, where `dpo`, `ipo`, `cpl`, `kto` and a few others were looked at. Lists
+are four episodes of one reset state; the tenth of all episodes that is preferred most is the
+demonstration of `triple`. `conditional_bc` has no strength and starts from a clone of its own, with an
+input for how good it shall be, which is told the best.
 
-## Reward model: pairs of unseen reset states ordered right, per cent
+## Reward model: pairs of unseen reset states ordered right, per cent, median over strengths
 
 {rewards}
 
@@ -143,7 +155,10 @@ def page(rows: list[dict[str, Any]], command: str, task: str) -> str:
         tokens=table(rows, "token"),
         bins=BINS,
         leaders=leaders(rows),
-        by_tau=" and ".join(BY_TAU),
+        by_tau=" and ".join(f"`{name}`" for name in BY_TAU),
+        by_temperature=", ".join(f"`{name}`" for name in BY_TEMPERATURE),
+        temperatures=", ".join(map(str, TEMPERATURES)),
+        reward_strengths=", ".join(map(str, STRENGTHS["reward"])),
         policy_clone=clones["policy"],
         flow_clone=clones["flow"],
         rewards=table(rows, "reward"),
