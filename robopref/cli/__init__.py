@@ -27,16 +27,6 @@ VERBS = {
     "report": "run folders -> a table and an HTML page",
     "doctor": "versions, GPU, rendering, and what is missing with its cure",
 }
-PLAIN_VERBS = (
-    "export",
-    "serve",
-    "data",
-    "labels",
-    "merge",
-    "objectives",
-    "report",
-    "doctor",
-)  # the others are configured with Hydra
 
 HELP = """robopref: robot preference learning
 

@@ -18,8 +18,6 @@ from robopref.deploy.scoring import Scorer, scorer
 from robopref.errors import DataError, unknown_name
 from robopref.files import read_json
 
-PARITY_NAME = "parity.json"
-
 
 class Bundle:
     """What :func:`load` found: a policy that samples, a scorer or None, and the manifest.

@@ -30,8 +30,8 @@ from robopref.data.queries import random_pairs
 from robopref.data.store import TrajectoryStore
 from robopref.data.teachers import ScriptedTeacher
 from robopref.files import write_text
+from robopref.methods.phases.judged import split_by_episode
 from robopref.methods.phases.label import answers
-from robopref.methods.phases.reward import split_by_episode
 from robopref.rewards.bradley_terry import BradleyTerryReward
 from robopref.rewards.dataset import PreferencePairs, preference_tensors
 from robopref.rewards.ensemble import EnsembleReward
@@ -101,7 +101,7 @@ def pairs_of(
 
 def cell(task: str, seed: int, share: str, method: str, folder: Path) -> dict[str, Any]:
     """Train one reward; return its accuracy after each number of steps."""
-    store = episodes(task, seed, folder)
+    store = episodes("metaworld", task, seed, folder)
     pairs, judged = pairs_of(store, share, seed, told=method in FOR_MIXED_ONLY)
     reward = METHODS[method][1](store.layout.observation_size, 0.2 if share == "mixed" else float(share))
     reward.fit_normaliser(pairs.observations())
@@ -139,13 +139,6 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 # --- the page
-
-
-TRIED = """\
-Tried on the development tasks and left out: a margin of 2 nats with weight 1 (above `reward=gaussian`, below
-`reward=robust`), a margin of 1 nat, and returns integrated over the Gaussian in closed form instead of by
-samples (no gain beside a known share).
-"""
 
 
 def best_steps(development: list[dict[str, Any]]) -> dict[str, int]:
@@ -196,7 +189,7 @@ def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine
         f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/reward_noise.py` on {machine}; tasks",
         f"{', '.join(tasks)}; data seeds at each share: {seeds}.",
         "Intervals are 95 % t intervals",
-        "over seeds of the mean over tasks. Steps were chosen on other tasks",
+        "over seeds of the mean over tasks. Steps were chosen with `--development` on other tasks",
         f"({', '.join(sorted({c['task'] for c in development}))}, seeds",
         f"{', '.join(map(str, sorted({c['seed'] for c in development})))}, at 20 per cent): {chosen}.",
         "",
@@ -220,7 +213,7 @@ def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine
         s: [c["learned_share"] for c in cells if c["share"] == s and "learned_share" in c] for s in shares
     }
     told = ", ".join(f"{s}: {np.mean(v):.2f}" for s, v in found.items() if v)
-    lines += ["", f"Shares that `reward=robust` learned after {STEPS[-1]} steps: {told}.", "", TRIED]
+    lines += ["", f"Shares that `reward=robust` learned after {STEPS[-1]} steps: {told}.", ""]
     return "\n".join(lines)
 
 

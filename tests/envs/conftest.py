@@ -5,7 +5,10 @@ import pytest
 from robopref.envs.metaworld.environment import MetaWorldEnv
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment():
-    """Environments by task and number, made once: a test resets what it takes."""
+    """Environments by task and number, made once in a module: a test resets what it takes.
+
+    Not once in a session: fifty tasks hold more than a gigabyte.
+    """
     return functools.cache(lambda task, number=0: MetaWorldEnv(task))

@@ -1,6 +1,5 @@
 """A policy from labels alone: its reference clones the data, then preferences move it."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,14 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.files import write_json
 from robopref.methods.components import Component, Fit
-from robopref.methods.phases.comparisons import (
-    AS_THEY_ARE,
-    Comparisons,
-    fit_in_stages,
-    read_judgements,
-    samplers,
-    without_ties,
-)
+from robopref.methods.phases.comparisons import AS_THEY_ARE, Comparisons, fit_in_stages, samplers
+from robopref.methods.phases.judged import Judged
 from robopref.methods.phases.lab import Lab, file_content, stream
-from robopref.methods.phases.label import content, true_labels
-from robopref.methods.phases.reward import split_judgements
 from robopref.objectives.audits import difficulty
 from robopref.objectives.scores import all_segments, over_steps, row_groups
 from robopref.policies.preference import PreferencePolicy
 from robopref.policies.saved import load_policy, save_policy
-from robopref.rewards.dataset import PreferencePairs, preference_tensors
+from robopref.rewards.dataset import PreferencePairs
 from robopref.training.symmetry import Symmetry, in_all_views, in_settings
 
 
@@ -111,70 +102,28 @@ def train_direct(
         comparisons: What is made of them. Stages are ordered by how far the reference has each pair wrong.
     """
     folder = lab.run.directory / "policy"
-    preferences, ratings = read_judgements(
+    judged = Judged.read(
         store,
         url,
         build(lab, policy, store).preference.objective,
         comparisons,
+        held_out=held_out,
+        max_pairs=max_pairs,
         source=source,
         annotator=annotator,
     )
     settings = {
         "policy": policy.settings,
         "reference": file_content(reference / "model.safetensors"),
-        "data": store.fingerprint(),
-        "labels": content(preferences, ratings),
-        "held_out": held_out,
-        "max_pairs": max_pairs,
-        "comparisons": dataclasses.asdict(comparisons),
+        **judged.settings(),
         "fit": fit_settings.identity,
         "seed": lab.seed,
     }
 
     def work() -> dict[str, Any]:
-        rng = stream(lab.seed, "train-direct")
-        parts = split_judgements(preferences, ratings, len(store), held_out, max_pairs, rng)
-        kept = parts.kept
         learner = build(lab, policy, store)
         learner.start_from(load_policy(reference))
-        objective = learner.preference.objective
-        stages, pairs = samplers(
-            lab,
-            store,
-            parts.train,
-            objective,
-            comparisons,
-            rng,
-            lambda found, _: _difficulty(learner, found),
-            ratings=parts.ratings,
-            goal=learner.config["goal"],
-        )
-        judged = without_ties(objective, true_labels(kept, store))
-        measurable = bool((judged.label != 0.5).any())
-        test = (
-            preference_tensors(
-                store, judged, lab.fabric.device, allow_only_ties=True, demonstrations=pairs.demonstrations
-            )
-            if measurable
-            else None
-        )
-        fit_in_stages(
-            lab,
-            learner,
-            stages,
-            fit_settings,
-            phase="train-policy",
-            folder=folder,
-            settings=settings,
-            held_out=None if test is None else lambda: _measure(learner, test),
-        )
-        metrics: dict[str, Any] = {
-            "pairs": len(pairs) if len(parts.train) else 0,
-            "held_out_pairs": len(kept),
-        }
-        metrics |= {"ratings": len(parts.ratings)} if len(ratings) else {}
-        metrics |= _measure(learner, pairs)
-        metrics |= {} if test is None else {f"held_out/{k}": v for k, v in _measure(learner, test).items()}
+        metrics = _learn(lab, learner, judged, fit_settings, folder, settings)
         metrics["gate"] = learner.verdict(metrics)
         save_policy(folder, learner)
         write_json(folder / "metrics.json", metrics)
@@ -192,6 +141,45 @@ def train_direct(
             "objective=cpl are the usual cures."
         )
     return folder
+
+
+def _learn(
+    lab: Lab,
+    learner: PreferencePolicy,
+    judged: Judged,
+    fit_settings: Fit,
+    folder: Path,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Train on the pairs to learn from; returns what all pairs say of the policy."""
+    rng = stream(lab.seed, "train-direct")
+    parts = judged.split(rng)
+    stages, pairs = samplers(
+        lab,
+        judged.store,
+        parts.train,
+        judged.objective,
+        judged.comparisons,
+        rng,
+        lambda found, _: _difficulty(learner, found),
+        ratings=parts.ratings,
+        goal=learner.config["goal"],
+    )
+    test = judged.measuring(judged.in_true_order(parts.kept), lab.fabric.device, pairs.demonstrations)
+    fit_in_stages(
+        lab,
+        learner,
+        stages,
+        fit_settings,
+        phase="train-policy",
+        folder=folder,
+        settings=settings,
+        held_out=None if test is None else lambda: _measure(learner, test),
+    )
+    metrics: dict[str, Any] = {**judged.counts(parts, pairs), **_measure(learner, pairs)}
+    return metrics | (
+        {} if test is None else {f"held_out/{k}": v for k, v in _measure(learner, test).items()}
+    )
 
 
 def build(lab: Lab, policy: Component, store: TrajectoryStore) -> PreferencePolicy:

@@ -1,31 +1,21 @@
 """A reward model from labels, measured on episodes that it has not seen."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from robopref.data.label_store import LabelStore
-from robopref.data.preferences import Preferences, Ratings
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError
 from robopref.files import write_json
 from robopref.labeling.noise import estimate_noise, read_noise, write_noise
 from robopref.methods.components import Component, Fit
-from robopref.methods.phases.comparisons import (
-    AS_THEY_ARE,
-    Comparisons,
-    fit_in_stages,
-    read_judgements,
-    samplers,
-    without_ties,
-)
+from robopref.methods.phases.comparisons import AS_THEY_ARE, Comparisons, fit_in_stages, samplers
+from robopref.methods.phases.judged import Judged
 from robopref.methods.phases.lab import Lab, stream
-from robopref.methods.phases.label import content, true_labels
-from robopref.rewards.dataset import preference_tensors
+from robopref.methods.phases.label import true_labels
+from robopref.rewards.ensemble import EnsembleReward
 from robopref.rewards.hard import hard_accuracy
 from robopref.rewards.metrics import pair_accuracy, preference_metrics
 from robopref.rewards.saved import save_reward
@@ -67,11 +57,13 @@ def train_reward(
     """
     folder = lab.run.directory / "reward"
     noise = None if annotator_noise is None else _noise(annotator_noise, url, source, folder)
-    preferences, ratings = read_judgements(
+    judged = Judged.read(
         store,
         url,
         lab.build(reward, store).objective.objective,
         comparisons,
+        held_out=held_out,
+        max_pairs=max_pairs,
         source=source,
         annotator=annotator,
         noise=noise,
@@ -79,49 +71,14 @@ def train_reward(
     )
     settings = {
         "reward": reward.settings,
-        "data": store.fingerprint(),
-        "labels": content(preferences, ratings),
-        "held_out": held_out,
-        "max_pairs": max_pairs,
-        "comparisons": dataclasses.asdict(comparisons),
+        **judged.settings(),
         "fit": fit_settings.identity,
         "seed": lab.seed,
     }
 
     def work() -> dict[str, Any]:
-        rng = stream(lab.seed, "train-reward")
-        parts = split_judgements(preferences, ratings, len(store), held_out, max_pairs, rng)
-        kept = parts.kept
         learner = lab.build(reward, store)
-        objective = learner.objective.objective
-        judged = without_ties(objective, true_labels(kept, store))
-        measurable = bool((judged.label != 0.5).any())
-        stages, pairs = samplers(lab, store, parts.train, objective, comparisons, rng, ratings=parts.ratings)
-        test = (
-            preference_tensors(store, judged, lab.fabric.device, allow_only_ties=True) if measurable else None
-        )
-        learner.fit_normaliser(pairs.observations().cpu())
-        fit_in_stages(
-            lab,
-            learner,
-            stages,
-            fit_settings,
-            phase="train-reward",
-            folder=folder,
-            settings=settings,
-            held_out=None if test is None else lambda: brief(preference_metrics(learner, test)),
-        )
-        metrics: dict[str, Any] = {
-            "pairs": len(pairs) if len(parts.train) else 0,
-            "held_out_pairs": len(kept),
-        }
-        metrics |= {"ratings": len(parts.ratings)} if len(ratings) else {}
-        if test is not None:
-            metrics |= preference_metrics(learner, test)
-            if np.ptp(store.returns):
-                hard = hard_accuracy(learner, store, judged)
-                metrics |= {f"hard/{kind}": accuracy for kind, accuracy in hard.items()}
-            metrics["label_accuracy"] = pair_accuracy(kept.label, true_labels(kept, store).label).accuracy
+        metrics = _learn(lab, learner, judged, fit_settings, folder, settings)
         save_reward(folder, learner)
         write_json(folder / "metrics.json", metrics)
         return {name: value for name, value in metrics.items() if name != "reliability"}
@@ -135,6 +92,50 @@ def train_reward(
     return folder
 
 
+def _learn(
+    lab: Lab,
+    learner: EnsembleReward,
+    judged: Judged,
+    fit_settings: Fit,
+    folder: Path,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Train on the pairs to learn from; returns what held-out pairs say of the reward."""
+    rng = stream(lab.seed, "train-reward")
+    parts = judged.split(rng)
+    ordered = judged.in_true_order(parts.kept)
+    stages, pairs = samplers(
+        lab,
+        judged.store,
+        parts.train,
+        judged.objective,
+        judged.comparisons,
+        rng,
+        ratings=parts.ratings,
+    )
+    test = judged.measuring(ordered, lab.fabric.device)
+    learner.fit_normaliser(pairs.observations().cpu())
+    fit_in_stages(
+        lab,
+        learner,
+        stages,
+        fit_settings,
+        phase="train-reward",
+        folder=folder,
+        settings=settings,
+        held_out=None if test is None else lambda: brief(preference_metrics(learner, test)),
+    )
+    metrics: dict[str, Any] = {**judged.counts(parts, pairs)}
+    if test is not None:
+        metrics |= preference_metrics(learner, test)
+        if np.ptp(judged.store.returns):
+            hard = hard_accuracy(learner, judged.store, ordered)
+            metrics |= {f"hard/{kind}": accuracy for kind, accuracy in hard.items()}
+        truth = true_labels(parts.kept, judged.store).label
+        metrics["label_accuracy"] = pair_accuracy(parts.kept.label, truth).accuracy
+    return metrics
+
+
 def _noise(wanted: str, url: str, source: str | None, folder: Path) -> dict[str, float]:
     """Estimate or read each annotator's chance of a reversed label; an estimate is written down."""
     if wanted != "estimate":
@@ -143,65 +144,6 @@ def _noise(wanted: str, url: str, source: str | None, folder: Path) -> dict[str,
         found = estimate_noise(labels.judgements(source=source).values())
     write_noise(folder / "annotators.json", found)
     return {name: estimate.flip_prob for name, estimate in found.items()}
-
-
-def split_by_episode(
-    preferences: Preferences, episodes: int, share: float, rng: np.random.Generator
-) -> tuple[Preferences, Preferences]:
-    """Keep a share of the episodes aside: pairs without any of them, and pairs of two of them."""
-    return _split(preferences, _aside(episodes, share, rng))
-
-
-def _aside(episodes: int, share: float, rng: np.random.Generator) -> Bool[np.ndarray, " N"]:
-    if not 0 <= share < 1:
-        raise ConfigError(f"held_out must lie in [0, 1), got {share}")
-    aside = np.zeros(episodes, bool)
-    aside[rng.choice(episodes, round(share * episodes), replace=False)] = True
-    return aside
-
-
-def _split(preferences: Preferences, aside: Bool[np.ndarray, " N"]) -> tuple[Preferences, Preferences]:
-    a, b = aside[preferences.a.episode], aside[preferences.b.episode]
-    return preferences.select(np.flatnonzero(~a & ~b)), preferences.select(np.flatnonzero(a & b))
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """What a model learns from, and pairs that it never sees."""
-
-    train: Preferences
-    ratings: Ratings
-    kept: Preferences
-
-
-def split_judgements(
-    preferences: Preferences,
-    ratings: Ratings,
-    episodes: int,
-    held_out: float,
-    most: int | None,
-    rng: np.random.Generator,
-) -> Split:
-    """Split by episode, and draw ``most`` of the pairs to learn from at random; None keeps all.
-
-    Held-out segments that were judged one by one become pairs of a good and a bad one.
-
-    Raises:
-        DataError: Nothing is left to learn from.
-    """
-    aside = _aside(episodes, held_out, rng)
-    train, kept = _split(preferences, aside)
-    rated = aside[ratings.segments.episode]
-    singles = ratings.select(np.flatnonzero(~rated))
-    if not len(train) and not len(singles):
-        raise DataError(
-            f"None of the {len(preferences)} labelled pairs is left to learn from: held_out={held_out} keeps "
-            "episodes aside, and pairs with one of them are not learned from."
-        )
-    if most is not None and most < len(train):
-        train = train.select(np.sort(rng.choice(len(train), most, replace=False)))
-    implied = ratings.select(np.flatnonzero(rated)).implied()
-    return Split(train, singles, Preferences.concatenate([kept, implied]) if len(implied) else kept)
 
 
 def brief(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -15,9 +15,9 @@ from robopref.errors import ConfigError, DataError
 from robopref.files import replacing, write_json
 from robopref.methods.components import Component, Fit, Sampling, Scene
 from robopref.methods.phases.align import whole_episodes_only
+from robopref.methods.phases.judged import split_by_episode
 from robopref.methods.phases.lab import Lab, file_content, stream, training_seeds
 from robopref.methods.phases.label import content, read_labels, store_labels
-from robopref.methods.phases.reward import split_by_episode
 from robopref.nets.features import cached_features
 from robopref.nets.vision import FITTING_FRAMES, FrameEncoder, make_encoder
 from robopref.policies.saved import load_policy

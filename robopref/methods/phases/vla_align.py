@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robopref.data.preferences import Preferences
 from robopref.errors import ConfigError, DataError
-from robopref.files import read_json, write_json
+from robopref.files import write_json
 from robopref.methods.components import Fit
 from robopref.methods.phases.lab import Lab, file_content, stream
 from robopref.methods.phases.label import content, read_labels
@@ -439,8 +439,3 @@ def _stages(decisions: Decisions, rollouts: Sequence[FilmedEpisodes]) -> np.ndar
             states = np.arange(count) * episodes.frames.every
             stages[first : first + count] = np.minimum(found.stages[states], len(file.stages) - 1)
     return stages
-
-
-def read_gate(policy: Path) -> dict[str, Any]:
-    """Return what the gate found of a policy."""
-    return read_json(policy / GATE)
