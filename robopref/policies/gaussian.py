@@ -138,7 +138,8 @@ class GaussianPolicy(ExactActor):
         """
         mean = self.mean_of(self.states(self.checked(observations)))
         if not deterministic:
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            source = mean.device if generator is None else generator.device
+            noise = torch.randn(mean.shape, generator=generator, device=source, dtype=mean.dtype).to(mean)
             mean = (mean + noise * self.bounded_log_deviation().exp()).clamp(-1, 1)
         return mean.unsqueeze(1)
 

@@ -394,14 +394,14 @@ def _padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], filler: i
 
 
 def _better(decisions: Decisions, judged: Judged, labels: dict[str, Preferences]) -> Int64[np.ndarray, " N"]:
-    """Numbers of the trajectories that won a comparison."""
+    """Numbers of the trajectories that won a comparison; of all where single rollouts were graded alike."""
     found = set()
     for source, episodes in enumerate(judged.rollouts):
         pairs = labels.get(task_of(episodes))
         if pairs is not None:
             won = np.where(pairs.label >= 0.5, pairs.a.episode, pairs.b.episode)
             found |= {decisions.trajectory(source, int(episode)) for episode in won}
-    return np.array(sorted(found), np.int64)
+    return np.array(sorted(found) or range(len(decisions.names)), np.int64)
 
 
 def _rows(decisions: Decisions, trajectories: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, " n"]:
