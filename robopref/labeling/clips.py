@@ -11,10 +11,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 from jaxtyping import Float
 
@@ -24,8 +25,16 @@ from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Trajectory
 from robopref.errors import DataError, RenderingError
 from robopref.labeling.plots import draw_plots
-from robopref.training.rollout import ENVIRONMENT_PREFIX
-from robopref.training.video import MAX_FPS, Frames, draw_keypoints, read_video, replay_frames, write_video
+from robopref.training.video import (
+    MAX_FPS,
+    Frames,
+    draw_keypoints,
+    environment_options,
+    read_video,
+    rendering_environment,
+    replay_in,
+    write_video,
+)
 
 VERSION = 1  # of how clips are made: part of their names
 RECORDING, RENDERER, KEYPOINTS, PLOTS = "recording", "renderer", "keypoints", "plots"
@@ -237,13 +246,19 @@ def _rendered(clip: Clip, every: int) -> Frames:
 
         wanted = range(segment.start, segment.start + segment.length + 1, every)
         return rerender(clip.scene, clip.trajectory, wanted, clip.view)
-    view = {ENVIRONMENT_PREFIX + name: value for name, value in clip.view.items()}
-    return replay_frames(
-        replace(provenance, options={**provenance.options, **view}),
+    options = tuple({**environment_options(provenance), **clip.view}.items())
+    return replay_in(
+        _environment(provenance.env_id, options),
+        provenance,
         clip.trajectory.actions[: segment.start + segment.length],
         every=every,
         start=segment.start,
     )
+
+
+@lru_cache(maxsize=1)  # to make one takes as long as to draw half a clip
+def _environment(env_id: str, options: tuple[tuple[str, float | int | str], ...]) -> gymnasium.Env:
+    return rendering_environment(env_id, dict(options))
 
 
 def _drawn(clip: Clip, every: int) -> Frames:
