@@ -156,7 +156,7 @@ def _square(seen: np.ndarray) -> Plan:
         handle = _above(seen[:3] + along, _TABLE_M)
         seen = yield from _reach(seen, _above(handle, 0.95), _OPEN, turn, near_m=0.01)
         seen = yield from _reach(seen, handle, _OPEN, turn, near_m=0.008)
-        seen = yield from _reach(seen, handle, _CLOSED, turn, dwell=6)
+        seen = yield from _reach(seen, handle, _CLOSED, turn, dwell=12)  # the fingers need ten to close
         seen = yield from _reach(seen, _above(handle, _OVER_M), _CLOSED, turn, near_m=0.02)
         if np.linalg.norm(seen[:3] - seen[7:10]) > _HANDLE_M + _HELD_M:
             continue
