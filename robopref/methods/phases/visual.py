@@ -1,5 +1,7 @@
 """Frames of a store, a reward learned from them and from preferences, and what it says of what is filmed."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,31 +120,9 @@ def align_reward(
             train = train.select(np.sort(rng.choice(len(train), max_pairs, replace=False)))
         best = winners(train, len(store), demonstrations)
         pool = np.setdiff1d(np.arange(len(store)), np.union1d(kept.a.episode, kept.b.episode))
-        videos, lengths = sequences.gather(best)
-        some = np.unique(np.linspace(0, len(sequences.features) - 1, POOL_FRAMES).astype(int))
-        frames = torch.from_numpy(sequences.features[some])
-
-        def build(epsilon: float, temperature: float) -> TransportReward:
-            built = reward.build(
-                encoder=encoder,
-                demonstrations=len(best),
-                frames=videos.shape[1],
-                epsilon=epsilon,
-                temperature=temperature,
-                seed=lab.seed,
-            )
-            built.set_demonstrations(videos, lengths, frames)
-            return built.to(lab.fabric.device)
-
-        def trained(
-            learner: nn.Module, sampler: Sampler, steps: int, batch: int, name: str
-        ) -> dict[str, float]:
-            place = folder / "training" / name
-            size = Fit(steps, batch)
-            return lab.fit(learner, sampler, size, phase=name, folder=place, settings=settings)
-
+        build = _builder(lab, reward, encoder, sequences, best)
+        trained = functools.partial(_train, lab, folder, settings)
         learned, report = learn_transport(build, sequences, train, pool, plan, trained, rng)
-        scores = learned.score_all(sequences)
         metrics = {
             "pairs": len(train),
             "held_out_pairs": len(kept),
@@ -150,9 +130,10 @@ def align_reward(
             **report,
         }
         if (kept.label != 0.5).any():
-            before = untrained_transport(build, sequences, train, plan).score_all(sequences)
-            for name, judged in (("pair_accuracy", scores), ("untrained_pair_accuracy", before)):
-                said = (judged[kept.a.episode] > judged[kept.b.episode]).astype(np.float32)
+            before = untrained_transport(build, sequences, train, plan)
+            for name, judge in (("pair_accuracy", learned), ("untrained_pair_accuracy", before)):
+                scores = judge.score_all(sequences)
+                said = (scores[kept.a.episode] > scores[kept.b.episode]).astype(np.float32)
                 metrics[name] = pair_accuracy(said, kept.label).accuracy
         save_reward(folder, learned.cpu())
         write_json(folder / "metrics.json", metrics)
@@ -170,6 +151,47 @@ def align_reward(
             f"  COLLAPSED: {found['alarm']['reason']}. More preferences or fewer steps are the cures."
         )
     return folder
+
+
+def _builder(
+    lab: Lab,
+    reward: Component,
+    encoder: FrameEncoder,
+    sequences: FeatureSequences,
+    demonstrations: np.ndarray,
+) -> Callable[[float, float], TransportReward]:
+    """What makes an untrained reward of an epsilon and a temperature, with these episodes to compare with."""
+    videos, lengths = sequences.gather(demonstrations)
+    some = np.unique(np.linspace(0, len(sequences.features) - 1, POOL_FRAMES).astype(int))
+    frames = torch.from_numpy(sequences.features[some])
+
+    def build(epsilon: float, temperature: float) -> TransportReward:
+        built = reward.build(
+            encoder=encoder,
+            demonstrations=len(demonstrations),
+            frames=videos.shape[1],
+            epsilon=epsilon,
+            temperature=temperature,
+            seed=lab.seed,
+        )
+        built.set_demonstrations(videos, lengths, frames)
+        return built.to(lab.fabric.device)
+
+    return build
+
+
+def _train(
+    lab: Lab,
+    folder: Path,
+    settings: dict[str, Any],
+    learner: nn.Module,
+    sampler: Sampler,
+    steps: int,
+    batch: int,
+    name: str,
+) -> dict[str, float]:
+    place = folder / "training" / name
+    return lab.fit(learner, sampler, Fit(steps, batch), phase=name, folder=place, settings=settings)
 
 
 def winners(preferences: Preferences, episodes: int, count: int) -> np.ndarray:
