@@ -135,6 +135,11 @@ def _write(folder: Path, name: str, part: Part) -> Network:
             verbose=False,
         )
     assert program is not None
+    outputs = list(program.model.graph.outputs)
+    for node in program.model.graph:  # torch names what is computed on the way after its operators
+        for value in node.outputs:
+            if value.name in part.outputs and not any(value is output for output in outputs):
+                value.name = f"{value.name}_within"
     program.save(folder / f"{name}.onnx", external_data=False)
     digest = hashlib.sha256((folder / f"{name}.onnx").read_bytes()).hexdigest()
     return Network(f"{name}.onnx", digest, dict(part.inputs), dict(part.outputs))

@@ -275,6 +275,22 @@ def play(env: Any, policy: Any, observation: np.ndarray, seed: int) -> list[floa
     return rewards
 
 
+class Oracle:
+    """Tries every proposal out and takes the one that earns most now: what a faultless ranking could do."""
+
+    def __init__(self, policy: Any, env: Any, count: int) -> None:
+        self._policy, self._simulator, self._count = policy, env.unwrapped, count
+
+    def act(self, observations: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+        """The best proposal, (1, 1, A)."""
+        chunks = self._policy.sample(observations, self._count, generator=generator)[0]
+        before, rewards = self._simulator.snapshot(), []
+        for chunk in chunks:
+            rewards.append(self._simulator.step(chunk[0].numpy())[1])
+            self._simulator.restore(before)
+        return chunks[None, int(np.argmax(rewards))]
+
+
 def by_primitive(task: str, arguments: argparse.Namespace) -> str:
     """Return of the supervised policy after each primitive, and gains over it, as Markdown."""
     earned: dict[str, list[np.ndarray]] = {}
@@ -291,11 +307,12 @@ def by_primitive(task: str, arguments: argparse.Namespace) -> str:
             "explicit": explicit,
             "product": ProductReward(implicit, explicit),
         }
-        policies = {"supervised": supervised} | {
+        policies: dict[str, Any] = {"supervised": supervised} | {
             MORE[n]: load_policy(folder / f"reference-times-{n}") for n in MORE
         }
         policies |= {n: RankedPolicy(supervised, r, count=arguments.usual) for n, r in scorers.items()}
         env = make_environment(parts.target.id, parts.target.options)
+        policies["oracle"] = Oracle(supervised, env, arguments.usual)
         seeds = evaluation_seeds(parts.evaluation.episodes, seed * parts.evaluation.episodes)
         for name, policy in policies.items():
             rewards = [play(env, policy, env.reset(seed=s)[0], s) for s in seeds]

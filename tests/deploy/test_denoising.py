@@ -197,7 +197,7 @@ def test_a_policy_of_preferences_ranks_by_its_own_reference(tmp_path):
     for parameter in policy.actor.network.parameters():
         parameter.data += 0.01
     save_policy(tmp_path / "p", policy)
-    reward = CandidateReward(14, 3, horizon=8)
+    reward = CandidateReward(14, 3, horizon=8, encoder=ENCODERS["points"])  # which takes a mean, too
     save_reward(tmp_path / "r", reward)
     exported = exporting.export(
         tmp_path / "p", tmp_path / "b", reward_dir=tmp_path / "r", scorer="product", spec=SPEC
