@@ -71,7 +71,7 @@ def serve(arguments: list[str]) -> int:
     selector.warm_up()
     gc.freeze()  # what is loaded stays: the collector need not walk through it between two decisions
     bounds = Bounds(
-        message_bytes=int(options.get("message_mib", 16.0) * 2**20),
+        message_bytes=options.get("message_mib", 16.0) * 2**20,
         connections=options.get("connections", 32),
     )
     audit = None

@@ -15,7 +15,7 @@ from robopref.deploy.denoising import PATHS, DenoisingSampler
 from robopref.deploy.manifest import NAME, Manifest, Part, match_keys
 from robopref.deploy.runtime import BROKEN, GaussianSampler, Sampler, Session
 from robopref.deploy.scoring import Scorer, scorer
-from robopref.errors import DataError, unknown_name
+from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.files import read_json
 
 
@@ -74,7 +74,10 @@ def load(path: Path | str, *, threads: int = 1) -> Bundle:
     Raises:
         DataError: A file is missing or truncated, a hash differs, the schema is newer, a network takes or
             gives other shapes than the manifest says, or a setting makes no sense.
+        ConfigError: ``threads`` is below 1.
     """
+    if threads < 1:
+        raise ConfigError(f"threads must be 1 or more, got {threads}")
     path = Path(path)
     if not (path / NAME).is_file():
         raise DataError(f"There is no bundle in {path}: {NAME} is missing. robopref export makes one.")

@@ -114,6 +114,8 @@ class Selector:
     ) -> None:
         if candidates < 1:
             raise ConfigError(f"candidates must be 1 or more, got {candidates}")
+        if seed < 0:
+            raise ConfigError(f"seed must be 0 or more, got {seed}")
         if not 0 <= pessimism < float("inf"):
             raise ConfigError(f"pessimism must be 0 or more, got {pessimism}")
         if deadline_s is not None and not 0 < deadline_s < float("inf"):

@@ -60,7 +60,7 @@ class Bounds:
         ping_s: Time between pings, which find out who is gone or sends a frame too slowly.
     """
 
-    message_bytes: int = 2**24
+    message_bytes: int | float = 2**24
     connections: int = 32
     answer_s: float = 10.0
     silence_s: float = 600.0
@@ -69,8 +69,8 @@ class Bounds:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
-                raise ConfigError(f"{name} must be positive, got {value}")
+            if not 0 < value < float("inf"):
+                raise ConfigError(f"{name} must be positive and finite, got {value}")
 
 
 @dataclass
@@ -142,7 +142,7 @@ class PolicyServer:
                 self.port,
                 process_request=self._admit,
                 compression=None,
-                max_size=bounds.message_bytes,
+                max_size=int(bounds.message_bytes),
                 max_queue=2,
                 open_timeout=bounds.handshake_s,
                 close_timeout=bounds.handshake_s,
@@ -151,8 +151,8 @@ class PolicyServer:
                 server_header=None,
                 logger=logging.getLogger("robopref.deploy.websockets"),
             )
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError(f"Cannot listen on host={self.host} port={self.port}: {reason}.") from error
 
     # --- one connection -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robopref.deploy.bundle import load
-from robopref.errors import DataError
+from robopref.errors import ConfigError, DataError
 from tests.deploy.made import edited, linear, make_bundle, network, seen
 
 
@@ -88,6 +88,11 @@ def test_a_manifest_that_makes_no_sense_is_refused_at_load(tmp_path, edit, sente
     folder = edited(make_bundle(tmp_path / "b"), edit)
     with pytest.raises(DataError, match=sentence):
         load(folder)
+
+
+def test_no_threads_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="threads must be 1 or more, got 0"):
+        load(make_bundle(tmp_path / "b"), threads=0)
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):

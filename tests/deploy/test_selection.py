@@ -155,6 +155,7 @@ def test_options_that_make_no_sense_are_refused_at_once(bundle):
         ({"candidates": 0}, "candidates must be 1 or more"),
         ({"pessimism": -1.0}, "pessimism"),
         ({"deadline_s": 0.0}, "deadline must be positive"),
+        ({"seed": -1}, "seed must be 0 or more"),
         ({"fallback": "hom"}, "Did you mean 'home'"),
         ({"fallback": "home"}, "has no home"),
     ]

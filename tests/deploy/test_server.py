@@ -399,6 +399,13 @@ def test_a_taken_port_is_a_sentence(server, bundle):
         asyncio.run(taken.run())
 
 
+def test_bounds_and_ports_that_make_no_sense_are_sentences(bundle):
+    with pytest.raises(ConfigError, match="message_bytes must be positive and finite, got nan"):
+        Bounds(message_bytes=float("nan"))
+    with pytest.raises(ConfigError, match=r"Cannot listen on host=127\.0\.0\.1 port=99999"):
+        asyncio.run(PolicyServer(Selector(bundle), port=99999).run())
+
+
 def test_a_key_that_the_policy_needs_cannot_be_ignored(bundle):
     with pytest.raises(ConfigError, match="needs observation/arm, which was to be ignored"):
         PolicyServer(Selector(bundle), ignored=["observation/arm"])
