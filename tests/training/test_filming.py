@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from robopref.data.frames import FrameCache
+from robopref.data.interchange.videos import read_videos
 from robopref.data.store import TrajectoryStore
 from robopref.errors import DataError, RoboprefError
+from robopref.labeling.footage import read_footage
 from robopref.training.collect import collect
-from robopref.training.filming import film_store
+from robopref.training.filming import film_store, film_videos
 from robopref.training.video import replay_frames, write_video
 from tests.training.toy_env import TOY
 
@@ -85,3 +87,24 @@ def test_what_cannot_be_filmed_is_a_sentence(tmp_path):
     film(store, folder=tmp_path / "there")
     with pytest.raises(DataError, match="holds frames of the view"):
         film(store, folder=tmp_path / "there", every=2)
+
+
+def test_videos_of_a_store_have_a_frame_for_each_action_and_are_filmed_once(tmp_path):
+    store = collected(tmp_path / "store", episodes=2)
+    for camera, size in (("near", 20), ("far", 12)):
+        film_videos(store, view={"size": size}, camera=camera, workers=0, progress=False)
+    seen = read_videos(store.path, 2)
+    assert {name: [place.frames for place in places] for name, places in seen.items()} == {
+        "near": [7, 7],
+        "far": [7, 7],
+    }
+    episode = store.episode(1)
+    filmed = replace(episode.provenance, options={**episode.provenance.options, "env.size": 20})
+    frames = read_footage([seen["near"][1]], range(7)).astype(int)
+    expected = replay_frames(filmed, episode.actions)[:7].astype(int)
+    assert np.abs(frames.mean((1, 2)) - expected.mean((1, 2))).max() < 6  # compressed
+    before = seen["near"][0].file.stat().st_mtime_ns
+    seen["near"][1].file.unlink()
+    film_videos(store, view={"size": 20}, camera="near", workers=0, progress=False)
+    assert seen["near"][1].file.exists()
+    assert seen["near"][0].file.stat().st_mtime_ns == before
