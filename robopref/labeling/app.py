@@ -105,6 +105,7 @@ def build_app(
         await asyncio.to_thread(studio.close)
 
     app = FastAPI(title="robopref label", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.ending = asyncio.Event()  # set by a server that is about to end
     app.add_middleware(Guard, token=token, annotators=annotators)
     _explain_errors(app)
     _serve_page(app)
@@ -207,18 +208,20 @@ def _shown(question: Question, studio: Studio, retry: bool) -> dict[str, Any]:
 
 def _serve_clips(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/clips/{key}")
-    async def clip(key: Key) -> dict[str, Any]:
+    async def clip(request: Request, key: Key) -> dict[str, Any]:
         """Wait for a clip; its state is ready, making or failed."""
         result = studio.result(key)
         if result is None:
             raise HTTPException(404, "There is no such clip.")
         made = asyncio.wrap_future(result)
         made.add_done_callback(lambda future: future.cancelled() or future.exception())  # somebody looked
-        try:
-            async with asyncio.timeout(CLIP_PATIENCE_S):
-                filmed = await asyncio.shield(made)
-        except TimeoutError:
+        ending = asyncio.ensure_future(request.app.state.ending.wait())
+        await asyncio.wait([made, ending], timeout=CLIP_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if not made.done():
             return {"state": "making"}
+        try:
+            filmed = made.result()
         except (RoboprefError, OSError) as error:
             return {"state": "failed", "reason": str(error)}
         return {"state": "ready", **asdict(filmed)}

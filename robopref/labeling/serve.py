@@ -109,6 +109,11 @@ def serve(app: FastAPI, taken: socket.socket, url: str, *, open_browser: bool) -
 class _QuietServer(Server):
     """Ends without raising the signal that ended it a second time: ctrl-C is how this server is left."""
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let those go who wait for a clip, then end."""
+        self.config.app.state.ending.set()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take ctrl-C and SIGTERM as a wish to end."""

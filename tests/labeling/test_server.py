@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import httpx
 import pytest
@@ -52,13 +53,20 @@ def test_answers_of_a_server_killed_at_any_moment_are_all_there_and_none_is_twic
     assert len(pairs) == len(set(pairs))
 
 
-def test_ctrl_c_ends_with_a_sentence_and_the_count(store):
+def test_ctrl_c_ends_with_a_sentence_and_the_count_also_while_a_page_waits_for_a_clip(store):
     with serving(store.path) as server:
+        assert server.said.startswith("Starting the labelling page")
         with httpx.Client(base_url=server.url) as client:
             answer_next(client, "anna")
+            question = client.get("/api/question", params={"annotator": "anna"}).json()["question"]
+        waiting = threading.Thread(target=httpx.get, args=(f"{server.url}api/clips/{question['clips'][0]}",))
+        waiting.start()
+        time.sleep(0.3)
         assert server.end(signal.SIGINT) == 0
+        waiting.join()
         assert "1 human answers" in server.said
         assert "Traceback" not in server.said
+        assert "ERROR" not in server.said
 
 
 def test_beyond_this_machine_a_token_is_made_printed_and_needed(store):
