@@ -295,6 +295,18 @@ def test_a_full_disk_is_a_sentence_and_keeps_what_was_stored(url, tmp_path):
         assert labels.count() == 1
 
 
+def test_a_store_that_may_not_be_written_is_a_sentence_until_it_may_again(url):
+    with LabelStore(url) as labels:
+        with labels._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA query_only=ON")  # SQLite then says that it is read-only
+        with pytest.raises(DataError, match="the file may not be written"):
+            labels.add([judgement(0)], **DATA)
+        with labels._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA query_only=OFF")
+        labels.add([judgement(0)], **DATA)
+        assert labels.count() == 1
+
+
 @pytest.fixture
 def exported(url: str, tmp_path: Path) -> Callable[[], Path]:
     def export() -> Path:
