@@ -118,9 +118,8 @@ def _rehearse(bundle: Bundle) -> None:
         chunks = bundle.sampler.sample(observation, bundle.sampler.noise(rng, 2), _no_pause)
         scores = None if bundle.scorer is None else bundle.scorer.score(observation, chunks, rng, _no_pause)
     except (ValueError, TypeError, MemoryError, *BROKEN) as error:
-        raise DataError(
-            f"The networks of {bundle.path} do not fit together: {str(error).splitlines()[0]}"
-        ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"The networks of {bundle.path} do not fit together: {reason}") from error
     wanted = (2, manifest.action.horizon, manifest.action.size)
     if chunks.shape != wanted or (scores is not None and scores.mean.shape != (2,)):
         raise DataError(
