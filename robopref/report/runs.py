@@ -191,7 +191,11 @@ class Run:
 
     @property
     def main_evaluation(self) -> Evaluation | None:
-        """The policy that the run is about: named like its method, else the first that is no baseline."""
+        """What the run is about: the policy named like its method, else the first that is no baseline."""
+        phases = [phase.name.removeprefix("evaluate/") for phase in self.phases]
+        in_order = sorted(
+            self.evaluations, key=lambda e: phases.index(e.policy) if e.policy in phases else len(phases)
+        )
         baselines = self.config.get("baselines")
         known = {plain(b) for b in baselines} if isinstance(baselines, dict) else set()
         for wanted in (
@@ -200,7 +204,7 @@ class Run:
             lambda e: plain(e.policy) not in known,
             lambda e: True,
         ):
-            for evaluation in self.evaluations:
+            for evaluation in in_order:
                 if wanted(evaluation):
                     return evaluation
         return None

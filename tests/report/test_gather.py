@@ -251,3 +251,15 @@ def test_the_policy_that_a_run_is_about_is_found(make_run, tmp_path, method, pol
     run = read_run(make_run(tmp_path / "r", method=method, successes=dict.fromkeys(policies, 5)))
     assert run.main_evaluation is not None
     assert run.main_evaluation.policy == expected
+
+
+def test_of_policies_that_are_no_baselines_the_run_is_about_the_one_that_was_tried_first(make_run, tmp_path):
+    def main():
+        found = read_run(folder).main_evaluation
+        return found and found.policy
+
+    folder = make_run(tmp_path / "r", method="deformpam", successes={"a": 1, "b": 2})
+    assert main() == "a"
+    phases = [{"name": f"evaluate/{name}", "seconds": 1.0} for name in "ba"]
+    edit_json(folder / "run.json", lambda content: content.update(phases=phases))
+    assert main() == "b"
