@@ -75,7 +75,7 @@ def check(verb: str, overrides: list[str], *, sweep: bool = False) -> None:
         with initialize_config_module("robopref.conf", version_base="1.3"):
             config = compose(verb, _first_of_each(overrides) if sweep else overrides)
             folder = None if OmegaConf.is_missing(config, "out") else Path(config.out)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # a group of null: ValueError
         raise ConfigError(_explain(verb, error)) from error
     finally:
         GlobalHydra.instance().clear()

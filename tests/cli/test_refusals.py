@@ -45,6 +45,7 @@ def answer(arguments, capfd):
         (["run", "precision=8"], "precision"),
         (["run", "objective=ippo"], "Did you mean 'ipo'?"),
         (["run", "objective=ipo", "objective.tua=1"], "No option is called 'objective.tua'"),
+        (["run", "objective=null"], "must be a string or a list"),
         (["run", "objective=ipo", "objective.tau=-1"], "tau must be"),
         (["run", "objective=tdpo2"], "tdpo2 does not train a reward model: it learns from per-token"),
         (["run", "experiment=dpo", "policy=iql"], "policy=preference does that"),
