@@ -179,6 +179,7 @@ def _turn(desk: Desk, studio: Studio, annotator: str, *, retry: bool = False) ->
             "upcoming": upcoming,
             "done": done,
             "total": done + remaining,
+            "kept": desk.kept(annotator),
             "tally": asdict(tally(given)),
             "last": given[-1].judgement.uid if given else None,
         }

@@ -132,6 +132,12 @@ class Desk:
         with self._lock:
             return self._book.remaining(self._book.person(annotator), self._kept(annotator))
 
+    def kept(self, annotator: str) -> int:
+        """Return how many items this person could be asked about, had nobody else them before them now."""
+        with self._lock:
+            person = self._book.person(annotator)
+            return sum(self._book.is_free(item, person, set()) for item in self._kept(annotator))
+
     def done(self, annotator: str) -> int:
         """Return about how many items this person has said everything."""
         with self._lock:

@@ -228,6 +228,17 @@ def test_labels_of_other_data_are_refused(store, labels, tmp_path):
 # -- several people ------------------------------------------------------------------------------------------
 
 
+def test_who_has_nothing_left_is_told_what_others_have_before_them(store, labels):
+    desk = set_up(store, labels, pairs=2)
+    first = present(desk, "anna")
+    present(desk, "bert")
+    assert desk.question("carl") is None
+    assert desk.kept("carl") == 2
+    desk.answer("anna", first.id, "left")
+    assert desk.question("carl") is None
+    assert desk.kept("carl") == 1
+
+
 def test_two_people_share_out_the_pairs_and_both_get_the_shared_ones(store, labels):
     desk = set_up(store, labels, shared=0.3)
     asked = {"anna": [], "bert": []}

@@ -35,8 +35,9 @@ function row(person, found) {
 function show(found) {
   const what = WHAT[found.feedback];
   const answers = found.people.reduce((sum, person) => sum + person.answers, 0);
+  const active = found.people.filter((person) => person.answers).length;
   const facts = [
-    ["Answers", answers, `by ${found.people.filter((person) => person.answers).length} people`],
+    ["Answers", answers, `by ${active} ${active === 1 ? "person" : "people"}`],
     [what[0].toUpperCase() + what.slice(1), found.items, `${found.shared} asked of everybody`],
     ["Begun", found.begun, `${Math.max(0, found.items - found.begun)} untouched`],
   ];

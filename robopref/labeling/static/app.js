@@ -5,6 +5,7 @@ import { followLearning } from "./learning.js";
 import { Player, SPEEDS, Stopwatch } from "./player.js";
 import { clip, insist, ServerError } from "./server.js";
 
+const ASK_AGAIN_MS = 15000; // while others have before them all that is left
 const SETTLE_MS = 250; // a key pressed this soon was meant for the question before
 const SIDES = ["left", "right"];
 const WORDS = {
@@ -99,12 +100,23 @@ function show(turn) {
   $("work").hidden = !turn.question;
   $("done").hidden = Boolean(turn.question);
   $("ask").hidden = !turn.question;
+  if (!turn.question) showEnd(turn);
   document.body.removeAttribute("data-chosen");
   $("note").value = "";
   markPart(null, null);
   state.ready = false;
   if (turn.question) showClips(turn);
   else player.unload();
+}
+
+// What others have before them may come back: then the page goes on by itself.
+function showEnd(turn) {
+  const rest = turn.kept === 1 ? "the one that is left" : `the ${turn.kept} that are left`;
+  $("done-title").textContent = turn.kept ? "Others are at the rest." : "Nothing is left to ask. Thank you!";
+  $("done-text").textContent = turn.kept
+    ? `All your answers are stored. Other people have ${rest} before them; what they leave comes here by itself.`
+    : "All your answers are stored. To go on, ask the person who runs this study for more.";
+  if (turn.kept) setTimeout(() => state.turn === turn && !state.busy && enter(turn.annotator), ASK_AGAIN_MS);
 }
 
 async function showClips(turn) {
