@@ -116,7 +116,9 @@ def test_what_names_no_objective_is_refused_with_a_sentence(nothing: Any):
 def test_every_option_refuses_another_type_and_what_is_not_finite():
     for name, entry in registry.REGISTRY.items():
         fitting = next((learner for learner in LEARNERS if not entry.refusal(learner)), None)
-        for option, default in entry.options().items() if fitting else ():
+        if fitting is None:
+            continue
+        for option, default in entry.options().items():
             wrong = [None, [1.0], "x" if not isinstance(default, str) else 1.0]
             wrong += [math.nan, math.inf, -math.inf, True] if isinstance(default, float) else []
             for value in wrong:

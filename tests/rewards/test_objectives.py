@@ -1,5 +1,7 @@
 """Reward models trained with other losses than Bradley-Terry."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -157,7 +159,9 @@ def test_an_objective_that_does_not_fit_a_reward_is_refused():
 
 @pytest.mark.parametrize("kind", [BradleyTerryReward, GaussianReward, PreferenceTransformer])
 def test_what_padding_holds_reaches_no_gradient_and_an_empty_segment_is_refused(kind, store, draw_pairs):
-    options = {"width": 8, "attention_heads": 2} if kind is PreferenceTransformer else {"hidden": (8,)}
+    options: dict[str, Any] = (
+        {"width": 8, "attention_heads": 2} if kind is PreferenceTransformer else {"hidden": (8,)}
+    )
     reward = kind(4, 2, members=2, **options)
     batch = preference_tensors(store, draw_pairs(8, np.random.default_rng(3))).batch(torch.arange(8))
     spoiled = {key: value.clone() for key, value in batch.items()}

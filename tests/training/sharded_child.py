@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 
 from robopref.nets.sharded import is_first, wholes
 from robopref.policies.vla.openvla import OpenVLAPolicy
@@ -56,7 +57,7 @@ def train(fabric, folder: Path, steps: int, policy) -> None:
             log_every=1,
             gradient_clip=0.5,
         )
-    shares = [p.to_local() for p in learner.parameters() if hasattr(p, "to_local")]
+    shares = [p.to_local() for p in learner.parameters() if isinstance(p, DTensor)]
     assert len(shares) == (0 if fabric.world_size == 1 else len(list(learner.parameters())))
     assert sum(p.numel() for p in shares) < 0.6 * sum(p.numel() for p in learner.parameters())
     kept = wholes(learner.state_dict())
