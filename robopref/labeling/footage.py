@@ -81,7 +81,7 @@ def _of_video(footage: Footage, wanted: list[int]) -> Frames:
 def _of_array(footage: Footage, wanted: list[int]) -> Frames:
     assert footage.dataset is not None
     with hdf5.opened(footage.file) as file:
-        entry = file.get(footage.dataset)
+        entry = hdf5.entry(file, footage.dataset, str(footage.file))
         if not isinstance(entry, h5py.Dataset):
             raise RenderingError(f"{footage.file} has no {footage.dataset} any more.")
         frames = entry[wanted[0] : wanted[-1] + 1][np.array(wanted) - wanted[0]]

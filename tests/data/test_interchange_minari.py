@@ -126,3 +126,14 @@ def test_an_episode_without_rewards_is_named(theirs, tmp_path):
         del file["episode_1/rewards"]
     with pytest.raises(DataError, match="episode_1 has no array 'rewards'"):
         convert(theirs, tmp_path / "made", lossy=True)
+
+
+@pytest.mark.parametrize("name", ["observations", "infos", "rewards"])
+def test_what_lies_in_another_file_is_not_read(ours, tmp_path, name):
+    other = tmp_path / "other.hdf5"
+    with h5py.File(ours / "data/main_data.hdf5", "a") as file, h5py.File(other, "w") as elsewhere:
+        elsewhere.copy(file[f"episode_0/{name}"], "all")
+        del file[f"episode_0/{name}"]
+        file[f"episode_0/{name}"] = h5py.ExternalLink(str(other), "/all")
+    with pytest.raises(DataError, match=f"episode_0: '{name}' points into another file"):
+        convert(ours, tmp_path / "made")

@@ -9,6 +9,7 @@ import pytest
 
 from robopref.data import TrajectoryStore
 from robopref.data.interchange.convert import convert
+from robopref.data.interchange.footage import cameras_of
 from robopref.errors import ConfigError, DataError
 
 
@@ -196,10 +197,47 @@ def test_objects_and_links_to_other_files_are_not_read(theirs, tmp_path):
         del data["demo_2/actions"]
         data["demo_2/actions"] = h5py.ExternalLink("/etc/passwd", "/")
 
-    for change, sentence in ((text, "'actions' must be numbers"), (link, "points into another file")):
+    def storage(data):
+        del data["demo_2/actions"]
+        data["demo_2"].create_dataset("actions", (4, 7), "u1", external=[(str(secret), 0, 28)])
+
+    def part(data):
+        del data["demo_2/actions"]
+        layout = h5py.VirtualLayout((5, 7), "f8")
+        layout[:] = h5py.VirtualSource(str(other), "actions", (5, 7))
+        data["demo_2"].create_virtual_dataset("actions", layout)
+
+    def way_round(data):
+        del data["demo_2/actions"]
+        data["demo_2/aside"] = h5py.ExternalLink(str(other), "/")
+        data["demo_2/actions"] = h5py.SoftLink(f"{data.name}/demo_2/aside/actions")
+
+    def nothing(data):
+        del data["demo_2/actions"]
+        data["demo_2/actions"] = h5py.SoftLink("/nowhere")
+
+    def observations(data):
+        del data["demo_2/obs"]
+        data["demo_2/obs"] = h5py.ExternalLink(str(other), "/")
+
+    secret, other = tmp_path / "secret", tmp_path / "other.hdf5"
+    secret.write_bytes(b"nobody should read these bytes")
+    with h5py.File(other, "w") as file:
+        file["actions"] = np.zeros((5, 7))
+    for change, sentence in (
+        (text, "'actions' must be numbers"),
+        (link, "hdf5, demo_2: 'actions' points into another file"),
+        (storage, "hdf5, demo_2: 'actions' takes its numbers from other files"),
+        (part, "hdf5, demo_2: 'actions' takes its numbers from other files"),
+        (way_round, "hdf5, demo_2: 'actions' points into another file"),
+        (nothing, "hdf5, demo_2: 'actions' is a link to nothing"),
+        (observations, "hdf5, demo_2: 'obs' points into another file"),
+    ):
         spoil(theirs, change)
         with pytest.raises(DataError, match=sentence):
             convert(theirs, tmp_path / "made", lossy=True)
+    with pytest.raises(DataError, match="'obs' points into another file"):
+        cameras_of(theirs)
 
 
 def test_a_file_of_another_version_of_ours_is_refused(ours, tmp_path):

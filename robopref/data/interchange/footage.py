@@ -135,7 +135,7 @@ def _minari(path: Path) -> Cameras:
 
 def _images(path: Path, episodes: list[tuple[h5py.Group, str]]) -> Cameras:
     """Return the arrays of pixels that every episode has."""
-    each = [_pixels(episode[key], str(episode.name)) for episode, key in episodes]
+    each = [_pixels(hdf5.entry(episode, key, f"{path}, {episode.name}")) for episode, key in episodes]
     names = [name for name in (each[0] if each else {}) if all(name in episode for episode in each)]
     return {
         name: [
@@ -146,7 +146,7 @@ def _images(path: Path, episodes: list[tuple[h5py.Group, str]]) -> Cameras:
     }
 
 
-def _pixels(holder: h5py.Group | h5py.Dataset | h5py.Datatype, where: str) -> dict[str, h5py.Dataset]:
+def _pixels(holder: h5py.Group | h5py.Dataset | None) -> dict[str, h5py.Dataset]:
     if not isinstance(holder, h5py.Group):
         return {}
     found: dict[str, h5py.Dataset] = {}

@@ -1,4 +1,8 @@
-"""Reading HDF5 files of others: what is missing or strange becomes a sentence, nothing is unpickled."""
+"""Reading HDF5 files of others: what is missing or strange becomes a sentence, nothing is unpickled.
+
+Nothing is read from other files either: a file may name any other one of this machine, as a link, as the
+storage of an array, or as a part of a virtual one, and its bytes would go into what is made.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +24,33 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:  # RuntimeError: damage inside, as the HDF5 library reports it
+    except (OSError, RuntimeError, KeyError) as error:  # the last two: damage inside, as h5py reports it
         raise DataError(f"{path} is missing, damaged, truncated, or no HDF5 file ({error}).") from error
+
+
+def entry(parent: h5py.Group, key: str, where: str) -> h5py.Group | h5py.Dataset | None:
+    """Return a group or an array that lies in this very file, or None where there is none of that name.
+
+    Raises:
+        DataError: It lies in another file, in whole or in part, or is a link to nothing.
+    """
+    parts = key.strip("/").split("/")
+    for depth in range(1, len(parts) + 1):
+        link = parent.get("/".join(parts[:depth]), getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise DataError(
+                f"{where}: '{key}' points into another file, {link.filename}; that is not followed."
+            )
+    found = parent.get(key)
+    if not isinstance(found, h5py.Group | h5py.Dataset):
+        if parent.get(key, getlink=True) is not None:
+            raise DataError(f"{where}: '{key}' is a link to nothing, or is damaged.")
+        return None
+    if found.file.filename != parent.file.filename:
+        raise DataError(f"{where}: '{key}' points into another file; that is not followed.")
+    if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+        raise DataError(f"{where}: '{key}' takes its numbers from other files; they are not read.")
+    return found
 
 
 def group(parent: h5py.Group, key: str, where: str) -> h5py.Group:
@@ -30,7 +59,7 @@ def group(parent: h5py.Group, key: str, where: str) -> h5py.Group:
     Raises:
         DataError: There is none of that name in this file.
     """
-    found = _inside(parent, key, where)
+    found = entry(parent, key, where)
     if not isinstance(found, h5py.Group):
         raise DataError(f"{where} has no group '{key}'. There are: {', '.join(sorted(parent)) or 'none'}.")
     return found
@@ -42,7 +71,7 @@ def numbers(parent: h5py.Group, key: str, where: str) -> np.ndarray:
     Raises:
         DataError: There is none of that name in this file, or it holds something else.
     """
-    found = _inside(parent, key, where)
+    found = entry(parent, key, where)
     if not isinstance(found, h5py.Dataset):
         raise DataError(f"{where} has no array '{key}'. There are: {', '.join(sorted(parent)) or 'none'}.")
     if found.dtype.kind not in "fiub" or found.ndim < 1:
@@ -56,11 +85,3 @@ def text(holder: h5py.Group, key: str) -> str | None:
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     return value if isinstance(value, str) else None
-
-
-def _inside(parent: h5py.Group, key: str, where: str) -> object:
-    """Return an entry, but follow no link to another file."""
-    link = parent.get(key, getlink=True)
-    if isinstance(link, h5py.ExternalLink):
-        raise DataError(f"{where}: '{key}' points into another file, {link.filename}; that is not followed.")
-    return parent.get(key)

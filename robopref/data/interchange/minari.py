@@ -159,7 +159,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _vectors_of(episode: h5py.Group, where: str, ledger: Ledger) -> dict[str, h5py.Dataset]:
     """Return the observations that are vectors, by their path inside a dictionary; others are lost."""
-    found = episode.get(WHOLE)
+    found = hdf5.entry(episode, WHOLE, where)
     if isinstance(found, h5py.Dataset):
         return {WHOLE: found}
     entries: dict[str, h5py.Dataset] = {}

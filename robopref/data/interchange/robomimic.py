@@ -126,7 +126,7 @@ def _observation_keys(demo: h5py.Group, where: str, ledger: Ledger) -> list[str]
     obs = hdf5.group(demo, "obs", where)
     keys = []
     for key in sorted(obs):
-        entry = obs[key]
+        entry = hdf5.entry(obs, key, where)
         if isinstance(entry, h5py.Dataset) and entry.ndim <= 2:
             keys.append(key)
         else:
