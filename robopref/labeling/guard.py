@@ -3,7 +3,8 @@
 - Without a token only this machine may ask, under its own names (which defeats DNS rebinding).
 - With one, every request must carry it: in a cookie, which the address that is printed sets, or a header.
   A person's own token lets in as well, but under that person's name alone.
-- What changes something must come from a page of this server, as JSON.
+- What changes something must come from a page of this server, as JSON; so must, as far as the browser says
+  whose page asks, every question and every clip, since to ask takes a lease.
 - A request's body is bounded, a mistake is answered without its traceback, and every answer carries a
   strict content security policy.
 """
@@ -145,12 +146,14 @@ class Guard:
 
     def _check_writing(self, scope: Scope, headers: dict[str, str]) -> None:
         """Refuse what another site's page may have sent in a person's name."""
+        if (scope["method"] not in ("GET", "HEAD") or scope["path"].startswith(("/api/", "/clips/"))) and (
+            headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+        ):
+            raise Refusal(403, "This request comes from a page of another site.")
         if scope["method"] in ("GET", "HEAD"):
             return
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
-            raise Refusal(403, "This request comes from a page of another site.")
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refusal(403, "This request comes from a page of another site.")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "Send JSON, with content-type application/json.")

@@ -228,6 +228,18 @@ def test_a_page_of_another_site_cannot_answer(lab, client, headers):
     assert lab.labels.count(annotator="victim") == 0
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("path", ["/api/question?annotator=lured", "/api/study", "/clips/x.mp4"])
+def test_a_page_of_another_site_cannot_ask(client, site, path):
+    assert client.get(path, headers={"Sec-Fetch-Site": site}).status_code == 403
+
+
+@pytest.mark.parametrize("headers", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}])
+def test_own_pages_an_address_and_scripts_can_ask(client, headers):
+    assert client.get("/api/study", headers=headers).status_code == 200
+    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200  # by a link
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
 def test_a_plain_form_cannot_answer(client, kind):
     reply = client.post("/api/answer", content=b"{}", headers={"Content-Type": kind})
