@@ -233,7 +233,8 @@ def _recorded(clip: Clip, every: int) -> Frames:
     if clip.footage:
         from robopref.labeling.footage import read_footage
 
-        return read_footage(clip.footage, range(segment.start, segment.start + segment.length + 1, every))
+        wanted = range(segment.start, segment.start + segment.length + 1, every)
+        return read_footage(clip.footage, wanted, clip.trajectory.length)
     assert clip.video is not None
     steps = np.arange(segment.start, segment.start + segment.length + 1, every)
     return read_video(clip.video, steps, clip.trajectory.length)

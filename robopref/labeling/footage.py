@@ -21,24 +21,30 @@ from robopref.training.video import Frames
 HIGHEST = 480  # pixels: what is larger is reduced
 
 
-def read_footage(cameras: Sequence[Footage], states: range) -> Frames:
+def read_footage(cameras: Sequence[Footage], states: range, length: int | None = None) -> Frames:
     """Return the frames of some states of an episode, cameras side by side at equal height.
 
     Args:
         cameras: What to show, from left to right.
-        states: Which states; where the last has no frame of its own, the one before is shown.
+        states: Which states; where the episode's last has no frame of its own, the one before is shown.
+        length: Actions of the episode, each of which needs a frame; None: as many as lead to the last state.
 
     Raises:
-        RenderingError: A file is missing or damaged; the message names it.
+        RenderingError: A file is missing or damaged, or has fewer frames than actions; the message names it.
     """
-    seen = [_read(footage, states) for footage in cameras]
+    seen = [_read(footage, states, states[-1] if length is None else length) for footage in cameras]
     height = min(HIGHEST, *(frames.shape[1] for frames in seen))
     return np.concatenate([_scaled(frames, height) for frames in seen], axis=2)
 
 
-def _read(footage: Footage, states: range) -> Frames:
+def _read(footage: Footage, states: range, length: int) -> Frames:
     if not footage.file.is_file():
         raise RenderingError(f"The recording's file {footage.file} is missing.")
+    if footage.frames < length:
+        raise RenderingError(
+            f"{footage.file} has {footage.frames} frames in {footage.dataset or footage.camera} for {length} "
+            "actions; each needs one."
+        )
     wanted = [min(state, footage.frames - 1) for state in states]
     if footage.dataset is None:
         return _of_video(footage, wanted)

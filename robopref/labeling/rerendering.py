@@ -37,7 +37,7 @@ def rerender(scene: Scene, trajectory: Trajectory, wanted: range, view: View) ->
     Args:
         scene: What it is drawn from.
         trajectory: The episode as it was read.
-        wanted: Which states; where the last was not recorded, the one before is shown.
+        wanted: Which states; where the episode's last was not recorded, the one before is shown.
         view: Options that concern drawing: camera, width, height, effects.
 
     Raises:
@@ -60,7 +60,7 @@ def _model(scene: Scene, trajectory: Trajectory, wanted: range, view: dict[str, 
         demo = hdf5.group(file, scene.episode, str(scene.file))
         states, xml = hdf5.numbers(demo, STATES, scene.episode), hdf5.text(demo, MODEL) or ""
     player = _player(xml, str(scene.file.parent), tuple(view.items()))
-    return _played(player, _rows(states, wanted)[:, 1:])  # after the time
+    return _played(player, _rows(states, wanted, scene, trajectory)[:, 1:])  # after the time
 
 
 def _robosuite(scene: Scene, trajectory: Trajectory, wanted: range, view: dict[str, Any]) -> Frames:
@@ -74,7 +74,8 @@ def _robosuite(scene: Scene, trajectory: Trajectory, wanted: range, view: dict[s
     )
     simulator.reset(seed=0)
     frames = []
-    for state, hand in zip(_rows(states, wanted), _rows(hands, wanted), strict=True):
+    both = (_rows(recorded, wanted, scene, trajectory) for recorded in (states, hands))
+    for state, hand in zip(*both, strict=True):
         simulator.from_robomimic(
             {"states": state, "gripper_action": np.zeros(2), "initial_joint": np.zeros(7)}
         )
@@ -96,7 +97,7 @@ def _environment(scene: Scene, trajectory: Trajectory, wanted: range, view: dict
         data = simulator.data
         states = _replayed(simulator, scene, trajectory, wanted, lambda: np.append(data.qpos, data.qvel))
     else:
-        states = _rows(states, wanted)
+        states = _rows(states, wanted, scene, trajectory)
     return _played(_player(simulator.model, "", tuple(view.items())), states)
 
 
@@ -146,7 +147,13 @@ def _compare(observed: np.ndarray, recorded: np.ndarray) -> None:
         )
 
 
-def _rows(recorded: np.ndarray, wanted: range) -> np.ndarray:
+def _rows(recorded: np.ndarray, wanted: range, scene: Scene, trajectory: Trajectory) -> np.ndarray:
+    """Return the states that are wanted; of the last alone, which many formats leave out, the one before."""
+    if len(recorded) < trajectory.length:
+        raise RenderingError(
+            f"{scene.file} has {len(recorded)} states in {scene.episode} for {trajectory.length} actions; "
+            "each needs one."
+        )
     return recorded[[min(state, len(recorded) - 1) for state in wanted]]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 
+import h5py
 import httpx
 import numpy as np
 import pyarrow as pa
@@ -98,6 +99,21 @@ def test_a_damaged_image_costs_a_drawing_that_names_it(tmp_path):
     assert str(table) in filmed.reason
 
 
+def test_images_fewer_than_the_actions_are_not_shown_as_a_clip_that_stands_still(tmp_path):
+    source = robomimic(tmp_path / "lift.hdf5")
+    with h5py.File(source, "r+") as file:
+        kept = np.asarray(file["data/demo_1/obs/front_image"])[:7]
+        del file["data/demo_1/obs/front_image"]
+        file["data/demo_1/obs/front_image"] = kept
+    shown = library(source, tmp_path)
+    assert film(shown.clip(Segment(0, 0, STEPS))).drawn_by == "recording"
+    for start in (0, 5):  # also where the frames there are would do
+        filmed = film(shown.clip(Segment(1, start, 6)))
+        assert filmed.drawn_by == "plots"
+        sentence = f"{source} has 7 frames in /data/demo_1/obs/front_image for 12 actions"
+        assert sentence in filmed.reason
+
+
 def test_what_was_read_is_kept_and_new_episodes_are_added_beside_their_labels(tmp_path):
     source = lerobot(tmp_path / "pick")
     first = read_in(source, tmp_path / "imported")
@@ -114,8 +130,6 @@ def test_what_was_read_is_kept_and_new_episodes_are_added_beside_their_labels(tm
 def test_other_episodes_in_the_place_of_those_that_were_labelled_are_refused(tmp_path):
     source = robomimic(tmp_path / "lift.hdf5")
     made = read_in(source, tmp_path / "imported")
-    import h5py
-
     with h5py.File(source, "r+") as file:
         file["data/demo_0/actions"][0] = 0.5  # type: ignore[index]
     with pytest.raises(DataError, match="other ones now"):

@@ -87,6 +87,17 @@ def test_a_scene_in_the_file_is_drawn_as_it_was_seen(tmp_path):
     assert (filmed.drawn_by, filmed.reason, filmed.frames) == ("renderer", "", 7)
 
 
+def test_states_fewer_than_the_actions_are_not_shown_as_a_clip_that_stands_still(tmp_path):
+    source = robomimic_file(tmp_path / "cart.hdf5", simulated()[0])
+    with h5py.File(source, "r+") as file:
+        kept = np.asarray(file["data/demo_0/states"])[:5]
+        del file["data/demo_0/states"]
+        file["data/demo_0/states"] = kept
+    for wanted in (range(2), range(3, STEPS + 1)):
+        with pytest.raises(RenderingError, match=r"cart\.hdf5 has 5 states in /data/demo_0 for 12 actions"):
+            drawn_again(source, tmp_path, wanted)
+
+
 def test_a_camera_can_be_chosen_and_one_that_is_not_there_is_refused(tmp_path):
     source = robomimic_file(tmp_path / "cart.hdf5", simulated()[0])
     assert drawn_again(source, tmp_path, range(1), VIEW | {"camera": "side"}).shape == (1, 48, 64, 3)
