@@ -205,6 +205,25 @@ def test_what_is_there_is_never_overwritten(odd_store, kind):
         convert(odd_store, away, target_format=kind)
 
 
+def test_labels_beside_another_file_are_never_overwritten(odd_store):
+    """``drawer.h5`` and a file that is made anew share the labels' name with ``drawer.hdf5``."""
+    with TrajectoryStore.open(odd_store) as store, LabelStore.beside(store) as labels:
+        given = [Judgement(0, 0, 1, 1, 0, 1, "a", "human", "ann")]
+        labels.add(given, data_fingerprint=store.fingerprint(), episodes=3)
+        convert(odd_store, odd_store.parent / "drawer.hdf5")
+        held = odd_store.parent / "preferences/drawer.parquet"
+        before = held.read_bytes()
+        labels.retract(labels.add(given[:1], data_fingerprint=store.fingerprint(), episodes=3)[0])
+    for name in ("drawer.h5", "drawer.hdf5"):
+        (odd_store.parent / "drawer.hdf5").unlink(missing_ok=True)
+        with pytest.raises(DataError, match=r"drawer.parquet exists already.*move these labels away"):
+            convert(odd_store, odd_store.parent / name)
+        assert not (odd_store.parent / name).exists()
+        assert held.read_bytes() == before
+    convert(odd_store, odd_store.parent / "drawer.h5", labels=False)
+    assert held.read_bytes() == before
+
+
 def test_recorded_frames_are_a_loss_that_is_named(odd_store, kind):
     (odd_store / "frames").mkdir()
     (odd_store / "frames" / "0.mp4").write_bytes(b"video")

@@ -96,12 +96,18 @@ def convert(
 
     Raises:
         ConfigError: The formats make no conversion.
-        DataError: The source is damaged, something is at the target, or there would be losses.
+        DataError: The source is damaged, something is at the target or where its labels go, or there would be
+            losses.
     """
     source_format = format_of(source)
     target_format = _target_format(target, target_format, source_format)
     if target.exists():
         raise DataError(f"{target} exists already; convert into a new place, or remove it first.")
+    if labels and labels_of(target).exists():
+        raise DataError(
+            f"{labels_of(target)} exists already, and may hold people's answers; choose another name for "
+            f"{target.name}, or move these labels away first."
+        )
     if source_format == STORE and observation:
         raise ConfigError("observation= says what to read from another format; this is a store.")
     ledger = Ledger()
