@@ -66,6 +66,20 @@ def test_a_data_set_written_by_lerobot_becomes_a_store(sample, tmp_path):
         assert tasks == ["open the drawer", "close the drawer", "open the drawer"]
 
 
+def test_a_feature_of_text_is_a_loss_and_no_obstacle(sample, tmp_path):
+    table = pq.read_table(sample / DATA)
+    said = pa.array(["open the drawer"] * len(table))
+    pq.write_table(table.append_column("language_instruction", said), sample / DATA)
+    text = {"dtype": "string", "shape": [1], "names": None}
+    edit_info(sample, features=features_of(sample) | {"language_instruction": text})
+    with pytest.raises(DataError, match=r"the feature 'language_instruction' \(string\)"):
+        convert(sample, tmp_path / "made")
+    convert(sample, tmp_path / "made", lossy=True)
+    convert(SAMPLE, tmp_path / "without", lossy=True)
+    with TrajectoryStore.open(tmp_path / "made") as one, TrajectoryStore.open(tmp_path / "without") as other:
+        assert one.fingerprint() == other.fingerprint()
+
+
 def schema_of(file):
     """Columns and types; ``list<element>`` however long, and text however long its offsets are."""
     kinds = {pa.large_string(): "string"}

@@ -78,7 +78,7 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
             f"{path / OURS} speaks of {len(ours)} episodes, but the data set has {len(episodes)}. If another "
             "tool edited the data set, delete that file and convert with lossy=true."
         )
-    columns = [key for key in features if features[key]["dtype"] not in ("video", "image")]
+    columns = sorted(_used(keys, layout) & features.keys())
     with TrajectoryStore.create_with(folder, layout) as store:
         for record, file, table in _tables(path, info, episodes, columns):
             where = f"{file}, episode {record['episode_index']}"
@@ -152,14 +152,19 @@ def _account(
     features: Mapping[str, Any], keys: list[str], layout: Layout, path: Path, ledger: Ledger
 ) -> None:
     """Write down which features have no place in a store."""
-    known = {*keys, ACTION, *REWARDS, *SUCCESSES, DONE, *INDICES, *(POINT + n for n in layout.keypoints)}
+    used = _used(keys, layout)
     for key, feature in features.items():
-        if key not in known and feature["dtype"] != "video":
+        if key not in used and feature["dtype"] != "video":
             ledger.lose(f"the feature '{key}' ({feature['dtype']})", path)
     if not any(name in features for name in REWARDS):
         ledger.note("the data set has no rewards; zero was taken")
     if not any(name in features for name in SUCCESSES):
         ledger.note("the data set does not say which steps were successes; none was assumed")
+
+
+def _used(keys: list[str], layout: Layout) -> set[str]:
+    """Return the features that a store has a place for, in this data set or not."""
+    return {*keys, ACTION, *REWARDS, *SUCCESSES, DONE, *INDICES, *(POINT + n for n in layout.keypoints)}
 
 
 def episode_records(path: Path) -> list[dict[str, Any]]:
