@@ -114,6 +114,20 @@ def test_images_fewer_than_the_actions_are_not_shown_as_a_clip_that_stands_still
         assert sentence in filmed.reason
 
 
+def test_raw_demonstrations_are_named_with_what_turns_them_into_data(tmp_path, monkeypatch, capfd):
+    source = robomimic(tmp_path / "raw.hdf5")
+    with h5py.File(source, "r+") as file:
+        for demo in file["data"].values():  # pyright: ignore[reportAttributeAccessIssue]
+            del demo["obs"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["label", f"data={source}"])
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert "demo_0 has no group 'obs'" in said
+    assert "scripts/dataset_states_to_obs.py" in said
+    assert "Traceback" not in said
+
+
 def test_what_was_read_is_kept_and_new_episodes_are_added_beside_their_labels(tmp_path):
     source = lerobot(tmp_path / "pick")
     first = read_in(source, tmp_path / "imported")
