@@ -14,7 +14,7 @@ import numpy as np
 
 from robopref.data.footage import Footage
 from robopref.data.frames import HEADER, FrameCache, View, cache_folder
-from robopref.data.interchange.videos import FOLDER, index_videos, read_videos
+from robopref.data.interchange.videos import FOLDER, index_videos, read_videos, read_views
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
@@ -121,14 +121,22 @@ def film_videos(
         The folder of the videos.
 
     Raises:
-        DataError: The store is empty.
+        DataError: The store is empty, or the camera's videos show another view, or were not filmed here.
         RenderingError: Nothing can be drawn here.
     """
     import lightning_fabric  # noqa: F401  (its Triton must be loaded before Mesa draws in this process)
 
     if not len(store):
         raise DataError(f"{store.path} holds no episodes, so there is nothing to film.")
-    folder = store.path / FOLDER / camera
+    folder, views = store.path / FOLDER / camera, read_views(store.path)
+    if folder.exists() and views.get(camera) != dict(view):
+        raise DataError(
+            f"{folder} holds videos of the view {views.get(camera, 'of another recording')}, not "
+            f"{dict(view)}; give the camera another name, or remove that folder first."
+        )
+    views[camera] = dict(view)
+    others = {name: seen for name, seen in read_videos(store.path, len(store)).items() if name != camera}
+    index_videos(store.path, others, views)  # first, so that a call that goes on knows the view
     places = [
         Footage(camera, folder / f"file-{episode:03d}.mp4", int(length), 0.0, store.control_hz)
         for episode, length in enumerate(store.lengths)
@@ -142,8 +150,7 @@ def film_videos(
             write_video(places[episode].file, frames[:-1], fps=store.control_hz)
             if bar is not None:
                 bar.advance(1)
-    others = {name: seen for name, seen in read_videos(store.path, len(store)).items() if name != camera}
-    index_videos(store.path, {**others, camera: places})
+    index_videos(store.path, {**others, camera: places}, views)
     return folder
 
 

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from robopref.data.footage import Footage
 from robopref.data.frames import FrameCache
-from robopref.data.interchange.videos import read_videos
+from robopref.data.interchange.videos import index_videos, read_videos
 from robopref.data.store import TrajectoryStore
 from robopref.errors import DataError, RoboprefError
 from robopref.labeling.footage import read_footage
+from robopref.training import filming
 from robopref.training.collect import collect
 from robopref.training.filming import film_store, film_videos
 from robopref.training.video import replay_frames, write_video
@@ -108,3 +110,37 @@ def test_videos_of_a_store_have_a_frame_for_each_action_and_are_filmed_once(tmp_
     film_videos(store, view={"size": 20}, camera="near", workers=0, progress=False)
     assert seen["near"][1].file.exists()
     assert seen["near"][0].file.stat().st_mtime_ns == before
+
+
+def test_videos_of_another_view_or_of_another_recording_are_kept_and_refused(tmp_path, monkeypatch):
+    store = collected(tmp_path / "store", episodes=2)
+
+    def films(size, camera="near"):
+        film_videos(store, view={"size": size}, camera=camera, workers=0, progress=False)
+
+    write = filming.write_video
+
+    def stopped_at_the_second(path, frames, *, fps):
+        if path.name == "file-001.mp4":
+            raise KeyboardInterrupt
+        write(path, frames, fps=fps)
+
+    monkeypatch.setattr(filming, "write_video", stopped_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        films(20)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"near holds videos of the view \{'size': 20\}, not \{'size': 12\}"):
+        films(12)
+    films(20)
+    for place in read_videos(store.path, 2)["near"]:
+        assert read_footage([place], range(7)).shape == (7, 20, 20, 3)
+    with pytest.raises(DataError, match="give the camera another name"):
+        films(12)
+    both = store.path / "frames/given/file-000.mp4"
+    both.parent.mkdir()
+    both.write_bytes(b"two episodes in one file")
+    held = {"given": [Footage("given", both, 7, start, 20.0) for start in (0.0, 0.35)]}
+    index_videos(store.path, held)
+    with pytest.raises(DataError, match="of another recording"):
+        films(20, "given")
+    assert read_videos(store.path, 2) == held

@@ -1,6 +1,7 @@
 """The videos that belong to a store: mp4 files of any number of cameras, a frame for each action.
 
-    frames/cameras.json            of each camera and episode: its file, where it begins, how many frames
+    frames/cameras.json            of each camera and episode: its file, where it begins, how many frames; and
+                                   the view that a camera was filmed from, where robopref filmed it
     frames/<camera>/file-000.mp4   whole files; one may hold many episodes
 
 Conversions copy these files and never decode them, so a frame is the same after any number of them.
@@ -31,11 +32,7 @@ def read_videos(store: Path, episodes: int) -> Cameras:
         DataError: The index is damaged, of another version, or speaks of other episodes.
     """
     index = store / FOLDER / INDEX
-    if not index.exists():
-        return {}
-    held = read_json(index)
-    if not isinstance(held, dict) or (held.get("format"), held.get("version")) != (FORMAT, VERSION):
-        raise DataError(f"{index} is no {FORMAT} {VERSION}.")
+    held = _index(store)
     try:
         found = {
             str(camera): [_footage(store / FOLDER, str(camera), place) for place in places]
@@ -49,6 +46,28 @@ def read_videos(store: Path, episodes: int) -> Cameras:
                 f"{index}: camera '{camera}' saw {len(places)} episodes, the store holds {episodes}."
             )
     return found
+
+
+def read_views(store: Path) -> dict[str, Any]:
+    """Return the view that each camera was, or is being, filmed from, where robopref filmed it.
+
+    Raises:
+        DataError: The index is damaged or of another version.
+    """
+    views = _index(store).get("views", {})
+    if not isinstance(views, dict):
+        raise DataError(f"{store / FOLDER / INDEX} is damaged: its views are {views!r}.")
+    return views
+
+
+def _index(store: Path) -> dict[str, Any]:
+    index = store / FOLDER / INDEX
+    if not index.exists():
+        return {"cameras": {}}
+    held = read_json(index)
+    if not isinstance(held, dict) or (held.get("format"), held.get("version")) != (FORMAT, VERSION):
+        raise DataError(f"{index} is no {FORMAT} {VERSION}.")
+    return held
 
 
 def _footage(folder: Path, camera: str, place: Mapping[str, Any]) -> Footage:
@@ -73,8 +92,8 @@ def write_videos(store: Path, cameras: Cameras) -> None:
     index_videos(store, copied)
 
 
-def index_videos(store: Path, cameras: Cameras) -> None:
-    """Write the index of videos that lie in the store already."""
+def index_videos(store: Path, cameras: Cameras, views: Mapping[str, Any] | None = None) -> None:
+    """Write the index of videos that lie in the store already, and what cameras were filmed from."""
     folder = store / FOLDER
     places = {
         camera: [
@@ -88,7 +107,8 @@ def index_videos(store: Path, cameras: Cameras) -> None:
         ]
         for camera, seen in cameras.items()
     }
-    write_json(folder / INDEX, {"format": FORMAT, "version": VERSION, "cameras": places})
+    about = {"format": FORMAT, "version": VERSION, "cameras": places, "views": dict(views or {})}
+    write_json(folder / INDEX, about)
 
 
 def copy_files(places: list[Footage], folder: Path, name: str) -> list[Footage]:
