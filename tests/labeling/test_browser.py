@@ -54,7 +54,7 @@ class Visitor:
     """A page, and what went wrong in it."""
 
     def __init__(self, browser, url, **context):
-        self.page = browser.new_context(**context).new_page()
+        self.page = browser.new_page(**context)
         self.page.set_default_timeout(PATIENCE_MS)
         self.problems, self.requests = [], []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
@@ -230,6 +230,25 @@ def test_an_answer_given_while_the_server_is_dead_is_stored_when_it_comes_back(s
         assert [judgement.uid for judgement in stored(store, "patient")] == [shown]
         visitor.press("ArrowRight")
     assert len(stored(store, "patient")) == 2
+
+
+def test_unconfirmed_answers_of_two_people_in_one_browser_are_both_stored(store, browser, server):
+    context = browser.new_context()
+    asked = {}
+    for name in ("first at it", "second at it"):
+        visitor = Visitor(context, f"{server.url}?annotator={name}")
+        asked[name] = visitor.ready()
+        visitor.page.route("**/api/answer", lambda route: route.abort())
+        visitor.page.keyboard.press("ArrowLeft")
+        visitor.until("() => document.getElementById('notice').innerText.includes('kept')")
+        visitor.page.close()
+    for name in asked:
+        assert stored(store, name) == []
+        visitor = Visitor(context, f"{server.url}?annotator={name}")
+        visitor.ready()
+        assert [judgement.uid for judgement in stored(store, name)] == [asked[name]]
+        visitor.page.close()
+    context.close()
 
 
 def test_an_answer_that_is_not_let_in_is_kept_and_stored_when_the_right_token_is_there(store, browser):

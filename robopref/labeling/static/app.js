@@ -71,17 +71,20 @@ function nameAddress(name) {
 }
 
 // An answer that the server has not confirmed is kept until it has. It has a name of its own, so the server
-// stores it once, however often it arrives.
+// stores it once, however often it arrives. Each annotator's is kept apart: several may share a browser.
+const pendingOf = (annotator) => `pending.${annotator}`;
+
 async function sendPending(name) {
-  const kept = JSON.parse(remembered("pending") || "null");
-  if (!kept || kept.annotator !== name) return;
+  const key = pendingOf(name.normalize("NFC").trim().split(/\s+/).join(" ")); // as the server spells it
+  const kept = JSON.parse(remembered(key) || "null");
+  if (!kept) return;
   try {
     await insist("/api/answer", { body: kept }, waitForServer);
   } catch (error) {
     notice(`An answer from before could not be stored: ${error.message}`);
     if (isShutOut(error)) return; // kept for when the right token is there
   }
-  remember("pending", null);
+  remember(key, null);
 }
 
 // -- showing ----------------------------------------------------------------------------------------------
@@ -233,12 +236,12 @@ async function choose(choice, slightly = false) {
   if (choice !== "skip") body.decided = decidedSteps();
   if (state.ready) body.response_time_s = Math.round(watch.seconds * 1000) / 1000;
   document.body.dataset.chosen = choice;
-  remember("pending", JSON.stringify(body));
+  remember(pendingOf(body.annotator), JSON.stringify(body));
   const settled = await exchange("/api/answer", body, () => {
     state.session++;
     say(`${WORDS[choice]}${slightly ? ", slightly" : ""}. Stored.`);
   });
-  if (settled) remember("pending", null);
+  if (settled) remember(pendingOf(body.annotator), null);
 }
 
 async function undo() {
