@@ -10,6 +10,7 @@ from robopref.cli.nodes import plain, required
 from robopref.cli.show import say, verb
 from robopref.data.judgement import Feedback
 from robopref.data.label_store import LabelStore
+from robopref.data.label_tables import shown_url
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, MissingExtraError, unknown_name
 
@@ -99,7 +100,7 @@ def label(config: DictConfig) -> None:
             learning=online.status if online else None,
         )
         what = ITEMS[feedback]
-        say(f"{plan.limit} {what} of {store.path}; {before} human answers in {url}")
+        say(f"{plan.limit} {what} of {store.path}; {before} human answers in {shown_url(url)}")
         with contextlib.ExitStack() as stack:
             if annotators is not None:
                 stack.callback(annotators.close)
@@ -107,7 +108,7 @@ def label(config: DictConfig) -> None:
                 online.start()
                 stack.callback(online.close)
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
-        say(f"\nStopped. {labels.count(source='human')} human answers in {url}")
+        say(f"\nStopped. {labels.count(source='human')} human answers in {shown_url(url)}")
 
 
 def _episodes(

@@ -1,5 +1,6 @@
 """The tables of the label store; how its database is opened, told from foreign ones, kept from blocking."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,12 @@ leases = sa.Table(
 )
 
 
+def shown_url(url: str) -> str:
+    """Return a label store's URL as it may be printed: its password is hidden."""
+    parsed = sa.make_url(url)  # written anew, a path would have its odd characters escaped
+    return url if parsed.password is None else parsed.render_as_string(hide_password=True)
+
+
 def open_engine(url: str) -> sa.Engine:
     """Connect, make the tables in an empty database, and refuse a foreign one.
 
@@ -121,7 +128,7 @@ def open_engine(url: str) -> sa.Engine:
         engine = sa.create_engine(_with_driver(url), **_options(url))
     except (exc.ArgumentError, exc.NoSuchModuleError) as error:
         raise ConfigError(
-            f"{url!r} is no database URL ({error}). Right would be: sqlite:///labels.sqlite"
+            f"{re.sub(':[^:@/]*@', ':***@', url)!r} is no database URL ({error}). Right would be: sqlite:///labels.sqlite"
         ) from error
     except ImportError as error:
         extra = " pip install 'robopref[postgres]'" if url.startswith("postgresql") else ""

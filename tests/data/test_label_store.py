@@ -20,6 +20,7 @@ import pytest
 from robopref.data import Preferences, Segments
 from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
+from robopref.data.label_tables import shown_url
 from robopref.errors import ConfigError, DataError
 
 DATA: dict[str, Any] = {"data_fingerprint": "f" * 64, "episodes": 10}
@@ -282,6 +283,16 @@ def test_a_place_that_does_not_exist_and_a_url_that_is_none_are_sentences(tmp_pa
         LabelStore("labels.sqlite")
     with pytest.raises(ConfigError, match="no database URL"):
         LabelStore("dbase:///labels")
+
+
+def test_a_password_is_not_shown(url):
+    assert shown_url("postgresql://me:hunter2@team.example/db") == "postgresql://me:***@team.example/db"
+    assert shown_url(url) == url
+    assert shown_url("sqlite:///C:/a b/labels.sqlite") == "sqlite:///C:/a b/labels.sqlite"
+    for wrong in ("postgre://me:hunter2@team.example/db", "me:hunter2@team.example/db"):
+        with pytest.raises(ConfigError, match=r"me:\*\*\*@team") as refused:
+            LabelStore(wrong)
+        assert "hunter2" not in str(refused.value)
 
 
 def test_a_full_disk_is_a_sentence_and_keeps_what_was_stored(url, tmp_path):

@@ -9,7 +9,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
 from robopref.methods.phases.align import whole_episodes_only
-from robopref.methods.phases.label import store_labels
+from robopref.methods.phases.label import read_labels, store_labels
 
 
 @pytest.fixture
@@ -66,3 +66,11 @@ def test_labels_of_parts_of_episodes_are_refused_by_an_alignment(store):
     )
     with pytest.raises(DataError, match=r"needs labels of whole episodes, but 6 labels"):
         whole_episodes_only(parts, store)
+
+
+def test_a_password_is_in_no_message(store, tmp_path, monkeypatch):
+    beside = f"sqlite:///{tmp_path / 'labels.sqlite'}"
+    monkeypatch.setattr("robopref.methods.phases.label.LabelStore", lambda url: LabelStore(beside))
+    url = "postgresql://me:hunter2@team.example/db"
+    with pytest.raises(DataError, match=r"postgresql://me:\*\*\*@team.example/db holds no labels"):
+        read_labels(store, url)

@@ -15,6 +15,7 @@ from robopref.data.augmentation import hindsight_pairs, reward_conditioned
 from robopref.data.curriculum import curriculum
 from robopref.data.graded_lists import graded_lists, most_preferred, win_shares
 from robopref.data.label_store import LabelStore
+from robopref.data.label_tables import shown_url
 from robopref.data.negatives import SPOILS, spoil, store_with_twins
 from robopref.data.preferences import Preferences, Ratings, Segments
 from robopref.data.selection import score_first_diversity
@@ -198,7 +199,7 @@ def read_judgements(
     if not counted:
         if len(ratings) and not len(preferences):
             raise DataError(
-                f"{url} holds {len(ratings)} judgements of single segments and no comparison, and "
+                f"{shown_url(url)} holds {len(ratings)} judgements of single segments and no comparison, and "
                 f"{objective.name} learns from comparisons: choose an objective of up/down labels (kto, bco)"
             )
         ratings = NO_RATINGS

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from robopref.data.criteria import Criterion, scored_rows
 from robopref.data.judgement import Source
 from robopref.data.label_store import LabelStore
+from robopref.data.label_tables import shown_url
 from robopref.data.preferences import Preferences, Ratings, Segments, all_episode_pairs
 from robopref.data.queries import random_pairs
 from robopref.data.store import TrajectoryStore
@@ -75,8 +76,8 @@ def store_labels(
         there = labels.count(source=source, annotator=annotator)
         if there and content(labels.preferences(source=source, annotator=annotator)) != content(preferences):
             raise ConfigError(
-                f"{url} already holds {there} labels of the {source} {annotator!r}, made otherwise. "
-                "Choose another annotator= or another labels=."
+                f"{shown_url(url)} already holds {there} labels of the {source} {annotator!r}, made "
+                "otherwise. Choose another annotator= or another labels=."
             )
         if not there:
             labels.add_preferences(
@@ -145,7 +146,9 @@ def read_labels(
             found = preferences_with_noise(labels, noise, source=source, annotator=annotator, decided=decided)
     if not len(found) and not optional:
         chosen = f" of source={source}, annotator={annotator}" if source or annotator else ""
-        raise DataError(f"{url} holds no labels{chosen}. Make some with robopref label-scripted or align.")
+        raise DataError(
+            f"{shown_url(url)} holds no labels{chosen}. Make some with robopref label-scripted or align."
+        )
     return found
 
 
