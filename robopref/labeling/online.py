@@ -10,6 +10,7 @@ nothing.
 import multiprocessing
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing, redirect_stderr
 from dataclasses import asdict, dataclass, field
@@ -44,8 +45,8 @@ class Point:
     Attributes:
         labels: Answers given by then, skipped ones not counted.
         learned: Of them, those that the ensemble learned from.
-        tested: Of them, those on pairs drawn at random that were preferred one way: agreement is on these.
-        agreement: Share of those that the ensemble orders as people did; None while there are none.
+        tested: Pairs drawn at random that most of those who answered prefer one way: agreement is on these.
+        agreement: Share of those that the ensemble orders as people do; None while there are none.
         low: Lower end of Wilson's 95 % interval.
         high: Its upper end.
     """
@@ -195,7 +196,7 @@ class Online:
             raise
         self._reorder([free[i] for i in found.order], count)
         agreed = share(found.right, found.untied)
-        given = len(answers.learned.label) + len(answers.tested.label)
+        given = len(answers.learned.label) + answers.aside
         point = Point(given, len(answers.learned.label), found.untied, agreed.value, agreed.low, agreed.high)
         self._keep(point)
         return True
@@ -215,20 +216,26 @@ class Online:
             self._training, self._message = training, message
 
     def _answers(self) -> "_Answers":
-        """Sort the answers: pairs drawn at random are tested on, all others learned from."""
+        """Sort the answers: pairs drawn at random are tested on, all others learned from.
+
+        A pair is tested on once, by the mean of what people said: their answers on it are not independent.
+        """
         plan = self._desk.plan
-        aside = {frozenset(plan.items[i]) for i in plan.at_random}
-        answers, seen = _Answers(), set()
+        drawn = {frozenset(plan.items[i]): plan.items[i] for i in plan.at_random}
+        answers, said = _Answers(), defaultdict[tuple[Segment, ...], dict[str, float]](dict)
         for judgement in self._labels.judgements(source="human").values():
             if judgement.label is None or judgement.feedback != "pair" or judgement.b is None:
                 continue
             a, b = Segment(*judgement.a), Segment(*judgement.b)
-            pair = frozenset((a, b))
-            if pair not in aside:
+            pair = drawn.get(frozenset((a, b)))
+            if pair is None:
                 answers.learned.add((a, b), judgement.label)
-            elif (judgement.annotator, pair) not in seen:  # a repetition tells nothing new
-                seen.add((judgement.annotator, pair))
-                answers.tested.add((a, b), judgement.label)
+            else:  # of whom asked twice, the first answer
+                label = judgement.label if pair == (a, b) else 1 - judgement.label
+                said[pair].setdefault(judgement.annotator, label)
+        for (a, b), labels in said.items():
+            answers.aside += len(labels)
+            answers.tested.add((a, b), float(np.mean(list(labels.values()))))
         return answers
 
     def _reorder(self, informed: Sequence[int], count: int) -> None:
@@ -282,6 +289,7 @@ class _Labelled:
 class _Answers:
     learned: _Labelled = field(default_factory=_Labelled)
     tested: _Labelled = field(default_factory=_Labelled)
+    aside: int = 0  # answers on what is tested
 
 
 class _Apprentice:

@@ -32,9 +32,16 @@ def labels(store):
         yield opened
 
 
-def set_up(store, labels, *, query="disagreement", pairs=60, random_share=0.3, **options):
+def set_up(store, labels, *, query="disagreement", pairs=60, random_share=0.3, shared=0.1, **options):
     plan = make_plan(
-        store, pairs=pairs, segment_length=6, query=query, online=True, pool=150, random_share=random_share
+        store,
+        pairs=pairs,
+        segment_length=6,
+        query=query,
+        online=True,
+        pool=150,
+        random_share=random_share,
+        shared=shared,
     )
     desk = Desk(plan, labels, store, repeated=0.0, mirrored=0.0)
     online = Online(
@@ -78,6 +85,18 @@ def test_the_curve_counts_and_agrees_with_people_on_random_pairs_alone(store, la
     assert 0 < point["tested"] <= drawn
     assert point["low"] < point["agreement"] <= point["high"]
     assert point["agreement"] > 0.7  # the order of episodes is learned in seconds
+
+
+def test_a_pair_that_several_people_answered_is_tested_once(store, labels):
+    desk, online = set_up(store, labels, shared=1.0)
+    for name in ("anna", "bert", "carl"):
+        label(desk, 25, name)
+    assert online.step()
+    (point,) = online.status()["points"]
+    drawn = [j for j in labels.judgements().values() if ".random." in j.uid]
+    pairs = {frozenset((j.a, j.b)) for j in drawn if j.answer != "equal"}
+    assert len(pairs) < len(drawn) / 2
+    assert (point["labels"], point["learned"], point["tested"]) == (75, 75 - len(drawn), len(pairs))
 
 
 def test_it_learns_again_only_after_enough_new_answers(store, labels):
