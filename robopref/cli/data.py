@@ -310,7 +310,8 @@ def labels(store: TrajectoryStore) -> Table | None:
     answers = Counter(
         (j.source, j.annotator, j.answer if isinstance(j.answer, str) else "soft") for j in given
     )
-    kinds = ("a", "b", "equal", "soft", "skip")
+    others = [kind for kind in ("up", "down", "rest") if any(kind == key[2] for key in answers)]
+    kinds = ("a", "b", "equal", "soft", "skip", *others)
     table = Table("labels by", "annotator", "all", *kinds, box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"

@@ -74,6 +74,18 @@ def test_show_counts_episodes_returns_successes_and_labels(store, capfd):
     assert row(text, "cost") == ["cost", "c", "1", "0", "0", "0", "1", "0"]
 
 
+def test_the_answers_of_each_annotator_add_up(store, capfd):
+    with TrajectoryStore.open(store) as made, LabelStore.beside(made) as labels:
+        thumbs = [Judgement(0, 0, 1, None, None, None, a, "human", "eve") for a in ("up", "up", "down")]
+        clips = ((0, 0, 1), (1, 0, 1))
+        step = Judgement(*clips[0], *clips[1], "rest", "human", "eve", list_uid="l", list_members=clips)
+        labels.add([*thumbs, step], data_fingerprint=made.fingerprint(), episodes=4)
+    _, text = said(capfd, "show", store)
+    assert row(text, "labels by")[-3:] == ["up", "down", "rest"]
+    #            source, annotator, all, a, b, equal, soft, skip, up, down, rest
+    assert row(text, "human      eve") == ["human", "eve", "4", "0", "0", "0", "0", "0", "2", "1", "1"]
+
+
 def test_show_reads_other_formats_too(store, capfd):
     said(capfd, "convert", f"from={store}", "to=x.hdf5")
     code, text = said(capfd, "show", "x.hdf5")
