@@ -1,5 +1,6 @@
 """Where the camera frames of an episode are that another tool recorded, or what they can be drawn from."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ class Footage:
         fps: Frames per second of the mp4.
         dataset: Name of the array in the HDF5 file, or of the column in the Parquet file; None for an mp4.
         episode: In a Parquet file, whose ``episode_index`` has the frames.
+
+    Raises:
+        ValueError: They begin at no time.
     """
 
     camera: str
@@ -27,6 +31,10 @@ class Footage:
     fps: float = 0.0
     dataset: str | None = None
     episode: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.start_s < math.inf:
+            raise ValueError(f"the frames of '{self.camera}' cannot begin at {self.start_s} s")
 
 
 Cameras = Mapping[str, list[Footage]]

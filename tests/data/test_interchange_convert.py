@@ -198,6 +198,15 @@ def test_nothing_is_left_of_a_conversion_that_failed(odd_store, kind, monkeypatc
     assert calls
 
 
+def test_a_source_that_cannot_be_read_is_named_and_not_the_target(odd_store, kind, monkeypatch):
+    def fails(self, index):
+        raise OSError(5, "Input/output error", str(odd_store / "actions.npy"))
+
+    monkeypatch.setattr(TrajectoryStore, "episode", fails)
+    with pytest.raises(DataError, match=r"Cannot read .*here/actions.npy: Input/output error"):
+        convert(odd_store, odd_store.parent / FORMATS[kind], target_format=kind)
+
+
 def test_what_is_there_is_never_overwritten(odd_store, kind):
     away = odd_store.parent / FORMATS[kind]
     convert(odd_store, away, target_format=kind)

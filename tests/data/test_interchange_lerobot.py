@@ -361,6 +361,28 @@ def test_a_video_that_is_shorter_than_its_table_is_named_with_episode_and_key(fi
     assert not (tmp_path / "made").exists()
 
 
+def test_a_video_that_begins_at_no_time_is_named(filmed, tmp_path):
+    for start in (float("nan"), float("inf"), -1.0):
+        edit_table(
+            filmed / EPISODES, f"videos/{TOP}/from_timestamp", lambda v, start=start: [0.0, start, 0.35]
+        )
+        with pytest.raises(DataError, match=rf"meta/episodes .*'{TOP}'.*'top' cannot begin at {start} s"):
+            convert(filmed, tmp_path / "made", lossy=True)
+
+
+def test_damage_where_the_places_of_videos_are_is_a_sentence(filmed):
+    table = filmed / EPISODES
+    columns = pq.ParquetFile(table).metadata.row_group(0)
+    chunks = {columns.column(i).path_in_schema: columns.column(i) for i in range(columns.num_columns)}
+    chunk = chunks[f"videos/{TOP}/from_timestamp"]
+    content = bytearray(table.read_bytes())
+    first = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[first : first + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    table.write_bytes(content)
+    with pytest.raises(DataError, match="is missing, truncated, or no Parquet file"):
+        cameras_of(filmed)
+
+
 def test_a_video_at_another_rate_than_the_actions_is_refused(filmed, tmp_path):
     convert(filmed, tmp_path / "store", lossy=True)
     index = tmp_path / "store/frames/cameras.json"

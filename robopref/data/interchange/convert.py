@@ -111,7 +111,7 @@ def convert(
     if source_format == STORE and observation:
         raise ConfigError("observation= says what to read from another format; this is a store.")
     ledger = Ledger()
-    with _beside(target) as scratch:
+    with _beside(target, source) as scratch:
         made = scratch / target.name
         if source_format == STORE:
             episodes, steps = _write(source, made, target_format, ledger, videos)
@@ -265,7 +265,7 @@ def _explained(source: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
+def _beside(target: Path, source: Path) -> Iterator[Path]:
     """Give a folder beside the target to work in, which is gone afterwards, whatever happens."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -273,6 +273,9 @@ def _beside(target: Path) -> Iterator[Path]:
         with work as scratch:
             yield Path(scratch)
     except OSError as error:
+        named = error.filename if error.filename2 is None else None  # of two, the second could not be written
+        if isinstance(named, str) and Path(named).resolve().is_relative_to(source.resolve()):
+            raise DataError(f"Cannot read {named}: {error.strerror}.") from error
         raise cannot_write(target, error) from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robopref.data.footage import Cameras, Footage
@@ -114,9 +115,12 @@ def video_keys(path: Path) -> dict[str, str]:
 
 def _rows(file: Path) -> list[dict[str, Any]]:
     """Read where the videos of the episodes are."""
-    with pq.ParquetFile(file) as opened:
-        names = [n for n in opened.schema_arrow.names if n == "episode_index" or n.startswith("videos/")]
-        return opened.read(names).to_pylist()
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            names = [n for n in opened.schema_arrow.names if n == "episode_index" or n.startswith("videos/")]
+            return opened.read(names).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} is missing, truncated, or no Parquet file ({error}).") from error
 
 
 def _robomimic(path: Path) -> Cameras:
