@@ -83,8 +83,9 @@ def safe_robot(base: type, manifest: Manifest | Rules, *, name: str = "robopref_
 
         def get_observation(self) -> dict[str, Any]:
             seen = super().get_observation()
-            numbers = [value for value in seen.values() if isinstance(value, (int, float))]
-            if np.isfinite(numbers).all():
+            arrays = [np.asarray(value) for value in seen.values()]
+            numbers = [a for a in arrays if a.dtype.kind == "f" or (a.ndim == 0 and a.dtype.kind in "iu")]
+            if numbers and all(np.isfinite(array).all() for array in numbers):
                 self.safety.observed(0.0)
             return seen
 

@@ -117,20 +117,23 @@ def drive(
 
     Raises:
         ConfigError: An option makes no sense.
-        SafetyError: There is no good observation to start from.
+        DataError: The first observation holds NaN or infinity.
+        SafetyError: The first observation is too old.
     """
     if steps < 1 or (execute is not None and execute < 1) or (hz is not None and not 0 < hz < float("inf")):
         raise ConfigError(
             f"steps and execute must be 1 or more, hz positive, got {steps=}, {execute=}, {hz=}"
         )
+    if hz is not None:
+        safety.sent_at(hz)
     queue: deque[np.ndarray] = deque()
     held = bounded = step = 0
     over, command = False, Command(None, STOPPED)
-    safety.observed(_good(robot.observe())[1])
-    safety.start()
     begun = time.monotonic()
     with Watchdog(safety, robot.stop):
         try:
+            safety.observed(_good(robot.observe())[1])
+            safety.start()
             while step < steps and not over and (step == 0 or command.state != STOPPED):
                 command = _next(robot, decide, safety, queue, execute)
                 if command.action is not None and command.send:

@@ -92,6 +92,10 @@ class Safety:
         self._last: np.ndarray | None = None
         self._holds = 0
 
+    def sent_at(self, hz: float) -> None:
+        """Bound the change of an action by the time to the next one, where they come faster than planned."""
+        self._period = min(self._period, 1 / hz)
+
     @property
     def state(self) -> str:
         """idle, running, holding or stopped."""

@@ -209,6 +209,7 @@ class PolicyServer:
             index += 1
             if self.audit is not None:
                 unwritten.append(self._scribe.submit(self.audit.write, decision))
+                unwritten[-1].add_done_callback(_log_failure)
                 while unwritten and unwritten[0].done():
                     unwritten.popleft().result()
                 if len(unwritten) > MOST_UNWRITTEN:
@@ -241,6 +242,11 @@ class PolicyServer:
         self._stuck = False
         if not work.cancelled() and work.exception() is not None:
             logger.error("A late decision failed: %s", work.exception())
+
+
+def _log_failure(written: Future[None]) -> None:
+    if not written.cancelled() and (error := written.exception()) is not None:
+        logger.error("A decision was not written to the audit log: %s", error)
 
 
 def _result(decision: Decision, taken_ms: float, previous_ms: float | None) -> Mapping[str, Any]:

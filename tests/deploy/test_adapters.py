@@ -13,7 +13,7 @@ from robopref.deploy.bundle import load
 from robopref.deploy.lerobot_robot import LeRobotArm, safe_robot
 from robopref.deploy.loop import Local, drive
 from robopref.deploy.manifest import Rules
-from robopref.deploy.safety import Safety
+from robopref.deploy.safety import Safety, SafetyError
 from robopref.deploy.selection import Selector
 from robopref.errors import DataError
 from tests.deploy.made import edited, make_bundle
@@ -83,6 +83,18 @@ def test_a_safe_lerobot_robot_returns_what_was_really_sent(bundle):
     robot.safety.stop("the red button")
     assert robot.send_action({"shoulder": 0.0, "elbow": 0.0}) == {}
     assert robot.sent == [{"shoulder": 1.0, "elbow": 0.5}, {"shoulder": 0.0, "elbow": 0.0}]
+
+
+@pytest.mark.parametrize("bad", [np.float32("nan"), float("inf"), np.array([0.0, np.nan])])
+def test_a_lerobot_observation_that_is_not_finite_does_not_count_as_seen(bundle, bad):
+    class Seeing(Arm):
+        def get_observation(self):
+            return {"shoulder.pos": bad, "front": np.zeros((4, 4, 3), np.uint8)}
+
+    robot = safe_robot(Seeing, Rules.read(bundle.metadata()))(None)
+    robot.get_observation()
+    with pytest.raises(SafetyError, match="no observation"):
+        robot.send_action({"shoulder": 0.0, "elbow": 0.5})
 
 
 # --- ROS 2 --------------------------------------------------------------------------------------------------

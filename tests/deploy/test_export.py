@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from robopref.deploy import description, networks, parity
 from robopref.deploy import export as exporting
+from robopref.deploy import parity
 from robopref.deploy.bundle import load
+from robopref.deploy.export import description, networks
 from robopref.deploy.manifest import Manifest
 from robopref.deploy.selection import Selector
 from robopref.errors import ConfigError, DataError

@@ -107,6 +107,25 @@ def test_a_bad_observation_does_not_start_a_robot(bundle):
         drive(Toy(age=99.0), one(bundle), patient(bundle), steps=3)
 
 
+def test_a_drive_that_does_not_begin_stops_the_robot_too(bundle):
+    robot = Toy([seen(np.nan)])
+    with pytest.raises(DataError):
+        drive(robot, one(bundle), patient(bundle), steps=3)
+    assert (robot.stops, robot.sent) == (1, [])
+
+
+def test_actions_at_twice_the_planned_rate_change_half_as_much_each(tmp_path):
+    bundle = load(make_bundle(tmp_path / "b", rate=[1.0, 1.0]))  # a second, so 0.1 an action at 10 Hz
+
+    def decide(observation, last):
+        return np.array([[0, 0], [1, 1]], np.float32)
+
+    for hz, change in ((10.0, 0.1), (20.0, 0.05), (5.0, 0.1)):
+        robot = Toy()
+        drive(robot, decide, patient(bundle), steps=2, hz=hz)
+        assert np.diff(np.array(robot.sent), axis=0) == pytest.approx(change)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("bug"), ServerError("gone"), OSError("camera")])
 def test_whatever_a_decision_raises_holds_the_robot_and_at_last_stops_it(bundle, error):
     def decide(observation, last):

@@ -12,6 +12,7 @@ import pytest
 from robopref.deploy.audit import AuditLog, read_audit
 from robopref.deploy.bundle import load
 from robopref.deploy.pace import Pace
+from robopref.deploy.punctual import Punctual
 from robopref.deploy.runtime import TimeUp
 from robopref.deploy.selection import NoActionError, Selector
 from robopref.errors import ConfigError, DataError
@@ -167,10 +168,22 @@ def test_options_that_make_no_sense_are_refused_at_once(bundle):
 # --- the deadline -------------------------------------------------------------------------------------------
 
 
+class OnTheSpot(Punctual):
+    """Work is done where it is asked for: a clock that is moved by hand says nothing of real waiting."""
+
+    def attempt(self, work, end):
+        work()
+        return True
+
+    def overdue_s(self):
+        return 0.0
+
+
 def slow_selector(bundle, per_candidate, **options):
     clock = Clock()
     bundle.sampler = Slow(bundle.sampler, clock, per_candidate)
     selector = Selector(bundle, candidates=16, clock=clock, **options)
+    selector._punctual = OnTheSpot(clock)
     selector.warm_up(1)
     return selector, clock
 
@@ -208,6 +221,7 @@ def test_when_time_is_up_before_scoring_the_first_feasible_candidate_is_sent(bun
     clock = Clock()
     bundle.sampler, bundle.scorer = Slow(bundle.sampler, clock, 0.01), Slow(bundle.scorer, clock, 0.0)
     selector = Selector(bundle, candidates=4, clock=clock)
+    selector._punctual = OnTheSpot(clock)
     decision = selector.decide(ZERO, index=0, deadline_s=0.03)  # sampling alone takes 0.04
     assert decision.chosen == 0
     assert decision.scores is None

@@ -19,9 +19,9 @@ import torch
 from robopref.data.store import TrajectoryStore
 from robopref.deploy import parity
 from robopref.deploy.bundle import load
-from robopref.deploy.description import check_sizes, describe, statistics
+from robopref.deploy.export.description import check_sizes, describe, statistics
+from robopref.deploy.export.networks import Part, policy_parts, scorer_parts
 from robopref.deploy.manifest import NAME, Manifest, Network
-from robopref.deploy.networks import Part, policy_parts, scorer_parts
 from robopref.deploy.runtime import Session
 from robopref.errors import ConfigError, DataError
 from robopref.files import read_json, write_json
