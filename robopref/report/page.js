@@ -19,6 +19,7 @@ for (const card of document.querySelectorAll(".rollout")) {
   };
   film.addEventListener("play", follow);
   for (const event of ["timeupdate", "seeking", "seeked", "loadedmetadata"]) film.addEventListener(event, place);
+  place();  // at the start, before the film is there
   const seek = (event) => {
     const box = trace.getBoundingClientRect();
     const share = ((event.clientX - box.left) / box.width - left) / (right - left);

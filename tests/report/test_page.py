@@ -188,7 +188,7 @@ def test_a_browser_loads_the_page_without_an_error_and_places_the_cursor(text, t
     flags = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
         "--disable-component-update --disable-sync --enable-logging=stderr "
-        "--virtual-time-budget=20000 --dump-dom"
+        "--virtual-time-budget=4000 --dump-dom"
     )
     command = [str(CHROMIUM), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
