@@ -157,6 +157,7 @@ class Desk:
     def begun(self) -> int:
         """Return about how many items somebody said something."""
         with self._lock:
+            self._catch_up()
             return self._book.begun
 
     @property
