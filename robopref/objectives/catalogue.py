@@ -59,6 +59,12 @@ PAIRS = [
     *_all(
         "soft pairs",
         "sum",
+        [("f_dpo", "divergences.f_dpo", "-ls(b f'(u_w) - b f'(u_l))", "f-DPO, Wang et al. 2023")],
+        policy_only="a divergence is from a reference, which a reward model has not",
+    ),
+    *_all(
+        "soft pairs",
+        "sum",
         [
             (
                 "rpro",

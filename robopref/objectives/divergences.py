@@ -15,8 +15,10 @@ from torch import Tensor
 
 from robopref.errors import ConfigError, unknown_name
 from robopref.objectives.checks import check_positive, working
+from robopref.objectives.pairs import bradley_terry
 from robopref.objectives.stable import tame_exp
 
+Scores = Float[Tensor, " *B"]
 DIVERGENCES = ("reverse_kl", "forward_kl", "js", "alpha")
 
 
@@ -51,3 +53,30 @@ def divergence_scores(
     if kind == "alpha":
         return (1.0 - tame_exp(-alpha * ell)) / alpha
     return ell
+
+
+def f_dpo(
+    score_a: Scores,
+    score_b: Scores,
+    labels: Scores | None,
+    *,
+    divergence: str = "js",
+    alpha: float = 0.5,
+    beta: float = 1.0,
+) -> Scores:
+    """-log sigmoid(beta [f'(u_w) - f'(u_l)]): DPO under another divergence (Wang et al. 2023, eq. 6).
+
+    Args:
+        score_a: Scores of the first: beta times log-ratios.
+        score_b: Scores of the second.
+        labels: Chance that the first is better; None where it always is.
+        divergence: One of ``DIVERGENCES``, see :func:`divergence_scores`.
+        alpha: In (0, 1], for ``divergence="alpha"``.
+        beta: Factor that is already in the scores.
+
+    Raises:
+        ConfigError: The divergence is unknown, or alpha or beta lies outside its range.
+    """
+    check_positive(beta=beta)
+    a, b = (beta * divergence_scores(s / beta, divergence, alpha=alpha) for s in (score_a, score_b))
+    return bradley_terry(a, b, labels)

@@ -23,7 +23,7 @@ ESTIMATED = {"kto": "baseline", "bco": "shift"}  # without a gradient, so held f
 # Those that hold each score by itself (the gates of sparse_po differ); all others know the difference alone.
 ANCHORED = {
     *("nca", "bco_pair", "sppo", "apo_zero", "apo_down", "bt_direction"),
-    *("rpro", "cpl", "cpo", "orpo", "sparse_po"),
+    *("rpro", "cpl", "f_dpo", "cpo", "orpo", "sparse_po"),
 }
 SCORES = ("score", "ratios", "log_", "error", "drifts")
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from robopref.errors import ConfigError, DataError
 from robopref.objectives import pairs, sorted_pairs
-from robopref.objectives.divergences import divergence_scores
+from robopref.objectives.divergences import divergence_scores, f_dpo
 from robopref.objectives.scores import log_ratio, timed
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_trl_1.16.0.json").read_text())
@@ -95,9 +95,11 @@ def test_robust_and_both_sorted_losses_equal_the_golden_numbers_of_trl(beta: flo
 
 @pytest.mark.parametrize("kind", ["forward_kl", "js_divergence"])
 def test_the_f_divergences_equal_the_golden_numbers_of_trl(kind: str):
-    w, losing = (0.1 * divergence_scores(ell, kind.removesuffix("_divergence")) for ell in (ELL_W, ELL_L))
-    loss = pairs.bradley_terry(w, losing, None).mean().item()
-    assert loss == pytest.approx(GOLDEN["dpo"][f"sigmoid|{kind}|beta=0.1"], rel=0, abs=1e-9)
+    golden = pytest.approx(GOLDEN["dpo"][f"sigmoid|{kind}|beta=0.1"], rel=0, abs=1e-9)
+    name = kind.removesuffix("_divergence")
+    w, losing = (0.1 * divergence_scores(ell, name) for ell in (ELL_W, ELL_L))
+    assert pairs.bradley_terry(w, losing, None).mean().item() == golden
+    assert f_dpo(0.1 * ELL_W, 0.1 * ELL_L, None, divergence=name, beta=0.1).mean().item() == golden
 
 
 @pytest.mark.parametrize("name", PAIR_LOSSES)
