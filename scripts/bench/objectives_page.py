@@ -130,13 +130,14 @@ paired by seed, without correction for how many are made. Equal rows are no chan
 
 """
 READING = "## What it says"
+TOLD = "conditional_bc"  # starts from a clone of its own
 
 
 def page(rows: list[dict[str, Any]], command: str, task: str) -> str:
     """The whole page, of all cells that are there."""
     count = {x: [r for r in rows if r["learner"] == x] for x in LEARNERS}
     clones = {
-        x: interval(list({r["seed"]: r["clone"] for r in count[x]}.values()))
+        x: interval(list({r["seed"]: r["clone"] for r in count[x] if r["objective"] != TOLD}.values()))
         for x in LEARNERS
         if x != "reward"
     }
