@@ -127,6 +127,9 @@ def page_of(tables: dict[str, list[str]], episodes: int, vector: int) -> str:
         "The expert of `rs-square` was tuned on these seeds; on seeds 100 to 119 it succeeds in 19 of 20 "
         "[0.76, 0.99]\n(`pytest -m slow tests/envs/test_robosuite.py`), which is not quite a fresh sample: "
         "its failures there showed that it\nlifted before the fingers had closed.\n\n"
+        "robosuite's steps take half of what they take upstream, to the last bit (Lift 1.98, Can 1.93, "
+        "Square 1.84 times as\nmany per CPU second), and two processes collect 1.83 times as fast as one "
+        "(`scripts/bench/robosuite_step.py\n--episodes 64`, 2026-11-21).\n\n"
         f"Versions: {pins}.\n"
     )
     for family, rows in tables.items():
