@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import urllib.request
 
 from websockets.sync.client import connect
 
@@ -54,3 +55,9 @@ class Running:
         with connect(self.address, compression=None, max_size=None, **options) as connection:
             assert "task" in unpack(connection.recv(timeout=10))
             yield connection
+
+
+def healthz(running):
+    """Status and body of the health check."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/healthz", timeout=5) as answer:
+        return answer.status, answer.read()

@@ -2,7 +2,6 @@
 
 # pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOptionalOperand=false
 
-import asyncio
 import os
 import socket
 import struct
@@ -19,13 +18,13 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from robopref.deploy.audit import AuditLog, read_audit
 from robopref.deploy.bundle import load
-from robopref.deploy.client import Client, ServerError
+from robopref.deploy.client import ServerError
 from robopref.deploy.codec import pack, unpack
 from robopref.deploy.selection import Selector
-from robopref.deploy.server import Bounds, PolicyServer
-from robopref.errors import ConfigError, DataError
+from robopref.deploy.server import Bounds
+from robopref.errors import DataError
 from tests.deploy.made import make_bundle, seen
-from tests.deploy.running import Running
+from tests.deploy.running import Running, healthz
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +43,6 @@ def server(bundle):
 def still_serves(running):
     with running.client() as client:
         return client.infer(seen(0.5))["actions"].shape == (4, 2)
-
-
-def healthz(running):
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/healthz", timeout=5) as answer:
-        return answer.status, answer.read()
 
 
 # --- the protocol -------------------------------------------------------------------------------------------
@@ -387,58 +381,6 @@ def test_a_slow_policy_does_not_keep_pings_from_being_answered(tmp_path):
         connection.send(pack(seen()))
         assert connection.ping().wait(0.7)
         assert "actions" in unpack(connection.recv(timeout=5))
-
-
-# --- who may ask --------------------------------------------------------------------------------------------
-
-TOKEN = "a-token-of-some-length"
-
-
-def test_a_wrong_token_or_none_is_turned_away(bundle):
-    with Running(Selector(bundle), token=TOKEN) as running:
-        for token in (None, TOKEN[:-1], TOKEN.upper(), TOKEN + "x", "ü" * 20):
-            with pytest.raises(ServerError, match=r"401|No policy server"):
-                Client(running.address, token=token)
-        with running.client(token=TOKEN) as client:
-            assert client.infer(seen())["actions"].shape == (4, 2)
-        assert healthz(running)[0] == 200
-
-
-def test_beyond_this_machine_there_is_always_a_token(bundle):
-    assert PolicyServer(Selector(bundle)).token is None
-    first, second = (PolicyServer(Selector(bundle), host="0.0.0.0").token for _ in range(2))
-    assert first is not None
-    assert first != second
-    with pytest.raises(ConfigError, match="16 or more"):
-        PolicyServer(Selector(bundle), token="short")
-
-
-def test_a_taken_port_is_a_sentence(server, bundle):
-    taken = PolicyServer(Selector(bundle), port=server.port)
-    with pytest.raises(ConfigError, match=rf"Cannot listen on host=127.0.0.1 port={server.port}"):
-        asyncio.run(taken.run())
-
-
-def test_bounds_and_ports_that_make_no_sense_are_sentences(bundle):
-    with pytest.raises(ConfigError, match="message_bytes must be positive and finite, got nan"):
-        Bounds(message_bytes=float("nan"))
-    with pytest.raises(ConfigError, match=r"Cannot listen on host=127\.0\.0\.1 port=99999"):
-        asyncio.run(PolicyServer(Selector(bundle), port=99999).run())
-
-
-def test_a_key_that_the_policy_needs_cannot_be_ignored(bundle):
-    with pytest.raises(ConfigError, match="needs observation/arm, which was to be ignored"):
-        PolicyServer(Selector(bundle), ignored=["observation/arm"])
-
-
-def test_a_client_says_what_is_wrong_where_there_is_no_server():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        address = f"ws://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ServerError, match=f"No policy server answers at {address}"):
-            Client(address)
-    with pytest.raises(ServerError, match="No policy server answers at http"):
-        Client("http://127.0.0.1:1")
 
 
 # --- for long -----------------------------------------------------------------------------------------------
