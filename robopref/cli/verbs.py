@@ -16,8 +16,8 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.methods.components import EvaluationPlan
 from robopref.methods.phases.lab import Lab
+from robopref.nets.sharded import is_first
 from robopref.rewards.relabel import Blend
-from robopref.training.devices import is_first_process
 from robopref.training.run import FollowingRun, Run
 
 register_resolvers()  # here, because a cluster's worker process imports this module and nothing before it
@@ -217,7 +217,7 @@ def open_lab(config: DictConfig, task: str) -> Lab:
 def open_run(config: DictConfig, *, method: str, task: str) -> Run | FollowingRun:
     """Open the run directory ``out`` with the resolved configuration in it."""
     name = f"{method}/{task}/seed{config.seed}"
-    if config.processes > 1 and not is_first_process():
+    if config.processes > 1 and not is_first():
         return FollowingRun(config.out, name=name)
     return Run(
         config.out,

@@ -5,11 +5,11 @@ moments; a block's weights are gathered for its forward and its backward pass an
 process has its own batch, and gradients are means over processes.
 """
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -53,6 +53,5 @@ def share(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def is_first() -> bool:
-    """Whether this process is the first of those that train together, or trains alone."""
-    group = torch.distributed
-    return not (group.is_available() and group.is_initialized()) or group.get_rank() == 0
+    """Whether this process is the first of those that ``torchrun`` started, or alone."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["RANK"]) == 0

@@ -125,11 +125,6 @@ def check_processes(processes: int) -> None:
         )
 
 
-def is_first_process() -> bool:
-    """Whether this process is the first, or the only one, of those that ``torchrun`` started."""
-    return int(os.environ.get("RANK", "0")) == 0 or "TORCHELASTIC_RUN_ID" not in os.environ
-
-
 def _own_device(device: str) -> str:
     resolved = resolve_device(device)
     return "cpu" if resolved.type == "cpu" else f"cuda:{os.environ['LOCAL_RANK']}"
