@@ -4,6 +4,7 @@ Every message says what was wrong, what was got, and what would have been right.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -45,3 +46,17 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(got, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"No {kind} is called '{got}'.{hint} There are: {', '.join(names)}."
+
+
+def hide_passwords(text: str) -> str:
+    """Return a text, such as a database's URL, as it may be printed: three asterisks for each password in a URL.
+
+    >>> hide_passwords("postgresql://me:hunter2@team/db?sslmode=require&sslpassword=x")
+    'postgresql://me:***@team/db?sslmode=require&sslpassword=***'
+    """
+    text = re.sub(
+        r"""((?:^['"]?|://)[^:/@\s]*:)(?!//)\S*@""", r"\1***@", text
+    )  # up to the last @: it may hold one
+    return re.sub(
+        r"""(?i)([?&][\w.-]*(?:password|passwd|pwd|secret|token)\w*=)[^&\s'")\]]+""", r"\1***", text
+    )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from robopref.errors import MissingExtraError, RoboprefError, unknown_name
+from robopref.errors import MissingExtraError, RoboprefError, hide_passwords, unknown_name
 from robopref.training.interruption import end_quietly
 
 VERBS = {
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _start(verb, rest)
     except RoboprefError as error:
-        print(f"\nrobopref {verb}: {error}", file=sys.stderr)
+        print(f"\nrobopref {verb}: {hide_passwords(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         sentence = str(stop) or "Interrupted. The same command goes on from here."

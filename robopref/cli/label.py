@@ -10,9 +10,8 @@ from robopref.cli.nodes import plain, required
 from robopref.cli.show import say, verb
 from robopref.data.judgement import Feedback
 from robopref.data.label_store import LabelStore
-from robopref.data.label_tables import shown_url
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, MissingExtraError, unknown_name
+from robopref.errors import ConfigError, DataError, MissingExtraError, hide_passwords, unknown_name
 
 if TYPE_CHECKING:
     from robopref.data.footage import Footage, Scene
@@ -100,7 +99,7 @@ def label(config: DictConfig) -> None:
             learning=online.status if online else None,
         )
         what = ITEMS[feedback]
-        say(f"{plan.limit} {what} of {store.path}; {before} human answers in {shown_url(url)}")
+        say(f"{plan.limit} {what} of {store.path}; {before} human answers in {hide_passwords(url)}")
         with contextlib.ExitStack() as stack:
             if annotators is not None:
                 stack.callback(annotators.close)
@@ -108,7 +107,7 @@ def label(config: DictConfig) -> None:
                 online.start()
                 stack.callback(online.close)
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
-        say(f"\nStopped. {labels.count(source='human')} human answers in {shown_url(url)}")
+        say(f"\nStopped. {labels.count(source='human')} human answers in {hide_passwords(url)}")
 
 
 def _episodes(

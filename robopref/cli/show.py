@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from robopref.errors import RoboprefError
+from robopref.errors import RoboprefError, hide_passwords
 
 console = Console(highlight=False)
 
@@ -27,7 +27,8 @@ def verb(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         try:
             return function(config)
         except RoboprefError as error:
-            print(f"\nrobopref {function.__name__.replace('_', '-')}: {error}", file=sys.stderr)
+            name = function.__name__.replace("_", "-")
+            print(f"\nrobopref {name}: {hide_passwords(str(error))}", file=sys.stderr)
             raise SystemExit(1) from error
 
     return guarded

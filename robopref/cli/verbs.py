@@ -11,9 +11,8 @@ from robopref.cli.launch import register_resolvers
 from robopref.cli.nodes import listed, plain, required
 from robopref.cli.show import say, show_report, verb
 from robopref.cli.types import make
-from robopref.data.label_tables import shown_url
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.errors import ConfigError, DataError, hide_passwords, unknown_name
 from robopref.methods.components import EvaluationPlan
 from robopref.methods.phases.lab import Lab
 from robopref.nets.sharded import is_first
@@ -72,7 +71,7 @@ def label_scripted(config: DictConfig) -> None:
         pairs=config.pairs,
         segment_length=config.segment_length,
     )
-    say(f"Labels: {shown_url(config.labels)}")
+    say(f"Labels: {hide_passwords(config.labels)}")
 
 
 @verb
@@ -97,7 +96,7 @@ def align(config: DictConfig) -> None:
         sources_of_labels=listed(plain(config.source)),
         anchors=config.anchors,
     )
-    say(f"Labels: {shown_url(config.labels)}")
+    say(f"Labels: {hide_passwords(config.labels)}")
 
 
 @verb

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from robopref.data.judgement import PAIR_ANSWERS, SOURCES, Judgement, Source, tool_version
 from robopref.data.label_tables import data, judgements, retractions
 from robopref.data.preferences import Preferences
-from robopref.errors import DataError, unknown_name
+from robopref.errors import DataError, hide_passwords, unknown_name
 
 SEGMENT = [f"{side}_{name}" for side in "ab" for name in ("episode", "start", "length")]
 _CHUNK = 500  # below SQLite's limit on the number of bound parameters
@@ -118,7 +118,7 @@ def _data_id(connection: sa.Connection, fingerprint: str, episodes: int) -> int:
     known = connection.execute(sa.select(data).where(data.c.episodes == episodes)).mappings().all()
     for row in known:
         if row["fingerprint"] != fingerprint:
-            name = connection.engine.url.render_as_string(hide_password=True)
+            name = hide_passwords(connection.engine.url.render_as_string(hide_password=False))
             raise DataError(
                 f"{name} holds labels of other data: its {episodes} episodes have fingerprint "
                 f"{row['fingerprint'][:12]}, these have {fingerprint[:12]}. Use another label store."

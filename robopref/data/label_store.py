@@ -31,7 +31,7 @@ from robopref.data.label_tables import data, explained, judgements, open_engine,
 from robopref.data.preferences import Preferences, Ratings, Segments
 from robopref.data.ranking import RankedList, ranked_lists
 from robopref.data.store import TrajectoryStore
-from robopref.errors import DataError
+from robopref.errors import DataError, hide_passwords
 
 
 @dataclass(frozen=True)
@@ -345,4 +345,4 @@ class LabelStore:
 
     @property
     def _name(self) -> str:
-        return self._engine.url.render_as_string(hide_password=True)
+        return hide_passwords(self.url)

@@ -1,6 +1,5 @@
 """The tables of the label store; how its database is opened, told from foreign ones, kept from blocking."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 from robopref.data.label_migration import migrate_from_1
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, hide_passwords
 
 FORMAT = "robopref-labels"
 VERSION = 2
@@ -111,12 +110,6 @@ leases = sa.Table(
 )
 
 
-def shown_url(url: str) -> str:
-    """Return a label store's URL as it may be printed: its password is hidden."""
-    parsed = sa.make_url(url)  # written anew, a path would have its odd characters escaped
-    return url if parsed.password is None else parsed.render_as_string(hide_password=True)
-
-
 def open_engine(url: str) -> sa.Engine:
     """Connect, make the tables in an empty database, and refuse a foreign one.
 
@@ -128,12 +121,13 @@ def open_engine(url: str) -> sa.Engine:
         engine = sa.create_engine(_with_driver(url), **_options(url))
     except (exc.ArgumentError, exc.NoSuchModuleError) as error:
         raise ConfigError(
-            f"{re.sub(':[^:@/]*@', ':***@', url)!r} is no database URL ({error}). Right would be: sqlite:///labels.sqlite"
+            f"{hide_passwords(url)!r} is no database URL ({str(error).replace(url, hide_passwords(url))}). "
+            "Right would be: sqlite:///labels.sqlite"
         ) from error
     except ImportError as error:
         extra = " pip install 'robopref[postgres]'" if url.startswith("postgresql") else ""
         raise ConfigError(f"The driver for {url.split(':')[0]} is not installed: {error}.{extra}") from error
-    name = engine.url.render_as_string(hide_password=True)
+    name = hide_passwords(url)
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
     elif engine.dialect.name == "postgresql":
@@ -187,12 +181,20 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
 
     A transaction that reads first and writes later fails at once when another process wrote in between, so
     writers take SQLite's write lock when they begin.
+
+    What is written into a file that was deleted is gone with it, though SQLite says nothing: so nobody begins
+    once the file at the path is another one, or its log is missing.
     """
+    path = Path(engine.url.database or "").absolute()
+    log = path.with_name(f"{path.name}-wal")
+    held: list[tuple[int, int]] = []  # which file it was when it was opened first
 
     @event.listens_for(engine, "connect")
     def connect(raw: Any, record: object) -> None:
         raw.isolation_level = None
         raw.execute("PRAGMA foreign_keys=ON")
+        if not held and (found := _file(path)) is not None:
+            held.append(found)
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -202,6 +204,20 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
             durable = options.get("robopref_durable", True)
             connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if held and (_file(path) != held[0] or (writes and not log.exists())):
+            raise DataError(
+                f"The label store {path} was deleted or replaced while it was in use: nothing more is "
+                "stored. Put it back as it was, or start again for a new one."
+            )
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from others, or None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _prepare_postgresql(engine: sa.Engine) -> None:

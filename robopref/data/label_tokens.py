@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from robopref.data.label_tables import explained, open_engine, tokens
+from robopref.errors import hide_passwords
 
 REMEMBERED_S = 2.0  # so soon a server notices tokens that were issued or revoked beside it
 
@@ -28,7 +29,7 @@ class AnnotatorTokens:
 
     def __init__(self, url: str):
         self._engine = open_engine(url)
-        self._name = self._engine.url.render_as_string(hide_password=True)
+        self._name = hide_passwords(url)
         self._known: dict[str, str] = {}
         self._read_at = float("-inf")
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from robopref.errors import DataError
+from robopref.errors import DataError, hide_passwords
 from robopref.files import write_text
 from robopref.report import figures, matrices, table
 from robopref.report.groups import Group, Report
@@ -152,10 +152,9 @@ def _run(run: Run, key: str, films: "_Films") -> dict[str, Any]:
 
 def hide_secrets(text: str) -> str:
     """Replace passwords in URLs and the values of keys that name a secret by three asterisks."""
-    text = re.sub(r"(://[^:/\s@]+):[^@\s/]+@", r"\1:***@", text)
     name, unset = r"[\w.-]*(?:api_?key|password|passwd|secret|token)\w*", r"null\b|None\b"
     value = rf"(?i)({name}[ \t]*[:=][ \t]*)(?!{unset})[^\s,}}\]]+"
-    return re.sub(value, r"\1***", text)
+    return re.sub(value, r"\1***", hide_passwords(text))
 
 
 def _card(rollout: Rollout, key: str, films: "_Films") -> Card:

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, hide_passwords
 from robopref.files import read_json, write_json, write_text
 
 PACKAGES = ("robopref", "torch", "numpy", "mujoco", "metaworld", "gymnasium", "POT")
@@ -288,4 +288,4 @@ def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         for key in sorted(old.keys() | new.keys()):
             found += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
         return found
-    return [] if old == new else [f"{prefix}: {old}, now {new}"]
+    return [] if old == new else [hide_passwords(f"{prefix}: {old}, now {new}")]

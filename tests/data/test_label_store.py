@@ -20,8 +20,7 @@ import pytest
 from robopref.data import Preferences, Segments
 from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
-from robopref.data.label_tables import shown_url
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, hide_passwords
 
 DATA: dict[str, Any] = {"data_fingerprint": "f" * 64, "episodes": 10}
 
@@ -286,13 +285,44 @@ def test_a_place_that_does_not_exist_and_a_url_that_is_none_are_sentences(tmp_pa
 
 
 def test_a_password_is_not_shown(url):
-    assert shown_url("postgresql://me:hunter2@team.example/db") == "postgresql://me:***@team.example/db"
-    assert shown_url(url) == url
-    assert shown_url("sqlite:///C:/a b/labels.sqlite") == "sqlite:///C:/a b/labels.sqlite"
+    assert hide_passwords("postgresql://me:hunter2@team.example/db") == "postgresql://me:***@team.example/db"
+    assert hide_passwords(url) == url
+    assert hide_passwords("sqlite:///C:/a b/labels.sqlite") == "sqlite:///C:/a b/labels.sqlite"
     for wrong in ("postgre://me:hunter2@team.example/db", "me:hunter2@team.example/db"):
         with pytest.raises(ConfigError, match=r"me:\*\*\*@team") as refused:
             LabelStore(wrong)
         assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:hunter2@team.example/db",
+        "postgresql://:hunter2@team.example/db",
+        "postgresql://me:p@ss/hunter2@team.example/db",
+        "postgresql://me@team.example/db?sslmode=require&password=hunter2",
+        "postgresql://team.example/db?sslpassword=hunter2&sslmode=require",
+        "robopref label data=x labels=postgresql://me:hunter2@team.example/db",
+    ],
+)
+def test_a_password_is_hidden_wherever_it_stands_in_a_url(text):
+    shown = hide_passwords(text)
+    assert "hunter2" not in shown
+    assert "***" in shown
+    assert "team.example/db" in shown
+
+
+@pytest.mark.parametrize("part", ["", "-wal"])
+def test_what_is_stored_in_a_deleted_file_is_refused_and_taken_when_the_file_is_back(url, tmp_path, part):
+    with LabelStore(url) as labels:
+        labels.add([judgement(0)], **DATA)
+        file = tmp_path / f"labels.sqlite{part}"
+        file.rename(tmp_path / "away")
+        with pytest.raises(DataError, match="deleted or replaced while it was in use"):
+            labels.add([judgement(1)], **DATA)
+        (tmp_path / "away").rename(file)
+        labels.add([judgement(2)], **DATA)
+        assert labels.count() == 2
 
 
 def test_a_full_disk_is_a_sentence_and_keeps_what_was_stored(url, tmp_path):

@@ -15,12 +15,11 @@ from robopref.data.augmentation import hindsight_pairs, reward_conditioned
 from robopref.data.curriculum import curriculum
 from robopref.data.graded_lists import graded_lists, most_preferred, win_shares
 from robopref.data.label_store import LabelStore
-from robopref.data.label_tables import shown_url
 from robopref.data.negatives import SPOILS, spoil, store_with_twins
 from robopref.data.preferences import Preferences, Ratings, Segments
 from robopref.data.selection import score_first_diversity
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.errors import ConfigError, DataError, hide_passwords, unknown_name
 from robopref.methods.components import Fit
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import read_labels
@@ -199,7 +198,7 @@ def read_judgements(
     if not counted:
         if len(ratings) and not len(preferences):
             raise DataError(
-                f"{shown_url(url)} holds {len(ratings)} judgements of single segments and no comparison, and "
+                f"{hide_passwords(url)} holds {len(ratings)} judgements of single segments and no comparison, and "
                 f"{objective.name} learns from comparisons: choose an objective of up/down labels (kto, bco)"
             )
         ratings = NO_RATINGS

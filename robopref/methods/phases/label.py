@@ -11,12 +11,11 @@ from jaxtyping import Bool, Float
 from robopref.data.criteria import Criterion, scored_rows
 from robopref.data.judgement import Source
 from robopref.data.label_store import LabelStore
-from robopref.data.label_tables import shown_url
 from robopref.data.preferences import Preferences, Ratings, Segments, all_episode_pairs
 from robopref.data.queries import random_pairs
 from robopref.data.store import TrajectoryStore
 from robopref.data.teachers import ScriptedTeacher
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, hide_passwords
 from robopref.labeling.noise import preferences_with_noise
 from robopref.methods.components import Component
 from robopref.methods.phases.lab import Lab, stream
@@ -76,7 +75,7 @@ def store_labels(
         there = labels.count(source=source, annotator=annotator)
         if there and content(labels.preferences(source=source, annotator=annotator)) != content(preferences):
             raise ConfigError(
-                f"{shown_url(url)} already holds {there} labels of the {source} {annotator!r}, made "
+                f"{hide_passwords(url)} already holds {there} labels of the {source} {annotator!r}, made "
                 "otherwise. Choose another annotator= or another labels=."
             )
         if not there:
@@ -147,7 +146,7 @@ def read_labels(
     if not len(found) and not optional:
         chosen = f" of source={source}, annotator={annotator}" if source or annotator else ""
         raise DataError(
-            f"{shown_url(url)} holds no labels{chosen}. Make some with robopref label-scripted or align."
+            f"{hide_passwords(url)} holds no labels{chosen}. Make some with robopref label-scripted or align."
         )
     return found
 

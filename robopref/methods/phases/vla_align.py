@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from robopref.data.preferences import Preferences
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, hide_passwords
 from robopref.files import write_json
 from robopref.methods.components import Fit
 from robopref.methods.phases.lab import Lab, file_content, stream
@@ -242,7 +242,7 @@ def _labels(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences]:
         if task not in judged.urls:
             continue
         pairs = read_labels(store, judged.urls[task])
-        check_same_start(store, pairs.a.episode, pairs.b.episode, where=judged.urls[task])
+        check_same_start(store, pairs.a.episode, pairs.b.episode, where=hide_passwords(judged.urls[task]))
         if how.pairs == "random":
             pairs = random_pairs_of_states(store, len(pairs), stream(lab.seed, f"random-pairs/{task}"))
         found[task] = pairs

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from robopref.data.label_store import LabelStore
-from robopref.errors import ConfigError, unknown_name
+from robopref.errors import ConfigError, hide_passwords, unknown_name
 from robopref.files import read_json, write_json
 from robopref.methods.phases.lab import Lab, file_content
 from robopref.methods.phases.label import store_labels
@@ -147,7 +147,7 @@ def _judged_by_people(
         task = task_of(source)
         with LabelStore(urls[task]) as labels:
             if not labels.count():
-                waiting.append(f"robopref label data={source.store.path} labels={urls[task]}")
+                waiting.append(f"robopref label data={source.store.path} labels={hide_passwords(urls[task])}")
     if waiting:
         raise ConfigError(
             "These rollouts wait for people to compare them; afterwards the same command goes on. Only pairs "
