@@ -49,14 +49,11 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> str:
 
 
 def hide_passwords(text: str) -> str:
-    """Return a text, such as a database's URL, as it may be printed: three asterisks for each password in a URL.
+    """Return a text as it may be printed: with three asterisks for each password of a URL in it.
 
     >>> hide_passwords("postgresql://me:hunter2@team/db?sslmode=require&sslpassword=x")
     'postgresql://me:***@team/db?sslmode=require&sslpassword=***'
     """
-    text = re.sub(
-        r"""((?:^['"]?|://)[^:/@\s]*:)(?!//)\S*@""", r"\1***@", text
-    )  # up to the last @: it may hold one
-    return re.sub(
-        r"""(?i)([?&][\w.-]*(?:password|passwd|pwd|secret|token)\w*=)[^&\s'")\]]+""", r"\1***", text
-    )
+    before_host = r"((?:^['\"]?|://)[^:/@\s]*:)(?!//)\S*@"  # up to the last @: a password may hold one
+    in_query = r"(?i)([?&][\w.-]*(?:password|passwd|pwd|secret|token)\w*=)[^&\s'\")\]]+"
+    return re.sub(in_query, r"\1***", re.sub(before_host, r"\1***@", text))
