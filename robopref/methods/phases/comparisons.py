@@ -198,8 +198,9 @@ def read_judgements(
     if not counted:
         if len(ratings) and not len(preferences):
             raise DataError(
-                f"{hide_passwords(url)} holds {len(ratings)} judgements of single segments and no comparison, "
-                f"and {objective.name} learns from comparisons: choose an objective of up/down labels (kto, bco)"
+                f"{hide_passwords(url)} holds {len(ratings)} judgements of single segments and no "
+                f"comparison, and {objective.name} learns from comparisons: choose an objective of up/down "
+                "labels (kto, bco)"
             )
         ratings = NO_RATINGS
     if not len(preferences) and not len(ratings):
