@@ -118,6 +118,19 @@ class ChunkSampler(TransitionSampler):
         }
 
 
+class FollowedSampler(TransitionSampler):
+    """Draws transitions with the action that followed them, too; built by :func:`followed_tensors`.
+
+    A batch holds ``next_actions`` (B, A) beside what :class:`TransitionSampler` gives; zero where the task
+    ended.
+    """
+
+    def batch(self, index: Int[Tensor, " B"]) -> Batch:
+        """The transitions of these numbers, 0 to N - 1."""
+        following = self._rest.index_select(0, self._rows[index.to(self.device)] + 1)
+        return super().batch(index) | {"next_actions": following[:, : self._action_size]}
+
+
 def transition_tensors(
     store: TrajectoryStore,
     rewards: Rewards = "true",
@@ -147,6 +160,27 @@ def transition_tensors(
     """
     arrays, _ = _selected(store, rewards, standardise, top_fraction, scores)
     return TransitionSampler(*_on(device, arrays))
+
+
+def followed_tensors(
+    store: TrajectoryStore,
+    rewards: Rewards = "true",
+    *,
+    device: str | torch.device = "cpu",
+    standardise: str = "none",
+) -> FollowedSampler:
+    """Load the transitions of a store with their next actions, as :func:`transition_tensors` does.
+
+    The last transition of an episode that its time limit cut has none and is left out, as in D4RL's reader.
+
+    Raises:
+        DataError: Nothing is left, besides what :func:`transition_tensors` refuses.
+    """
+    (*arrays, terminals, rows, scaling), last = _selected(store, rewards, standardise, 1.0, None)
+    rows = rows[(rows < last[rows]) | (terminals[rows] > 0)]
+    if not len(rows):
+        raise DataError("No action is followed by another one: every episode is a single step")
+    return FollowedSampler(*_on(device, (*arrays, terminals, rows, scaling)))
 
 
 def chunk_tensors(

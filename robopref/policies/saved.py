@@ -14,6 +14,7 @@ from robopref.policies.flow import FlowPolicy
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.offline import OfflinePolicy
 from robopref.policies.preference import PreferencePolicy
+from robopref.policies.rebrac import ReBRAC
 from robopref.policies.robomimic import RobomimicPolicy
 from robopref.policies.token import StateTokenPolicy
 
@@ -23,6 +24,7 @@ KINDS: dict[str, type[OfflinePolicy]] = {
     FlowPolicy.kind: FlowPolicy,
     ImplicitQLearning.kind: ImplicitQLearning,
     PreferencePolicy.kind: PreferencePolicy,
+    ReBRAC.kind: ReBRAC,
     StateTokenPolicy.kind: StateTokenPolicy,
     RobomimicPolicy.kind: RobomimicPolicy,
 }

@@ -20,6 +20,7 @@ from robopref.errors import ConfigError, DataError
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.preference import PreferencePolicy
+from robopref.policies.rebrac import ReBRAC
 from robopref.policies.saved import load_policy, save_policy
 from robopref.rewards.bradley_terry import BradleyTerryReward
 from robopref.rewards.gaussian import GaussianReward
@@ -64,7 +65,7 @@ def made_reward(kind, **options):
 def folders(tmp_path_factory, store):
     """A saved policy of every kind, a reward of every kind, and a bundle of the first of each."""
     root = tmp_path_factory.mktemp("saved")
-    for kind in (BehaviourCloning, ImplicitQLearning, PreferencePolicy):
+    for kind in (BehaviourCloning, ImplicitQLearning, PreferencePolicy, ReBRAC):
         save_policy(root / kind.kind, made_policy(kind))
     save_reward(root / "gaussian", made_reward(GaussianReward))
     save_reward(root / "bradley_terry", made_reward(BradleyTerryReward, bound="none", members=2))
@@ -109,7 +110,8 @@ def test_candidates_have_the_policy_s_spread(folders):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("policy", "reward"), [("iql", "bradley_terry"), ("preference", None), ("preference", "gaussian")]
+    ("policy", "reward"),
+    [("iql", "bradley_terry"), ("preference", None), ("preference", "gaussian"), ("rebrac", None)],
 )
 def test_every_kind_is_exported_within_the_tolerance(folders, store, tmp_path, policy, reward):
     made = exporting.export(

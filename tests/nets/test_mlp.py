@@ -117,3 +117,21 @@ def test_input_of_another_shape_is_refused(shape):
 def test_bad_options_are_refused(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         EnsembleMLP(**{"members": 2, "inputs": 3, "outputs": 1} | options)
+
+
+def test_layer_normalisation_follows_each_activation_as_in_torch():
+    ensemble = EnsembleMLP(2, 5, 3, (7, 6), layer_norm=True, generator=seeded())
+    with torch.no_grad():
+        for parameter in (*ensemble.scales, *ensemble.shifts):
+            parameter.uniform_(-1, 1, generator=seeded(2))
+    x = torch.randn(4, 5, generator=seeded(1))
+    for k in range(2):
+        seen = x
+        for layer in range(3):
+            seen = nn.functional.linear(seen, ensemble.weights[layer][k], ensemble.biases[layer][k, 0])
+            if layer < 2:
+                spread = (seen.relu().var(1, correction=0, keepdim=True) + 1e-6).sqrt()
+                seen = (seen.relu() - seen.relu().mean(1, keepdim=True)) / spread
+                seen = seen * ensemble.scales[layer][k] + ensemble.shifts[layer][k]
+        torch.testing.assert_close(ensemble(x)[k], seen)
+        torch.testing.assert_close(ensemble.member(k)(x), seen)
