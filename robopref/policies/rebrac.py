@@ -2,8 +2,8 @@
 
 Tarasov et al. 2023, "Revisiting the Minimalist Approach to Offline Reinforcement Learning" (arXiv
 2305.09836). Actor and critics are each held to the data by a squared distance with a weight of its own; the
-critics are deep and layer-normalised; Q is scaled by its mean size where the actor climbs it. The defaults are
-not the paper's but what learns on a hundred mixed Meta-World episodes.
+critics are deep and layer-normalised; Q is scaled by its mean size where the actor climbs it. The defaults
+are not the paper's but what learns on a hundred mixed Meta-World episodes.
 
 Letters used in shapes: B transitions, A entries of an action.
 """
@@ -40,7 +40,7 @@ class ReBRAC(OfflinePolicy):
         action_size: Entries of an action.
         hidden: Widths of the hidden layers of all networks.
         activation: Between layers; a key of :data:`robopref.nets.mlp.ACTIVATIONS`.
-        actor_penalty: beta_1, of the actor's squared distance to the recorded action; against Q of mean size 1.
+        actor_penalty: beta_1, of the actor's squared distance to the recorded action; Q has mean size 1.
         critic_penalty: beta_2, of the target action's squared distance to the recorded one; in rewards.
         discount: gamma in [0, 1), for each step.
         learning_rate: Step size of Adam, for all networks.
