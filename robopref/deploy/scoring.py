@@ -5,7 +5,7 @@ members of an ensemble.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,21 +14,7 @@ from robopref.deploy.fields import Fields
 from robopref.deploy.manifest import Manifest
 from robopref.deploy.runtime import Pause, Session, find
 from robopref.errors import DataError, unknown_name
-
-
-class Scores(NamedTuple):
-    """Score of each candidate, and the deviations that say how far to trust it; (K,) each.
-
-    ``epistemic`` is what members of an ensemble disagree by, ``aleatoric`` what each of them leaves open.
-    """
-
-    mean: np.ndarray
-    epistemic: np.ndarray
-    aleatoric: np.ndarray
-
-    def value(self, pessimism: float) -> np.ndarray:
-        """mean - pessimism * deviation, (K,)."""
-        return self.mean - pessimism * np.hypot(self.epistemic, self.aleatoric)
+from robopref.scores import Scores, product
 
 
 @runtime_checkable
@@ -66,7 +52,7 @@ class EnsembleScorer:
         mean, deviation = self._reward(observations=rows, actions=chunks.reshape(count * horizon, -1))
         mean = mean.reshape(count, horizon, -1).mean(1)  # (K, M)
         variance = np.square(deviation).reshape(count, horizon, -1).mean((1, 2)) / horizon
-        return Scores(mean.mean(1), mean.std(1), np.sqrt(variance))
+        return Scores(mean.mean(1), mean.std(1), np.sqrt(variance), np.zeros(count))
 
 
 class ImplicitScorer:
@@ -97,7 +83,7 @@ class ImplicitScorer:
             standardised = (chunks - mean) / deviation
             log_probs.append(-(0.5 * np.square(standardised) + np.log(deviation)).sum((1, 2)))
         none = np.zeros(len(chunks))
-        return Scores(self._beta * (log_probs[0] - log_probs[1]), none, none)
+        return Scores(self._beta * (log_probs[0] - log_probs[1]), none, none, none)
 
 
 class SurrogateScorer:
@@ -115,14 +101,15 @@ class SurrogateScorer:
     def score(
         self, observation: np.ndarray, chunks: np.ndarray, rng: np.random.Generator, pause: Pause
     ) -> Scores:
-        """As many draws as there is time for; ``aleatoric`` is the error of the estimate."""
+        """As many draws as there is time for; of a single one the error is not known."""
         ratios = self._ratio.ratios(observation, chunks, rng, pause)
-        error = ratios.std(0) / len(ratios) ** 0.5
-        return Scores(ratios.mean(0), np.zeros(len(chunks)), error)
+        draws, none = len(ratios), np.zeros(len(chunks))
+        error = ratios.std(0, ddof=1) / draws**0.5 if draws > 1 else np.full(len(chunks), np.nan)
+        return Scores(ratios.mean(0), none, none, error)
 
 
 class ProductScorer:
-    """The product of the strengths exp(score): scores are added, deviations as independent errors."""
+    """The product of the strengths exp(score)."""
 
     def __init__(
         self, settings: Mapping[str, Any], manifest: Manifest, sessions: Mapping[str, Session]
@@ -134,13 +121,7 @@ class ProductScorer:
         self, observation: np.ndarray, chunks: np.ndarray, rng: np.random.Generator, pause: Pause
     ) -> Scores:
         """One after the other."""
-        found = [factor.score(observation, chunks, rng, pause) for factor in self._factors]
-        mean = np.sum([scores.mean for scores in found], 0)
-        return Scores(
-            mean,
-            np.sqrt(np.sum([np.square(scores.epistemic) for scores in found], 0)),
-            np.sqrt(np.sum([np.square(scores.aleatoric) for scores in found], 0)),
-        )
+        return product([factor.score(observation, chunks, rng, pause) for factor in self._factors])
 
 
 SCORERS: dict[str, Callable[..., Scorer]] = {

@@ -19,8 +19,8 @@ from robopref.deploy.bundle import Bundle
 from robopref.deploy.pace import Pace
 from robopref.deploy.punctual import Punctual
 from robopref.deploy.runtime import TimeUp
-from robopref.deploy.scoring import Scores
 from robopref.errors import ConfigError, RoboprefError, unknown_name
+from robopref.scores import Scores
 
 FALLBACKS = ("hold", "home")
 Feasible = Callable[[np.ndarray, np.ndarray], bool | str]  # (O,), (H, A) as sent -> True, or False or why not
@@ -40,7 +40,8 @@ class Decision:
         fallback: Why there was one; None if a candidate was chosen.
         candidates: (K, H, A) in [-1, 1].
         refused: For each candidate why it is not feasible, or None.
-        scores: Of each candidate, NaN for those that were refused before; None where nothing was scored.
+        scores: Of each candidate with its doubts, NaN for those that were refused before, and for an error
+            that is not known; None where nothing was scored.
         value: (K,), what the ranking went by; None where nothing was scored.
         milliseconds: What sampling, filtering, scoring and all of it took.
     """
@@ -56,6 +57,10 @@ class Decision:
     value: np.ndarray | None
     milliseconds: dict[str, float]
 
+    def score_parts(self) -> dict[str, Any] | None:
+        """Mean and doubts of each candidate as lists of five digits; None for what is not known."""
+        return None if self.scores is None else {k: digits(v) for k, v in self.scores._asdict().items()}
+
     def record(self) -> dict[str, Any]:
         """As JSON values, five digits each."""
         return {
@@ -66,9 +71,7 @@ class Decision:
             "fallback": self.fallback,
             "candidates": digits(self.candidates),
             "refused": self.refused,
-            "scores": None
-            if self.scores is None
-            else {k: digits(v) for k, v in self.scores._asdict().items()},
+            "scores": self.score_parts(),
             "value": None if self.value is None else digits(self.value),
             "milliseconds": {k: round(v, 3) for k, v in self.milliseconds.items()},
         }
@@ -88,7 +91,7 @@ class Selector:
     Args:
         bundle: What to decide with.
         candidates: K, the most that are drawn.
-        pessimism: k of mean - k * deviation; 0 takes the mean.
+        pessimism: k of mean - k * epistemic, the rule of :mod:`robopref.scores`; 0 takes the mean.
         deadline_s: Longest time for a decision; None for no bound.
         fallback: What to do when nothing remains: "hold" or "home", of the manifest.
         feasible: Further check of a chunk, such as inverse kinematics; called along the ranking until one

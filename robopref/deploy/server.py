@@ -261,6 +261,7 @@ def _result(decision: Decision, taken_ms: float, previous_ms: float | None) -> M
         "candidates": len(decision.candidates),
         "refused": sum(reason is not None for reason in decision.refused),
         "scores": None if decision.value is None else digits(decision.value),
+        "score_parts": decision.score_parts(),
         "policy_timing": {f"{name}_ms": ms for name, ms in decision.milliseconds.items()},
         "server_timing": timing,
     }

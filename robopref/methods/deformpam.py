@@ -47,7 +47,7 @@ class Selection:
         labelled: Candidates of each such state.
         count: Candidates at each decision of an evaluation, K.
         draws: Times and noises of the implicit reward.
-        caution: Deviations that the explicit reward is lowered by.
+        caution: k of mean - k * epistemic, by which candidates are ranked (:mod:`robopref.scores`).
     """
 
     labels_from: str

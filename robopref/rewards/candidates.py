@@ -1,13 +1,15 @@
 """What each candidate of a state is worth: read off a preference policy, predicted, or both.
 
-``score`` answers (observations (B, O), candidates (B, K, H, A)) with a mean and a deviation, (B, K) each, in
-log-odds of preference: the difference of two means is how much likelier the first is to be preferred.
+``score`` answers (observations (B, O), candidates (B, K, H, A)) with :class:`~robopref.scores.Scores`, (B, K)
+each, in log-odds of preference: by the difference of two means, the first is the likelier to be preferred.
 
 - :class:`ImplicitReward`: beta times the log-ratio of a preference policy to its reference (Rafailov et al.
-2023).
-  Of a surrogate the deviation is the error of the estimate over draws, and no doubt about the reward.
-- :class:`ExplicitReward`: a Gaussian ensemble over (observation, chunk); the deviation is doubt.
+  2023); of a surrogate with the error of the estimate over draws.
+- :class:`ExplicitReward`: a Gaussian ensemble over (observation, chunk), with what its members disagree by
+  and what each leaves open.
 - :class:`ProductReward`: the product of both strengths exp(score), hence the sum of the scores.
+
+:class:`RankedPolicy` acts with the best by the rule of :mod:`robopref.scores`, as a robot does.
 
 Letters used in shapes: B observations, K candidates, H actions in a chunk, A entries of an action, O entries
 of an observation, M members, N draws of time and noise.
@@ -29,18 +31,18 @@ from robopref.policies.chunks import ChunkPolicy, fold, score_candidates
 from robopref.policies.denoising import Window
 from robopref.policies.preference import PreferencePolicy
 from robopref.rewards.gaussian import GaussianReward
+from robopref.scores import Scores, product
 
 DRAWS, WINDOW = 16, (0.0, 1.0)  # of an implicit reward by surrogates, unless told otherwise
 Observations = Float[Tensor, "B O"]
 Chunks = Float[Tensor, "B K H A"]
-Scores = tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]
 
 
 class CandidateScorer(Protocol):
     """What ranks candidates; an ``nn.Module``."""
 
     def score(self, observations: Observations, candidates: Chunks, *, generator: torch.Generator) -> Scores:
-        """Mean and deviation of every candidate."""
+        """What every candidate is worth, (B, K)."""
         ...
 
 
@@ -48,12 +50,11 @@ class ImplicitReward(nn.Module):
     """beta [log pi(a|s) - log pi_ref(a|s)] of a preference policy, by surrogates where it has no densities.
 
     All candidates of a state, policy and reference are scored with the same draws. DeformPAM's code draws
-    times from the lowest tenth of the noise; here all levels ranked better (docs/results/deformpam.md), which
-    are also those that the policy learned from.
+    times from the lowest tenth of the noise; here they come from all levels, which the policy learned from.
 
     Args:
         policy: From preferences; its reference is whole and frozen.
-        draws: Times and noises of an estimate, N; the deviation falls with its root.
+        draws: Times and noises of an estimate, N; its error falls with the root, and is not known of one.
         window: Levels of noise that times are drawn from, 0 (the action) to 1 (noise).
 
     Raises:
@@ -68,18 +69,20 @@ class ImplicitReward(nn.Module):
 
     @torch.no_grad()
     def score(self, observations: Observations, candidates: Chunks, *, generator: torch.Generator) -> Scores:
-        """Mean over draws, and its standard error (0 where scores are exact)."""
+        """Mean over draws, and its standard error: 0 where scores are exact, NaN of a single draw."""
         actor, reference, beta = self.policy.actor, self.policy.reference, self.policy.preference.beta
         if actor.exact:
             now, before = (score_candidates(p, observations, candidates, None) for p in (actor, reference))
-            return beta * (now - before), torch.zeros_like(now)
+            none = torch.zeros_like(now)
+            return Scores(beta * (now - before), none, none, none)
         batch, count = candidates.shape[:2]
         drawn = actor.draw(batch, generator=generator, draws=self.draws, window=self.window)
         shared, chunks = fold(drawn, count), candidates.flatten(0, 1)
         now, before = (p.errors(observations, chunks, shared, each=count) for p in (actor, reference))
         rewards = 0.5 * beta * (before - now)  # (N, B K)
         error = rewards.std(0) / self.draws**0.5 if self.draws > 1 else torch.full_like(rewards[0], torch.nan)
-        return rewards.mean(0).reshape(batch, count), error.reshape(batch, count)
+        mean, none = rewards.mean(0).reshape(batch, count), rewards.new_zeros(batch, count)
+        return Scores(mean, none, none, error.reshape(batch, count))
 
 
 class CandidateReward(GaussianReward):
@@ -185,44 +188,33 @@ class CandidateReward(GaussianReward):
 
 
 class ExplicitReward(nn.Module):
-    """The score of a :class:`CandidateReward`: mean - caution * deviation, and the deviation.
+    """What a :class:`CandidateReward` predicts, with both its doubts."""
 
-    Args:
-        reward: The ensemble.
-        caution: k, in deviations.
-        doubt: ``epistemic`` (what more labels would settle), ``aleatoric`` or ``both``.
-    """
-
-    def __init__(self, reward: CandidateReward, *, caution: float = 1.0, doubt: str = "epistemic") -> None:
+    def __init__(self, reward: CandidateReward) -> None:
         super().__init__()
-        if not caution >= 0:
-            raise ConfigError(f"caution must not be negative, got {caution}")
-        if doubt not in ("epistemic", "aleatoric", "both"):
-            raise ConfigError(f"doubt must be epistemic, aleatoric or both, got {doubt!r}")
-        self.reward, self.caution, self.doubt = reward, caution, doubt
+        self.reward = reward
 
     def score(self, observations: Observations, candidates: Chunks, *, generator: torch.Generator) -> Scores:
-        """Mean less caution times the deviation, and the deviation; nothing is drawn."""
+        """Nothing is drawn."""
         mean, epistemic, aleatoric = self.reward.doubt(observations, candidates)
-        both = (epistemic.square() + aleatoric.square()).sqrt()
-        deviation = {"epistemic": epistemic, "aleatoric": aleatoric, "both": both}[self.doubt]
-        return mean - self.caution * deviation, deviation
+        return Scores(mean, epistemic, aleatoric, torch.zeros_like(mean))
 
 
 class ProductReward(nn.Module):
-    """The product of two strengths exp(score): scores are added, deviations as independent errors."""
+    """The product of two strengths exp(score)."""
 
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
         self.first, self.second = first, second
 
     def score(self, observations: Observations, candidates: Chunks, *, generator: torch.Generator) -> Scores:
-        """Sum of the scores, and root of the sum of squared deviations."""
-        (mean, deviation), (other, doubt) = (
-            part.score(observations, candidates, generator=generator)  # pyright: ignore[reportCallIssue]
-            for part in (self.first, self.second)
+        """Sum of the scores, and roots of the sums of squared doubts."""
+        return product(
+            [
+                part.score(observations, candidates, generator=generator)  # pyright: ignore[reportCallIssue]
+                for part in (self.first, self.second)
+            ]
         )
-        return mean + other, torch.hypot(deviation, doubt)
 
 
 class RankedPolicy(nn.Module):
@@ -232,16 +224,25 @@ class RankedPolicy(nn.Module):
         policy: Proposes.
         scorer: Ranks; None takes the first, which is a random one.
         count: K.
+        caution: k of mean - k * epistemic, the rule of :mod:`robopref.scores`.
         execute: Actions of a chunk that are carried out before the next decision; None for all.
     """
 
     def __init__(
-        self, policy: ChunkPolicy, scorer: nn.Module | None, *, count: int, execute: int | None = None
+        self,
+        policy: ChunkPolicy,
+        scorer: nn.Module | None,
+        *,
+        count: int,
+        caution: float = 1.0,
+        execute: int | None = None,
     ) -> None:
         super().__init__()
         if count < 1:
             raise ConfigError(f"The number of candidates must be at least 1, got {count}")
-        self.policy, self.scorer, self.count = policy, scorer, count
+        if not caution >= 0:
+            raise ConfigError(f"caution must not be negative, got {caution}")
+        self.policy, self.scorer, self.count, self.caution = policy, scorer, count, caution
         self.execute = execute or policy.horizon
 
     @torch.no_grad()
@@ -257,7 +258,8 @@ class RankedPolicy(nn.Module):
         candidates = self.policy.sample(observations, self.count, generator=generator)
         if self.scorer is None:
             return candidates[:, 0, : self.execute]
-        mean, _ = self.scorer.score(  # pyright: ignore[reportCallIssue]  (a CandidateScorer)
+        scores = self.scorer.score(  # pyright: ignore[reportCallIssue]  (a CandidateScorer)
             observations, candidates, generator=generator
         )
-        return candidates[torch.arange(len(candidates)), mean.argmax(1), : self.execute]
+        best = scores.value(self.caution).argmax(1)
+        return candidates[torch.arange(len(candidates)), best, : self.execute]

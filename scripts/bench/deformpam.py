@@ -300,7 +300,7 @@ def by_primitive(task: str, arguments: argparse.Namespace) -> str:
         folder, most = record.directory, max(arguments.labels)
         chosen, supervised = parts.selection, load_policy(folder / "reference")
         implicit = ImplicitReward(cast(Any, load_policy(folder / f"policy-N{most}")), draws=chosen.draws)
-        explicit = ExplicitReward(cast(Any, load_reward(folder / f"reward-N{most}")), caution=chosen.caution)
+        explicit = ExplicitReward(cast(Any, load_reward(folder / f"reward-N{most}")))
         scorers = {
             "random": None,
             "implicit": implicit,
@@ -310,7 +310,8 @@ def by_primitive(task: str, arguments: argparse.Namespace) -> str:
         policies: dict[str, Any] = {"supervised": supervised} | {
             MORE[n]: load_policy(folder / f"reference-times-{n}") for n in MORE
         }
-        policies |= {n: RankedPolicy(supervised, r, count=arguments.usual) for n, r in scorers.items()}
+        how = {"count": arguments.usual, "caution": chosen.caution}
+        policies |= {n: RankedPolicy(supervised, scorer, **how) for n, scorer in scorers.items()}
         env = make_environment(parts.target.id, parts.target.options)
         policies["oracle"] = Oracle(supervised, env, arguments.usual)
         seeds = evaluation_seeds(parts.evaluation.episodes, seed * parts.evaluation.episodes)

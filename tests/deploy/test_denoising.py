@@ -2,6 +2,8 @@
 
 # pyright: reportOptionalMemberAccess=false, reportMissingImports=false, reportAttributeAccessIssue=false
 
+import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,17 @@ import torch
 
 from robopref.deploy import export as exporting
 from robopref.deploy.bundle import load
+from robopref.deploy.codec import pack, unpack
 from robopref.deploy.denoising import Diffusion, Flow, SurrogateRatio
 from robopref.deploy.runtime import Session, TimeUp
+from robopref.deploy.scoring import SurrogateScorer
 from robopref.deploy.selection import Selector
+from robopref.deploy.server import _result
 from robopref.errors import DataError
 from robopref.policies.saved import load_policy, save_policy
-from robopref.rewards.candidates import CandidateReward
+from robopref.rewards.candidates import CandidateReward, ExplicitReward, ImplicitReward, ProductReward
 from robopref.rewards.saved import save_reward
+from tests.deploy.made import make_bundle
 
 ALPHAS = np.cos(np.linspace(0.01, 1.5, 20)) ** 2
 ACTION = np.array([[0.3, -0.6], [0.1, 0.9]])
@@ -144,6 +150,23 @@ def test_with_too_little_time_fewer_draws_are_used():
         scorer.ratios(np.zeros(3, np.float32), chunks, np.random.default_rng(0), pause)
 
 
+def test_the_error_of_a_single_draw_is_not_known_and_says_so(tmp_path):
+    settings = {"kind": "surrogate", "beta": 2.0, "draws": 1, "window": [0.0, 1.0], "encoder": "e"}
+    settings |= {"denoiser": "policy", "reference_encoder": "e", "reference_denoiser": "reference"}
+    sessions = {"e": Constant(0.0), "policy": Constant(0.5), "reference": Constant(0.0)}
+    bundle = load(make_bundle(tmp_path / "b"))
+    policy = {"kind": "flow", "encoder": "e", "denoiser": "policy", "steps": 2}
+    manifest = dataclasses.replace(bundle.manifest, policy=policy)
+    object.__setattr__(bundle, "scorer", SurrogateScorer(settings, manifest, sessions))
+    decision = Selector(bundle, candidates=4).decide(np.zeros(3, np.float32), index=0)
+    assert np.isnan(decision.scores.error).all()
+    assert decision.chosen == np.argmax(decision.scores.mean)  # by what is known
+    log = json.loads(json.dumps(decision.record(), allow_nan=False))
+    assert log["scores"]["error"] == [None] * 4
+    answer = unpack(pack(_result(decision, 1.0, None)))
+    assert answer["score_parts"]["error"] == [None] * 4
+
+
 # --- against torch ------------------------------------------------------------------------------------------
 
 SPEC = {"task": "toy", "control_hz": 10.0}
@@ -187,7 +210,7 @@ def test_candidates_are_those_of_torch_and_diffusers(tmp_path, family, encoder, 
 
 
 @pytest.mark.slow
-def test_a_policy_of_preferences_ranks_by_its_own_reference(tmp_path):
+def test_a_policy_of_preferences_ranks_by_its_own_reference_and_as_the_lab_does(tmp_path, monkeypatch):
     from robopref.policies.chunks import Draw
     from robopref.policies.preference import PreferencePolicy
 
@@ -222,3 +245,16 @@ def test_a_policy_of_preferences_ranks_by_its_own_reference(tmp_path):
     explicit, epistemic, _ = reward.doubt(rows[:1], torch.from_numpy(chunks)[None])
     assert found.mean == pytest.approx((implicit + explicit[0]).numpy(), rel=1e-3, abs=1e-3)
     assert found.epistemic == pytest.approx(epistemic[0].numpy(), abs=1e-4)
+
+    monkeypatch.setattr(
+        policy.actor, "draw", lambda batch_size, **options: Draw(draw.times[:, :1], draw.noise[:, :1])
+    )
+    implicit_of_lab, explicit_of_lab = ImplicitReward(policy, draws=draws), ExplicitReward(reward)
+    of_lab = (ProductReward(explicit_of_lab, implicit_of_lab), explicit_of_lab, implicit_of_lab)
+    for lab, robot in zip(of_lab, (bundle.scorer, *bundle.scorer._factors), strict=True):
+        expected = lab.score(rows[:1], torch.from_numpy(chunks)[None], generator=torch.Generator())
+        found = robot.score(seen, chunks, np.random.default_rng(3), lambda: None)
+        for column, wanted in zip(found, expected, strict=True):
+            assert column == pytest.approx(wanted[0].numpy(), rel=1e-3, abs=1e-4)
+        order = np.argsort(-found.value(0.7))
+        assert order.tolist() == expected.value(0.7)[0].argsort(descending=True).tolist()

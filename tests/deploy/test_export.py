@@ -86,13 +86,13 @@ def test_candidates_are_scored_as_torch_scores_them(folders):
     bundle, reward = load(folders / "bundle"), load_reward(folders / "gaussian")
     (seen,) = observations(1, seed=4)
     decision = Selector(bundle, candidates=32, pessimism=0.7).decide(seen, index=0)
-    mean, deviation = reward.predict(
+    mean, aleatoric, epistemic = reward.predict_parts(
         torch.from_numpy(seen).expand(32, -1), torch.from_numpy(decision.candidates[:, 0])
     )
     assert decision.scores.mean == pytest.approx(mean.numpy(), abs=1e-5)
-    both = np.hypot(decision.scores.epistemic, decision.scores.aleatoric)
-    assert both == pytest.approx(deviation.numpy(), abs=1e-5)
-    assert decision.chosen == int((mean - 0.7 * deviation).argmax())
+    assert decision.scores.epistemic == pytest.approx(epistemic.numpy(), abs=1e-5)
+    assert decision.scores.aleatoric == pytest.approx(aleatoric.numpy(), abs=1e-5)
+    assert decision.chosen == int((mean - 0.7 * epistemic).argmax())
 
 
 def test_candidates_have_the_policy_s_spread(folders):

@@ -62,6 +62,8 @@ def test_an_answer_holds_a_chunk_timings_and_scores(server):
     assert first["actions"].dtype == np.float32
     assert len(first["scores"]) == first["candidates"] == 8
     assert first["scores"][first["chosen"]] == max(first["scores"])
+    assert first["score_parts"].keys() == {"mean", "epistemic", "aleatoric", "error"}
+    assert all(len(column) == 8 for column in first["score_parts"].values())
     assert first["fallback"] is None
     assert first["policy_timing"]["total_ms"] <= first["server_timing"]["infer_ms"]
     assert "prev_total_ms" not in first["server_timing"]

@@ -21,6 +21,7 @@ from robopref.rewards.candidates import (
     RankedPolicy,
 )
 from robopref.rewards.saved import load_reward, save_reward
+from robopref.scores import Scores
 
 TINY = {"kind": "mlp", "hidden": [16], "time_size": 8}
 
@@ -121,9 +122,9 @@ def test_a_preference_policy_learns_the_order_of_candidates(sampler):
 
 def test_the_implicit_reward_of_an_untrained_policy_is_exactly_zero_for_every_candidate():
     candidates = torch.rand(2, 5, 2, 2, generator=seeded())
-    mean, error = ImplicitReward(preferring()).score(torch.zeros(2, 3), candidates, generator=seeded())
-    assert torch.equal(mean, torch.zeros(2, 5))
-    assert torch.equal(error, torch.zeros(2, 5))
+    scores = ImplicitReward(preferring()).score(torch.zeros(2, 3), candidates, generator=seeded())
+    for column in scores:
+        assert torch.equal(column, torch.zeros(2, 5))
 
 
 def test_the_implicit_reward_is_beta_times_half_the_drop_in_error_under_draws_shared_by_all_candidates():
@@ -132,7 +133,9 @@ def test_the_implicit_reward_is_beta_times_half_the_drop_in_error_under_draws_sh
         policy.actor.network.layers[-1].bias += 0.1
     candidates = torch.rand(1, 2, 2, 2, generator=seeded()).expand(1, 2, 2, 2).clone()
     candidates[:, 1] = candidates[:, 0]
-    mean, error = ImplicitReward(policy, draws=8).score(torch.zeros(1, 3), candidates, generator=seeded(3))
+    mean, *doubts, error = ImplicitReward(policy, draws=8).score(
+        torch.zeros(1, 3), candidates, generator=seeded(3)
+    )
     draw = policy.actor.draw(1, generator=seeded(3), draws=8, window=(0.0, 1.0))
     with torch.no_grad():
         drop = policy.reference.errors(torch.zeros(1, 3), candidates[:, 0], draw) - policy.actor.errors(
@@ -141,6 +144,18 @@ def test_the_implicit_reward_is_beta_times_half_the_drop_in_error_under_draws_sh
     assert mean[0, 0].item() == pytest.approx(2.0 * drop.mean().item(), abs=1e-5)
     assert error[0, 0].item() == pytest.approx(2.0 * drop.std().item() / math.sqrt(8), abs=1e-5)
     assert mean[0, 1] == mean[0, 0]  # the same chunk, the same draw
+    assert not any(doubt.any() for doubt in doubts)  # the error of an estimate is neither
+
+
+def test_the_error_of_a_single_draw_is_not_known_and_costs_no_candidate_its_rank():
+    candidates = torch.rand(1, 3, 2, 2, generator=seeded())
+    policy = preferring("flow", beta=4.0)
+    with torch.no_grad():
+        policy.actor.network.layers[-1].bias += 0.1
+    scores = ImplicitReward(policy, draws=1).score(torch.zeros(1, 3), candidates, generator=seeded())
+    assert scores.error.isnan().all()
+    assert torch.equal(scores.value(2.0), scores.mean)
+    assert scores.mean.isfinite().all()
 
 
 def test_the_implicit_reward_of_a_gaussian_is_exact():
@@ -148,12 +163,12 @@ def test_the_implicit_reward_of_a_gaussian_is_exact():
     with torch.no_grad():
         policy.actor.network.biases[-1] += 0.2
     observations, candidates = torch.randn(2, 3), torch.rand(2, 4, 1, 2)
-    mean, error = ImplicitReward(policy).score(observations, candidates, generator=seeded())
+    mean, *doubts = ImplicitReward(policy).score(observations, candidates, generator=seeded())
     ratio = policy.actor.score(observations, candidates[:, 3]) - policy.reference.score(
         observations, candidates[:, 3]
     )
     assert torch.allclose(mean[:, 3], 0.5 * ratio, atol=1e-6)
-    assert (error == 0).all()
+    assert not any(doubt.any() for doubt in doubts)
 
 
 def test_doubt_is_split_into_what_members_and_what_labels_differ_in():
@@ -162,8 +177,10 @@ def test_doubt_is_split_into_what_members_and_what_labels_differ_in():
     mean, epistemic, aleatoric = reward.doubt(observations, candidates)
     _, total = reward.predict(observations[:, None].expand(-1, 5, -1), candidates.flatten(2))
     assert torch.allclose((epistemic**2 + aleatoric**2).sqrt(), total, atol=1e-5)
-    cautious, _ = ExplicitReward(reward, caution=2.0).score(observations, candidates, generator=seeded())
-    assert torch.allclose(cautious, mean - 2 * epistemic, atol=1e-6)
+    scores = ExplicitReward(reward).score(observations, candidates, generator=seeded())
+    for column, expected in zip(scores, (mean, epistemic, aleatoric, 0 * mean), strict=True):
+        assert torch.equal(column, expected)
+    assert torch.equal(scores.value(2.0), mean - 2 * epistemic)  # what labels differ in costs nothing
     with torch.no_grad():  # members that are one and the same doubt nothing
         for parameter in reward.network.parameters():
             parameter.copy_(parameter[:1].expand_as(parameter))
@@ -199,10 +216,15 @@ def test_the_explicit_reward_learns_the_order_of_candidates():
 
 
 class FirstEntry(nn.Module):
-    """A scorer that knows what is best: the largest first entry of the first action."""
+    """A scorer that knows what is best: the largest first entry of the first action; large ones doubted."""
+
+    def __init__(self, doubt=0.0):
+        super().__init__()
+        self.doubt = doubt
 
     def score(self, observations, candidates, *, generator):
-        return candidates[:, :, 0, 0], torch.zeros(candidates.shape[:2])
+        none = torch.zeros(candidates.shape[:2])
+        return Scores(candidates[:, :, 0, 0], self.doubt * candidates[:, :, 0, 0].abs(), none, none)
 
 
 def test_the_best_candidate_is_chosen_and_only_its_first_actions_are_handed_out():
@@ -214,20 +236,26 @@ def test_the_best_candidate_is_chosen_and_only_its_first_actions_are_handed_out(
     assert torch.equal(chosen[:, 0, 0], candidates[:, :, 0, 0].amax(1))
     first = RankedPolicy(policy, None, count=6).act(observations, generator=seeded(1))
     assert torch.equal(first, candidates[:, 0])
+    careful = RankedPolicy(policy, FirstEntry(doubt=1.0), count=6, caution=9.0)
+    entries = candidates[:, :, 0, 0]
+    best = (entries - 9 * entries.abs()).argmax(1)
+    assert torch.equal(careful.act(observations, generator=seeded(1)), candidates[torch.arange(4), best])
     with pytest.raises(ConfigError, match="at least 1"):
         RankedPolicy(policy, None, count=0)
+    with pytest.raises(ConfigError, match="must not be negative"):
+        RankedPolicy(policy, None, count=2, caution=-1.0)
 
 
-def test_the_product_of_strengths_adds_scores_and_squared_deviations():
+def test_the_product_of_strengths_adds_scores_and_each_kind_of_squared_doubt():
     class Constant(nn.Module):
-        def __init__(self, mean, deviation):
+        def __init__(self, *values):
             super().__init__()
-            self.values = mean, deviation
+            self.values = values
 
         def score(self, observations, candidates, *, generator):
-            return tuple(torch.full(candidates.shape[:2], value) for value in self.values)
+            return Scores(*(torch.full(candidates.shape[:2], value) for value in self.values))
 
-    product = ProductReward(Constant(1.0, 3.0), Constant(2.0, 4.0))
-    mean, deviation = product.score(torch.zeros(1, 3), torch.zeros(1, 2, 1, 1), generator=seeded())
-    assert mean.tolist() == [[3.0, 3.0]]
-    assert deviation.tolist() == [[5.0, 5.0]]
+    product = ProductReward(Constant(1.0, 3.0, 0.0, math.nan), Constant(2.0, 4.0, 7.0, 1.0))
+    scores = product.score(torch.zeros(1, 3), torch.zeros(1, 2, 1, 1), generator=seeded())
+    assert [column.tolist() for column in scores[:3]] == [[[3.0, 3.0]], [[5.0, 5.0]], [[7.0, 7.0]]]
+    assert scores.error.isnan().all()  # of what is not known nothing is known with something added

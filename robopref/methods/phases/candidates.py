@@ -223,7 +223,7 @@ def evaluate_ranked(
         preferred: The folder of a preference policy.
         reward: The folder of a :class:`~robopref.rewards.candidates.CandidateReward`.
         draws: Of the implicit reward.
-        caution: Deviations that the explicit reward is lowered by.
+        caution: k of mean - k * epistemic, by which candidates are ranked (:mod:`robopref.scores`).
     """
     folders = {"proposer": proposer, "preferred": preferred, "reward": reward}
     settings = {
@@ -240,8 +240,10 @@ def evaluate_ranked(
     def work() -> dict[str, Any]:
         _ = lab.fabric  # Triton before Mesa, see phases/evaluate.py
         sampler = load_policy(proposer)
-        scorer = _scorer(ranking, preferred, reward, draws, caution)
-        policy = sampler if ranking == "sample" else RankedPolicy(sampler, scorer, count=count)
+        scorer = _scorer(ranking, preferred, reward, draws)
+        policy = (
+            sampler if ranking == "sample" else RankedPolicy(sampler, scorer, count=count, caution=caution)
+        )
         result = try_policy(
             policy,
             name=name,
@@ -260,7 +262,7 @@ def evaluate_ranked(
     return summary
 
 
-def _scorer(ranking: str, preferred: Path | None, reward: Path | None, draws: int, caution: float) -> Any:
+def _scorer(ranking: str, preferred: Path | None, reward: Path | None, draws: int) -> Any:
     if ranking in ("sample", "random"):
         return None
     parts = []
@@ -273,7 +275,7 @@ def _scorer(ranking: str, preferred: Path | None, reward: Path | None, draws: in
         ensemble = None if reward is None else load_reward(reward)
         if not isinstance(ensemble, CandidateReward):
             raise ConfigError(f"The ranking {ranking} needs the folder of a reward of candidates")
-        parts.append(ExplicitReward(ensemble, caution=caution))
+        parts.append(ExplicitReward(ensemble))
     if not parts:
         raise ConfigError(f"ranking must be one of {', '.join(RANKINGS)}, got {ranking!r}")
     return parts[0] if len(parts) == 1 else ProductReward(*parts)
