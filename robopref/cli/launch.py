@@ -1,9 +1,10 @@
 """From overrides to a running verb: composes the configuration, explains what does not fit, starts Hydra."""
 
+import copy
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,20 @@ def register_resolvers() -> None:
 
 
 def _config_hash(*, _root_: DictConfig) -> str:
-    everything = OmegaConf.to_container(_root_, resolve=False)
+    everything: Any = OmegaConf.to_container(_root_, resolve=False)
+    return fingerprint(result_settings(everything))[:6]
+
+
+def result_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the options that change no number."""
+    kept = copy.deepcopy(dict(config))
     for path in NOT_RESULTS:
         *parents, key = path.split(".")
-        node: Any = everything
+        node: Any = kept
         for parent in parents:
             node = node.get(parent, {})
         node.pop(key, None)
-    return fingerprint(everything)[:6]
+    return kept
 
 
 def check(verb: str, overrides: list[str], *, sweep: bool = False) -> None:

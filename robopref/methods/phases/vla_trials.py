@@ -13,7 +13,8 @@ from robopref.methods.components import Sampling, Scene
 from robopref.methods.phases.lab import Lab, training_seeds
 from robopref.methods.phases.vla import camera_view, load_actor, rolled
 from robopref.policies.vla.data import steps_until_success
-from robopref.training.results import EVALUATION_SEEDS, Evaluation
+from robopref.training.evaluation import evaluation_seeds
+from robopref.training.results import Evaluation
 from robopref.training.rollouts import Assignment
 from robopref.training.signals import replayed_signals
 
@@ -48,11 +49,12 @@ def evaluate_axes(
 
     Every policy is tried on the same seeds. ``collision`` is the share of episodes in which the arm touches
     the scene, ``steps`` the mean number of actions until success or the end; a Wilson 95 % interval is around
-    the success rate over all tasks.
+    the success rate over all tasks. ``episodes`` holds the columns ``task``, ``seed`` (the environment's),
+    ``success``, ``collision`` and ``steps``, one entry per episode.
     """
     found, sampling = {}, sampling or Sampling()
     for axis, how in axes.items():
-        seeds = {s.task: _evaluation_seeds(lab, s.task, how, episodes, sampling) for s in scenes}
+        seeds = trial_seeds(lab, [scene.task for scene in scenes], how, episodes, sampling)
         stores = _tried(lab, f"trials/{name}/{axis}", policy, scenes, seeds, how, camera, sampling.at_once)
         evaluation, found[axis] = _summary(name, stores)
         if axis == next(iter(axes)):
@@ -80,7 +82,7 @@ def validate(
     seeds = {scene.task: training_seeds(lab, scene.task, states, purpose="validation") for scene in scenes}
     stores = _tried(lab, f"validation/{name}", policy, scenes, seeds, Axis(), camera, at_once)
     _, summary = _summary(name, stores)
-    successes = np.array(summary["successes_by_episode"], bool)
+    successes = np.array(summary["episodes"]["success"], bool)
     return {"successes": successes, "rate": summary["rate"], "steps": summary["steps"]}
 
 
@@ -111,42 +113,50 @@ def _tried(
     return rolled(lab, phase, policy, actor, assignments, at_once)
 
 
-def _evaluation_seeds(lab: Lab, task: str, how: Axis, episodes: int, sampling: Sampling) -> tuple[int, ...]:
+def trial_seeds(
+    lab: Lab, tasks: Sequence[str], how: Axis, episodes: int, sampling: Sampling
+) -> dict[str, tuple[int, ...]]:
+    """Environment seeds of each task's episodes along an axis; no two tasks or runs evaluate the same."""
     if how.training_starts:
-        return training_seeds(lab, task, sampling.starts, purpose="round1")
-    first = EVALUATION_SEEDS + lab.seed * episodes
-    return tuple(range(first, first + episodes))
+        return {task: training_seeds(lab, task, sampling.starts, purpose="round1") for task in tasks}
+    first = lab.seed * len(tasks) * episodes
+    return {
+        task: tuple(evaluation_seeds(episodes, first + number * episodes))
+        for number, task in enumerate(tasks)
+    }
 
 
 def _summary(name: str, stores: Mapping[str, TrajectoryStore]) -> tuple[Evaluation, dict[str, Any]]:
-    successes, returns, steps, collided = [], [], [], []
-    for store in stores.values():
-        signals = replayed_signals(store)
+    columns: dict[str, list[Any]] = {k: [] for k in ("task", "seed", "success", "collision", "steps")}
+    returns, tasks = [], {}
+    for task, store in stores.items():
+        collisions = replayed_signals(store)["collision"]
         used = steps_until_success(store)
         for episode in range(len(store)):
             first = int(store.first_rows[episode])
             rows = slice(first, first + int(used[episode]) + 1)
-            collided.append(bool((signals["collision"][rows] > 0).any()))
-        successes.append(store.successes)
+            columns["collision"].append(bool((collisions[rows] > 0).any()))
+            columns["seed"].append(store.provenance(episode).seed)
+        columns["task"] += [task] * len(store)
+        columns["success"] += store.successes.tolist()
+        columns["steps"] += used.tolist()
         returns.append(store.returns)
-        steps.append(used)
-    flat = np.concatenate(successes)
+        tasks[task] = float(store.successes.mean())
     evaluation = Evaluation(
         policy=name,
         task="+".join(stores),
         env_id="several",
-        seeds=np.arange(EVALUATION_SEEDS, EVALUATION_SEEDS + len(flat)),
-        successes=flat,
+        seeds=np.array(columns["seed"]),
+        successes=np.array(columns["success"]),
         returns=np.concatenate(returns),
-        lengths=np.concatenate(steps),
+        lengths=np.array(columns["steps"]),
     )
     summary = evaluation.summary()
     del summary["held_out"]
-    tasks = {task: float(np.mean(s)) for task, s in zip(stores, successes, strict=True)}
     return evaluation, {
         **summary,
-        "steps": float(np.concatenate(steps).mean()),
-        "collision": float(np.mean(collided)),
+        "steps": float(np.mean(columns["steps"])),
+        "collision": float(np.mean(columns["collision"])),
         "tasks": tasks,
-        "successes_by_episode": flat.tolist(),
+        "episodes": columns,
     }

@@ -1,0 +1,364 @@
+"""The tables of GRAPE's results, from runs that are finished: levels, gains, and differences of pairs.
+
+All policies of a run are tried from the same initial states along every axis, so two of them are compared
+state by state. Intervals are percentiles of 10,000 bootstrap samples over seeds and, within each, over
+states: first runs are drawn with replacement, then, of each, as many initial states as it has. (Of three
+runs, that understates how much runs differ by a third of the variance; the spread between states is counted
+in full.)
+
+Letters used in shapes: n initial states of a run, R bootstrap samples.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+from scipy.stats import binomtest
+
+from robopref.cli.launch import register_resolvers, result_settings
+from robopref.errors import ConfigError, DataError
+from robopref.files import read_json, write_text
+from robopref.training.run import differences
+
+SEEN = "in-domain"
+NOT_UNSEEN = (SEEN, "training-starts")
+BEFORE, CONTROL, ALIGNED = "supervised", "filtered-bc", "grape-round1"
+OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
+MEASURES = ("success", "collision", "steps")
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one finished run left: ``results`` of its policies, gates, phases, and how it was called."""
+
+    seed: int
+    results: Mapping[str, Mapping[str, Any]]
+    gates: Mapping[str, Mapping[str, Any]]
+    kept: str
+    phases: Mapping[str, float]
+    machine: Mapping[str, Any]
+    started: str
+    command: str
+    config: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Finished":
+        """Read a run directory.
+
+        Raises:
+            DataError: It is not complete.
+        """
+        about = read_json(folder / "run.json")
+        if about["status"] != "complete":
+            raise DataError(f"The run in {folder} is not complete but {about['status']}.")
+        return cls(
+            about["seed"],
+            read_json(folder / "grape.json"),
+            {path.parent.name: read_json(path) for path in sorted(folder.glob("*/gate.json"))},
+            read_json(folder / "kept.json")["policy"],
+            {phase["name"]: phase["seconds"] for phase in about["phases"]},
+            about["machine"],
+            about["started"],
+            about["command"],
+            yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        )
+
+    def column(self, policy: str, axes: Sequence[str], name: str) -> np.ndarray:
+        """Return a number for each initial state, the mean over some axes, in the order of task and seed.
+
+        Raises:
+            DataError: The axes begin in different states.
+        """
+        if len({tuple(self.states(policy, axis)) for axis in axes}) > 1:
+            raise DataError(f"Run {self.seed} tried {policy} from different states along {', '.join(axes)}.")
+        found = []
+        for axis in axes:
+            episodes = self.results[policy][axis]["episodes"]
+            order = np.lexsort((episodes["seed"], episodes["task"]))
+            found.append(np.array(episodes[name], float)[order])
+        return np.mean(found, 0)
+
+    def states(self, policy: str, axis: str) -> list[tuple[str, int]]:
+        """Task and environment seed of every episode, in the same order."""
+        episodes = self.results[policy][axis]["episodes"]
+        return sorted(zip(episodes["task"], episodes["seed"], strict=True))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def text(self, form: str, unit: str = "") -> str:
+        """Format all three alike, the unit behind."""
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]{unit}"
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    """The experiment's configuration with overrides."""
+    register_resolvers()
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        return compose("run", ["experiment=grape", *overrides])
+
+
+def is_finished(folder: Path, config: DictConfig) -> bool:
+    """Whether a folder holds a complete run of this configuration.
+
+    Raises:
+        ConfigError: It holds a complete run of another; the message says in what they differ.
+    """
+    if not (folder / "run.json").exists() or read_json(folder / "run.json")["status"] != "complete":
+        return False
+    held, wanted = (
+        result_settings(yaml.safe_load(text))
+        for text in ((folder / "config.yaml").read_text("utf-8"), OmegaConf.to_yaml(config, resolve=True))
+    )
+    if changed := differences(held, wanted):
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({'; '.join(changed)}). Choose another --folder, or "
+            "delete it; --read makes tables of what is there"
+        )
+    return True
+
+
+def policies_of(runs: Sequence[Finished]) -> list[str]:
+    """All policies that any run has, in the order of their first appearance."""
+    return list(dict.fromkeys(policy for run in runs for policy in run.results))
+
+
+def pairs(runs: Sequence[Finished], a: str, b: str, axes: Sequence[str], measure: str) -> list[np.ndarray]:
+    """What two policies measured in the same states, an array (2, n) for each run that has both.
+
+    Raises:
+        DataError: They were not tried from the same states.
+    """
+    found = []
+    for run in runs:
+        if a in run.results and b in run.results:
+            if run.states(a, axes[0]) != run.states(b, axes[0]):
+                raise DataError(f"Run {run.seed} tried {a} and {b} from different states.")
+            found.append(np.stack([run.column(policy, axes, measure) for policy in (a, b)]))
+    return found
+
+
+def resampled(found: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Means (R, 2) of bootstrap samples over runs and, within each, over states."""
+    drawn = rng.integers(len(found), size=(RESAMPLES, len(found)))
+    sums, counts = np.zeros((RESAMPLES, 2)), np.zeros(RESAMPLES)
+    for number, both in enumerate(found):
+        size = both.shape[1]
+        for times in range(1, len(found) + 1):  # a run that was drawn twice has twice its states drawn
+            rows = np.flatnonzero((drawn == number).sum(1) == times)
+            which = rng.integers(size, size=(len(rows), times * size))
+            sums[rows] += both[:, which].sum(-1).T
+            counts[rows] += times * size
+    return sums / counts[:, None]
+
+
+def difference(found: Sequence[np.ndarray]) -> Estimate:
+    """Mean of a minus b, state by state."""
+    means = resampled(found, np.random.default_rng(0))
+    a, b = np.concatenate(found, 1).mean(1)
+    low, high = np.quantile(means[:, 0] - means[:, 1], [0.025, 0.975])
+    return Estimate(float(a - b), float(low), float(high))
+
+
+def relative(found: Sequence[np.ndarray]) -> Estimate:
+    """Mean of a over that of b, less one; infinite over nothing, and zero where both are nothing."""
+    means = resampled(found, np.random.default_rng(0))
+    low, high = np.quantile(_gain(means), [0.025, 0.975], method="inverted_cdf")
+    return Estimate(float(_gain(np.concatenate(found, 1).mean(1)[None])[0]), float(low), float(high))
+
+
+def _gain(means: np.ndarray) -> np.ndarray:
+    a, b = means.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(a == b, 0.0, a / b - 1)
+
+
+def places(runs: Sequence[Finished]) -> dict[str, list[str]]:
+    """The axes of all runs, as what was seen in training and what was not."""
+    axes = next(iter(runs[0].results.values()))
+    seen = [axis for axis in axes if axis == SEEN]
+    unseen = [axis for axis in axes if axis not in NOT_UNSEEN]
+    return {name: kept for name, kept in (("seen", seen), ("unseen", unseen)) if kept}
+
+
+def levels(runs: Sequence[Finished]) -> str:
+    """One line per policy and axis, pooled over the runs that have it."""
+    lines = [
+        "| policy | axis | runs | episodes | success | 95 % interval | collisions | steps | per seed |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for policy in policies_of(runs):
+        having = [run for run in runs if policy in run.results]
+        for axis in having[0].results[policy]:
+            success, collided, steps = (
+                np.concatenate([run.column(policy, [axis], name) for run in having]) for name in MEASURES
+            )
+            bounds = binomtest(int(success.sum()), len(success)).proportion_ci(method="wilson")
+            each = [
+                f"{run.results[policy][axis]['rate']:.0%}" if policy in run.results else "-" for run in runs
+            ]
+            cells = [policy, axis, len(having), len(success), f"{success.mean():.1%}"]
+            cells += [
+                f"{bounds.low:.1%} to {bounds.high:.1%}",
+                f"{collided.mean():.0%}",
+                f"{steps.mean():.1f}",
+            ]
+            lines.append("| " + " | ".join(map(str, [*cells, ", ".join(each)])) + " |")
+    return "\n".join(lines)
+
+
+def objectives(runs: Sequence[Finished]) -> str:
+    """Before and after, for each of the three objectives that was run."""
+    lines = [
+        "| states | aligned for | success | change | collisions | change | steps | change |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    there = policies_of(runs)
+    for place, axes in places(runs).items():
+        rows = {"(before)": BEFORE, **OBJECTIVES}
+        for name, policy in rows.items():
+            if policy not in there:
+                continue
+            cells = [place, name]
+            for measure in MEASURES:
+                found = pairs(runs, policy, BEFORE, axes, measure)
+                level = np.concatenate(found, 1)[0].mean()
+                cells.append(f"{level:.1f}" if measure == "steps" else f"{level:.1%}")
+                cells.append("" if policy == BEFORE else gain(measure, found))
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gain(measure: str, found: Sequence[np.ndarray]) -> str:
+    """A relative change in per cent."""
+    return relative(found).text("+.0%")
+
+
+def gap(measure: str, found: Sequence[np.ndarray]) -> str:
+    """A difference: of shares in points, of steps in steps."""
+    if measure == "steps":
+        return difference(found).text("+.1f")
+    return difference([100 * both for both in found]).text("+.1f", " points")
+
+
+def against(runs: Sequence[Finished], other: str, say: Callable[[str, Sequence[np.ndarray]], str]) -> str:
+    """Every policy against another, on seen and unseen variations."""
+    lines = ["| policy | states | runs | success | collisions | steps |", "|---|---|---|---|---|---|"]
+    for policy in policies_of(runs):
+        for place, axes in places(runs).items():
+            found = {measure: pairs(runs, policy, other, axes, measure) for measure in MEASURES}
+            if policy == other or not found["success"]:
+                continue
+            cells = [policy, place, str(len(found["success"]))]
+            lines.append("| " + " | ".join([*cells, *(say(name, x) for name, x in found.items())]) + " |")
+    return "\n".join(lines)
+
+
+def fates(runs: Sequence[Finished]) -> str:
+    """Of each run, what was kept, whether it ends below its start, and what the gate stopped."""
+    lines = ["| seed | kept | states | success before | of the kept policy |", "|---|---|---|---|---|"]
+    for run in runs:
+        for place, axes in places(runs).items():
+            before, after = (run.column(policy, axes, "success").mean() for policy in (BEFORE, "grape"))
+            note = " (below)" if after < before else ""
+            lines.append(f"| {run.seed} | {run.kept} | {place} | {before:.1%} | {after:.1%}{note} |")
+    lines += ["", "| policy | runs | collapsed | error of its actions, start and now | change of preferred |"]
+    lines += ["|---|---|---|---|---|"]
+    for policy in dict.fromkeys(policy for run in runs for policy in run.gates):
+        found = [run.gates[policy] for run in runs if policy in run.gates]
+        start, now, change = (
+            float(np.mean([gate[name] for gate in found]))
+            for name in ("start_error", "error", "chosen_change")
+        )
+        collapsed = sum(bool(gate["collapsed"]) for gate in found)
+        lines.append(f"| {policy} | {len(found)} | {collapsed} | {start:.3f}, {now:.3f} | {change:+.3f} |")
+    reasons = [
+        f"- seed {run.seed}, {policy}: {gate['reason']}."
+        for run in runs
+        for policy, gate in run.gates.items()
+        if gate["collapsed"]
+    ]
+    return "\n".join([*lines, *(["", *reasons] if reasons else [])])
+
+
+def durations(runs: Sequence[Finished]) -> str:
+    """Minutes of each part of a run, as it was busy with it."""
+    parts = list(dict.fromkeys(re.split("[/-]", phase)[0] for run in runs for phase in run.phases))
+    lines = ["| seed | " + " | ".join(parts) + " | all |", "|---" * (len(parts) + 2) + "|"]
+    for run in runs:
+        minutes = [
+            sum(seconds for phase, seconds in run.phases.items() if re.split("[/-]", phase)[0] == part) / 60
+            for part in parts
+        ]
+        lines.append(f"| {run.seed} | " + " | ".join(f"{m:.1f}" for m in [*minutes, sum(minutes)]) + " |")
+    return "\n".join(lines)
+
+
+def check_alike(runs: Sequence[Finished]) -> None:
+    """Refuse runs that differ in more than their seed.
+
+    Raises:
+        DataError: There is no run, or two differ; the message says in what.
+    """
+    if not runs:
+        raise DataError("There is no run to make tables of.")
+    first, *others = (result_settings({**run.config, "seed": 0}) for run in runs)
+    for run, settings in zip(runs[1:], others, strict=True):
+        if changed := differences(first, settings):
+            raise DataError(f"The runs {runs[0].seed} and {run.seed} differ: {'; '.join(changed)}.")
+
+
+def tables(runs: Sequence[Finished]) -> str:
+    """All tables of some runs, as Markdown.
+
+    Raises:
+        DataError: The runs differ in more than their seed, or two policies were tried from different states.
+    """
+    check_alike(runs)
+    machine = runs[0].machine
+    words = [w for w in runs[0].command.split() if w.partition("=")[0] not in ("seed", "out", "wandb.mode")]
+    about = (
+        f"Runs of seeds {', '.join(str(run.seed) for run in runs)}, begun {runs[0].started[:10]}, of\n"
+        f"`{' '.join(words)}`\non {machine['processor']}, {machine['cores']} core(s), "
+        f"GPU: {machine['gpu'] or 'none'}."
+    )
+    unseen = ", ".join(places(runs).get("unseen", [])) or "nothing"
+    texts = {
+        "Before and after": objectives(runs),
+        f"Relative change over `{BEFORE}`": against(runs, BEFORE, gain),
+        f"Difference to `{CONTROL}`, state by state": against(runs, CONTROL, gap),
+        "Levels": levels(runs),
+        "What each run kept, and what its gate said": fates(runs),
+        "Minutes": durations(runs),
+    }
+    parts = [about, f"*Seen* is {SEEN}; *unseen* pools {unseen}. Brackets are 95 % intervals."]
+    for title, text in texts.items():
+        parts += [f"### {title}", text]
+    return "\n\n".join(parts)
+
+
+def put_between(path: Path, name: str, text: str) -> None:
+    """Write text between the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a page.
+
+    Raises:
+        DataError: The page has not exactly one such pair.
+    """
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    page = path.read_text(encoding="utf-8")
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise DataError(f"{path} has no place for {name}: it needs {begin} and, below, {end}, once each.")
+    before, after = page.split(begin)[0], page.split(end)[1]
+    write_text(path, f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")

@@ -1,0 +1,104 @@
+"""What a step of alignment costs against a plain pass of the same tokens: time, tokens per second, memory."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from robopref.cli import build
+from robopref.policies.vla.preference import TrajectoryPreference
+from robopref.policies.vla.seeing import SeeingPolicy
+from robopref.training.run import PeakMemory, machine
+
+ACTIONS = 4  # entries of an action of Meta-World
+
+
+def batch_of(policy: SeeingPolicy, pairs: int, decisions: int) -> dict[str, Tensor]:
+    """Return random pairs of trajectories of so many decisions."""
+    rng, size = np.random.default_rng(0), policy.image_size
+    members = 2 * pairs
+    words = policy.tokenizer.encode("open the drawer")
+    actions = rng.uniform(-1, 1, (members * decisions, policy.horizon, policy.action_size))
+    targets = policy.targets(torch.from_numpy(actions.astype(np.float32)))
+    return {
+        "frames": torch.from_numpy(rng.integers(0, 256, (members, decisions, size, size, 3), np.uint8)),
+        "words": torch.from_numpy(np.stack([words] * members)),
+        "targets": targets.unflatten(0, (members, decisions)),
+        "mask": torch.ones(members, decisions, dtype=torch.bool),
+        "reference": torch.full((members, decisions), -110.0),
+        "parts": torch.arange(decisions).expand(members, -1) * 4 // decisions,
+        "grades": torch.tensor([[1.0, 0.0]] * pairs),
+        "weights": torch.ones(pairs),
+    }
+
+
+def speed(config: DictConfig, repeats: int) -> str:
+    """Measure steps of the experiment's alignment in windows, and a plain pass, of the same pairs."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    part = build.component(config.policy)
+    policy: SeeingPolicy = part.build(action_size=ACTIONS, seed=0).to(device)
+    how, pairs = config.grape.alignment, config.training.policy.batch_size
+    if how.adapter is not None and policy.adapter is None:
+        policy.adopt(dict(how.adapter))
+    length = config.env.options.horizon // policy.horizon
+    batch = {name: value.to(device) for name, value in batch_of(policy, pairs, length).items()}
+    rows = batch["frames"].flatten(0, 1), batch["words"].repeat_interleave(length, 0)
+    targets = batch["targets"].flatten(0, 1)
+    count = len(targets)
+    draw = policy.draw(count, generator=torch.Generator(device).manual_seed(0))
+
+    def plain() -> None:
+        policy.decision_scores(*rows, targets, draw).sum().backward()
+
+    def stepped(window: int) -> Callable[[], None]:
+        learner = TrajectoryPreference(policy, objective=how.objective, beta=how.beta, window=window)
+        return lambda: learner.loss(batch)[0].backward()
+
+    usual = min(how.window, count)
+    kinds = {
+        f"plain forward and backward of {count} decisions": plain,
+        f"a step over {pairs} pairs, all at once": stepped(count),
+        f"in windows of {usual} (default)": stepped(usual),
+        **{f"in windows of {w}": stepped(w) for w in (count // 10, count // 20) if 0 < w < usual},
+    }
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    plain()
+    for _ in range(repeats):  # in turn, so that a busy machine is busy for all
+        for name, work in kinds.items():
+            policy.zero_grad()
+            found[name].append(_timed(work, device))
+    about, size = machine(), sum(p.numel() for p in policy.parameters())
+    clock = "wall time" if device == "cuda" else "CPU time of one thread"
+    lines = [
+        f"{type(policy).__name__} of {size / 1e6:.2f} million parameters, {length} decisions of "
+        f"{policy.entries} tokens or numbers a rollout; {about['gpu'] or about['processor']}, {clock}, "
+        f"medians of {repeats}, {time.strftime('%Y-%m-%d')}.",
+        "",
+        "| what | seconds | times a plain pass | tokens per second | peak memory, MiB |",
+        "|---|---|---|---|---|",
+    ]
+    first = statistics.median(seconds for seconds, _ in next(iter(found.values())))
+    for name, each in found.items():
+        middle, memory = (statistics.median(column) for column in zip(*each, strict=True))
+        rate = count * policy.entries / middle
+        lines.append(f"| {name} | {middle:.2f} | {middle / first:.2f} | {rate:,.0f} | {memory:,.0f} |")
+    return "\n".join(lines)
+
+
+def _timed(work: Callable[[], None], device: str) -> tuple[float, float]:
+    """Seconds, and MiB at the peak: of the GPU's memory, or of the whole process."""
+    memory = PeakMemory()
+    memory.restart()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    start = clock()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    seconds = clock() - start
+    return seconds, torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else memory.mebibytes()

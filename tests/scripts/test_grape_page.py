@@ -1,0 +1,149 @@
+"""Tables of GRAPE's results: numbers by hand, pairs that belong together, and no stale or foreign run."""
+
+import json
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from robopref.errors import ConfigError, DataError
+from scripts.bench.grape_page import (
+    Finished,
+    composed,
+    difference,
+    is_finished,
+    levels,
+    pairs,
+    put_between,
+    relative,
+    tables,
+)
+
+AXES = ("in-domain", "object", "camera", "training-starts")
+
+
+def episodes(successes, *, steps=10, first=0):
+    count = len(successes)
+    columns = {
+        "task": ["a"] * (count // 2) + ["b"] * (count - count // 2),
+        "seed": list(range(first, first + count)),
+        "success": [bool(s) for s in successes],
+        "collision": [False] * count,
+        "steps": [steps] * count,
+    }
+    return {"rate": float(np.mean(successes)), "episodes": columns}
+
+
+def finished(seed, policies, **changes):
+    results = {name: {axis: episodes(s, first=4 * seed) for axis in AXES} for name, s in policies.items()}
+    gate = {"start_error": 0.2, "error": 0.1, "chosen_change": 0.3, "collapsed": False, "reason": ""}
+    given = {
+        "results": {**results, "grape": results["supervised"]},
+        "gates": dict.fromkeys([name for name in policies if name != "supervised"], gate),
+        "kept": "supervised",
+        "phases": {"collect/a": 60.0, "trials/grape/camera": 120.0},
+        "machine": {"processor": "a clock", "cores": 1, "gpu": None},
+        "started": "2026-11-21T00:00:00Z",
+        "command": f"robopref run experiment=grape seed={seed} out=there",
+        "config": {"seed": seed, "out": f"there/{seed}", "grape": {"rounds": 1}},
+    }
+    return Finished(seed, **{**given, **changes})
+
+
+def test_every_policy_of_any_run_has_its_lines_and_says_of_how_many_runs():
+    runs = [
+        finished(0, {"supervised": [1, 0, 0, 0]}),
+        finished(1, {"supervised": [1, 1, 0, 0], "grape-round2": [1, 1, 1, 0]}),
+    ]
+    lines = {tuple(line.split(" | ")[:2]): line for line in levels(runs).splitlines()}
+    assert "| 2 | 8 | 37.5% |" in lines["| supervised", "in-domain"]
+    late = lines["| grape-round2", "camera"]
+    assert "| 1 | 4 | 75.0% |" in late
+    assert late.endswith("| -, 75% |")
+
+
+def test_policies_are_compared_in_the_same_states_whatever_the_order_of_their_episodes():
+    run = finished(0, {"supervised": [1, 0, 0, 1], "filtered-bc": [0, 0, 1, 1]})
+    turned = run.results["filtered-bc"]["in-domain"]["episodes"]
+    for column in turned.values():
+        column.reverse()
+    (both,) = pairs([run], "filtered-bc", "supervised", ["in-domain"], "success")
+    assert both.tolist() == [[0, 0, 1, 1], [1, 0, 0, 1]]
+    turned["seed"][0] = 99
+    with pytest.raises(DataError, match="Run 0 tried filtered-bc and supervised from different states"):
+        pairs([run], "filtered-bc", "supervised", ["in-domain"], "success")
+
+
+def test_axes_that_share_their_states_count_as_one_trial_of_each():
+    run = finished(0, {"supervised": [1, 0, 0, 1]})
+    run.results["supervised"]["camera"]["episodes"]["success"] = [False] * 4
+    assert run.column("supervised", ["object", "camera"], "success").tolist() == [0.5, 0, 0, 0.5]
+
+
+def test_an_interval_over_states_alone_is_that_of_the_binomial():
+    rng = np.random.default_rng(1)
+    a = (rng.random(400) < 0.5).astype(float)
+    found = difference([np.stack([a, np.zeros(400)])])
+    spread = 1.96 * np.sqrt(a.mean() * (1 - a.mean()) / 400)
+    assert found.value == a.mean()
+    assert found.high - found.value == pytest.approx(spread, rel=0.06)
+    assert found.value - found.low == pytest.approx(spread, rel=0.06)
+
+
+def test_runs_that_differ_widen_the_interval_though_no_state_does():
+    runs = [np.stack([np.full(50, level), np.zeros(50)]) for level in (0.0, 0.5, 1.0)]
+    found = difference(runs)
+    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)  # each end: one run three times, 1 in 27
+
+
+def test_a_relative_gain_is_that_of_the_means_and_infinite_over_nothing():
+    half, all_of_them, none = np.tile([0.0, 1.0], 50), np.ones(100), np.zeros(100)
+    gain = relative([np.stack([all_of_them, half])])
+    assert gain.value == 1.0
+    assert gain.low < 1.0 < gain.high
+    assert relative([np.stack([half, none])]).value == np.inf
+    same = relative([np.stack([none, none])])
+    assert (same.low, same.value, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_the_page_compares_objectives_with_the_start_and_everything_with_filtered_cloning():
+    policies = {
+        "supervised": [1, 0, 0, 0],
+        "filtered-bc": [1, 1, 0, 0],
+        "safety": [1, 0, 0, 0],
+        "grape-round1": [1, 1, 1, 0],
+    }
+    text = tables([finished(0, policies), finished(1, policies)])
+    assert "| seen | task completion | 75.0% | +200% [" in text
+    assert "| seen | safety | 25.0% | +0% [" in text
+    assert "| grape-round1 | unseen | 2 | +25.0 [" in text
+    assert "*unseen* pools object, camera." in text
+    assert "`robopref run experiment=grape`" in text
+
+
+def test_runs_of_different_settings_are_not_pooled():
+    other = finished(1, {"supervised": [1, 0]}, config={"seed": 1, "grape": {"rounds": 2}})
+    with pytest.raises(DataError, match=r"grape\.rounds: 1, now 2"):
+        tables([finished(0, {"supervised": [1, 0]}), other])
+
+
+def test_a_finished_folder_is_read_for_the_same_settings_and_refused_for_others(tmp_path):
+    config = composed(["seed=3", f"out={tmp_path}"])
+    assert not is_finished(tmp_path, config)
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (tmp_path / "run.json").write_text(json.dumps({"status": "interrupted in align/tpo"}))
+    assert not is_finished(tmp_path, config)
+    (tmp_path / "run.json").write_text(json.dumps({"status": "complete"}))
+    assert is_finished(tmp_path, composed(["seed=3", f"out={tmp_path}", "device=cpu"]))
+    with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 1, now 2\)"):
+        is_finished(tmp_path, composed(["seed=3", "grape.rounds=2", f"out={tmp_path}"]))
+
+
+def test_tables_stand_between_their_markers_and_nothing_else_moves(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- begin runs -->\nold\n<!-- end runs -->\nafter\n")
+    put_between(page, "runs", "new")
+    put_between(page, "runs", "newer")
+    assert page.read_text() == "before\n<!-- begin runs -->\n\nnewer\n\n<!-- end runs -->\nafter\n"
+    with pytest.raises(DataError, match="no place for speed"):
+        put_between(page, "speed", "x")
