@@ -44,6 +44,8 @@ def pearl(config: DictConfig) -> Pearl:
         anchor_pairs=config.anchor_pairs,
         reward=component(config.reward),
         reward_fit=fit(config, "reward"),
+        clone_fit=fit(config, "clone"),
+        preferences_fit=fit(config, "preferences"),
         baselines={
             name: LearnedFrom(component(baseline.policy), str(baseline.rewards).lower())
             for name, baseline in config.baselines.items()

@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -145,8 +146,21 @@ def train_policy(config: DictConfig) -> None:
 
 def _train_direct(config: DictConfig, store: TrajectoryStore) -> None:
     from robopref.methods.phases.direct import clone_reference, train_direct
+    from robopref.methods.phases.inverse import train_inverse
+    from robopref.policies.ipl import InversePreferenceLearning
 
     lab, policy = open_lab(config, task_of(store)), build.component(config.policy)
+    labels: dict[str, Any] = {
+        "source": config.source,
+        "annotator": config.annotator,
+        "held_out": config.training.held_out,
+        "max_pairs": config.training.max_pairs,
+    }
+    if isinstance(lab.build(policy, store), InversePreferenceLearning):
+        folder = train_inverse(
+            lab, "policy", policy, store, config.labels, build.fit(config, "policy"), **labels
+        )
+        return say(f"Policy: {folder}")
     if config.reference is None:
         reference = clone_reference(lab, policy, store, build.fit(config, "clone"))
     else:
@@ -158,11 +172,8 @@ def _train_direct(config: DictConfig, store: TrajectoryStore) -> None:
         config.labels,
         reference,
         build.fit(config, "policy"),
-        source=config.source,
-        annotator=config.annotator,
-        held_out=config.training.held_out,
-        max_pairs=config.training.max_pairs,
         comparisons=build.comparisons(config),
+        **labels,
     )
     say(f"Policy: {folder}")
 

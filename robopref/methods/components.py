@@ -128,7 +128,9 @@ class LearnedFrom:
     """A baseline: a policy, and the rewards it learns from.
 
     Attributes:
-        rewards: ``learned`` (the same reward model), ``true`` (the environment's own) or ``none``.
+        rewards: ``learned`` (the same reward model), ``true`` (the environment's own) or ``none``. In PEARL
+            also ``oracle`` (a reward model of the same kind, from the teacher's own labels of all pairs of
+            the target) and ``labels`` (no reward: the policy learns from the labels themselves).
     """
 
     policy: Component
@@ -139,7 +141,7 @@ class LearnedFrom:
             raise ConfigError(f"rewards must be one of {', '.join(REWARD_CHOICES)}, got {self.rewards!r}")
 
 
-REWARD_CHOICES = ("learned", "true", "none")
+REWARD_CHOICES = ("learned", "true", "none", "oracle", "labels")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.methods.components import (
     Collection,
@@ -33,11 +34,15 @@ from robopref.methods.components import (
 from robopref.methods.phases.align import align, check_anchors
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.comparisons import Comparisons
+from robopref.methods.phases.direct import clone_reference, train_direct
 from robopref.methods.phases.evaluate import evaluate, note_data
+from robopref.methods.phases.inverse import train_inverse
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import label
 from robopref.methods.phases.policy import train_policy
 from robopref.methods.phases.reward import train_reward
+from robopref.policies.ipl import InversePreferenceLearning
+from robopref.policies.preference import PreferencePolicy
 from robopref.training.run import Run
 
 
@@ -56,6 +61,8 @@ class Pearl:
     policy: Component
     reward_fit: Fit
     policy_fit: Fit
+    clone_fit: Fit
+    preferences_fit: Fit
     evaluation: EvaluationPlan
     baselines: dict[str, LearnedFrom]
     held_out: float
@@ -75,6 +82,8 @@ class Pearl:
             check_anchors(self.alignment)
         for part in (self.reward, self.policy, *(b.policy for b in self.baselines.values())):
             part.check(observation_size=1, action_size=1)
+        for name, baseline in self.baselines.items():
+            check_learns_from(name, baseline)
         for scene in (*self.sources, self.target):
             scene.check()
 
@@ -114,8 +123,52 @@ def run(parts: Pearl, record: Run) -> dict[str, Any]:
     result = evaluate(lab, "PEARL", policy, parts.target, parts.evaluation, reward=reward)
 
     note_data(lab, target, parts.target)
-    for name, baseline in parts.baselines.items():
-        rewards = reward if baseline.rewards == "learned" else baseline.rewards
-        policy = train_policy(lab, f"baselines/{name}", baseline.policy, target, rewards, parts.policy_fit)
+    for name in parts.baselines:
+        policy = _baseline(lab, parts, name, target, labels, reward)
         evaluate(lab, name, policy, parts.target, dataclasses.replace(parts.evaluation, record=0))
     return result
+
+
+def check_learns_from(name: str, baseline: LearnedFrom) -> None:
+    """Refuse labels for a policy that learns from rewards, and the reverse."""
+    policy = baseline.policy.build(observation_size=1, action_size=1)
+    takes_labels = isinstance(policy, PreferencePolicy | InversePreferenceLearning)
+    if takes_labels != (baseline.rewards == "labels"):
+        wanted = "rewards=labels" if takes_labels else "rewards=learned, oracle, true or none"
+        raise ConfigError(
+            f"baselines.{name}: {type(policy).__name__} needs {wanted}, got rewards={baseline.rewards}"
+        )
+
+
+def _baseline(lab: Lab, parts: Pearl, name: str, target: TrajectoryStore, labels: str, reward: Path) -> Path:
+    """Learn a policy that PEARL's is compared with, on the same episodes; returns its folder."""
+    baseline, folder = parts.baselines[name], f"baselines/{name}"
+    split: dict[str, Any] = {"held_out": parts.held_out, "max_pairs": parts.max_pairs}
+    if baseline.rewards != "labels":
+        rewards: Path | str = baseline.rewards
+        if rewards == "learned":
+            rewards = reward
+        elif rewards == "oracle":
+            rewards = _oracle_reward(lab, parts, target, split)
+        return train_policy(lab, folder, baseline.policy, target, rewards, parts.policy_fit)
+    split["source"] = "transfer"
+    policy = baseline.policy
+    if isinstance(policy.build(observation_size=1, action_size=1), InversePreferenceLearning):
+        return train_inverse(lab, folder, policy, target, labels, parts.policy_fit, **split)
+    reference = clone_reference(lab, policy, target, parts.clone_fit, name=f"reference-{name}")
+    return train_direct(lab, policy, target, labels, reference, parts.preferences_fit, name=folder, **split)
+
+
+def _oracle_reward(lab: Lab, parts: Pearl, target: TrajectoryStore, split: dict[str, Any]) -> Path:
+    """Learn the reward from what the teacher says of the target itself: as of a perfect transfer."""
+    url = label(lab, target, "oracle", parts.teacher)
+    return train_reward(
+        lab,
+        parts.reward,
+        target,
+        url,
+        parts.reward_fit,
+        name="oracle",
+        comparisons=parts.comparisons,
+        **split,
+    )

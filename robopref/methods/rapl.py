@@ -117,6 +117,9 @@ class Rapl:
         check_split(self.held_out, self.queries)
         self.teacher.check()
         self.frame_reward.check(encoder=make_encoder(self.encoder))
+        for name, baseline in self.baselines.items():
+            if baseline.rewards in ("oracle", "labels"):
+                raise ConfigError(f"baselines.{name}.rewards={baseline.rewards} is for experiment=pearl")
         for part in (self.policy, *(b.policy for b in self.baselines.values())):
             part.check(observation_size=1, action_size=1)
         self.target.check()

@@ -11,6 +11,7 @@ from robopref.nets.checkpoint import load_module, read_config, save_module
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.diffusion import DiffusionPolicy
 from robopref.policies.flow import FlowPolicy
+from robopref.policies.ipl import InversePreferenceLearning
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.offline import OfflinePolicy
 from robopref.policies.preference import PreferencePolicy
@@ -23,6 +24,7 @@ KINDS: dict[str, type[OfflinePolicy]] = {
     DiffusionPolicy.kind: DiffusionPolicy,
     FlowPolicy.kind: FlowPolicy,
     ImplicitQLearning.kind: ImplicitQLearning,
+    InversePreferenceLearning.kind: InversePreferenceLearning,
     PreferencePolicy.kind: PreferencePolicy,
     ReBRAC.kind: ReBRAC,
     StateTokenPolicy.kind: StateTokenPolicy,

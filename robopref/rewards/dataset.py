@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from robopref.data.graded_lists import GradedLists
@@ -172,6 +172,59 @@ class PreferenceLists(PreferencePairs):
             "items": self.items[index],
             "weights": self.weights[index],
         }
+
+
+class StepPairs(PreferencePairs):
+    """Pairs as steps drawn from both segments, for learners to which each step is a transition of its own.
+
+    Built by :func:`step_tensors`. A batch of N steps holds B = N / (2 S) pairs, at least one:
+    ``observations`` and ``next_observations`` (2, B, S, O), ``actions`` (2, B, S, A) and ``terminals``
+    (2, B, S), 1 where the task ended, with ``labels`` and ``weights`` (B,).
+    """
+
+    def __init__(self, *parts: Any, ends: np.ndarray, steps: int) -> None:
+        super().__init__(*parts)
+        self.ends = torch.as_tensor(ends, device=self.device)  # (2, P): the task ends with the last step
+        self.steps = steps
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
+        """Draw pairs, and steps of each of their segments, all with replacement."""
+        pairs = max(1, batch_size // (2 * self.steps))
+        index = torch.randint(len(self), (pairs,), generator=generator)
+        return self.drawn(index, torch.rand(2, pairs, self.steps, generator=generator))
+
+    def drawn(self, index: Int[Tensor, " B"], share: Float[Tensor, "2 B S"]) -> Batch:
+        """The pairs of these numbers, and of each segment the steps at these shares of its length."""
+        first, length = self._spans[self.segment_of[:, index.to(self._index_device)]].unbind(-1)
+        step = (share.to(self._index_device) * length[..., None]).long()
+        rows = first[..., None] + step
+        index = index.to(self.device)
+        last = (step == length[..., None] - 1).to(self.device)
+        return {
+            "observations": self._take(self._observations, rows),
+            "next_observations": self._take(self._observations, rows + 1),
+            "actions": self._take(self._actions, rows),
+            "terminals": (last & self.ends[:, index, None]).float(),
+            "labels": self.labels[index],
+            "weights": self.weights[index],
+        }
+
+
+def step_tensors(
+    store: TrajectoryStore, preferences: Preferences, device: str | torch.device = "cpu", *, steps: int
+) -> StepPairs:
+    """Join preferences with the episodes that they speak of, for batches of ``steps`` of each segment.
+
+    Raises:
+        DataError: as :func:`preference_tensors`.
+    """
+    labels, weights = np.asarray(preferences.label), np.asarray(preferences.confidence)
+    _check_labels(labels, weights, allow_only_ties=False)
+    sides = {"a": preferences.a, "b": preferences.b}
+    parts = _steps(store, sides, device, RESIDENT_BYTES)
+    ended, lengths = np.asarray(store.terminated), np.asarray(store.lengths)
+    ends = np.stack([ended[x.episode] & (x.start + x.length == lengths[x.episode]) for x in sides.values()])
+    return StepPairs(*parts, labels, weights, torch.device(device), ends=ends, steps=steps)
 
 
 def preference_tensors(

@@ -246,3 +246,24 @@ def test_a_sweep_goes_through_the_cluster_launcher(lab):
         for run in (folder / "outputs" / "pearl" / "drawer-open").glob("seed*")
     ]
     assert {run["seed"] for run in finished if run["status"] == "complete"} >= {0, 1}
+
+
+@pytest.mark.slow
+def test_pearl_stands_beside_policies_of_rewards_oracles_and_labels_alone(tmp_path):
+    words = ("experiment=pearl_baselines", "training.clone.steps=20", "training.preferences.steps=10")
+    code, said = robopref(tmp_path, "run", *words, *SMALL, "out=all")
+    assert code == 0, said
+    tried = {path.stem for path in (tmp_path / "all" / "evaluation").glob("*.json")}
+    learners = {f"{name}{of}" for name in ("iql", "rebrac") for of in ("", "-oracle-labels", "-true-reward")}
+    rest = {"PEARL", "behaviour-cloning", "best-tenth", "collected-data", "cpl", "ipl"}
+    assert tried == learners | rest
+    code, said = robopref(tmp_path, "run", *words, *SMALL, "out=all")
+    assert code == 0, said
+    assert all(phases(tmp_path / "all").values())
+
+
+def test_labels_and_rewards_are_not_taken_for_each_other(tmp_path):
+    for word in ("baselines.iql.rewards=labels", "policy@baselines.iql.policy=ipl"):
+        code, said = robopref(tmp_path, "run", *SMALL, word)
+        assert code == 1, said
+        assert "needs rewards=" in said

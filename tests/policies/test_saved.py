@@ -5,12 +5,13 @@ import torch
 
 from robopref.errors import DataError
 from robopref.policies.bc import BehaviourCloning
+from robopref.policies.ipl import InversePreferenceLearning
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.rebrac import ReBRAC
 from robopref.policies.saved import load_policy, save_policy
 
 
-@pytest.fixture(params=[ImplicitQLearning, BehaviourCloning, ReBRAC])
+@pytest.fixture(params=[ImplicitQLearning, BehaviourCloning, ReBRAC, InversePreferenceLearning])
 def policy(request):
     policy = request.param(3, 2, hidden=(8, 4), seed=5)
     policy.actor.normaliser.fit(torch.randn(40, 3) * 3 + 1)

@@ -14,6 +14,7 @@ from robopref.methods.components import Component, Fit
 from robopref.methods.phases.comparisons import AS_THEY_ARE, Comparisons, fit_in_stages, samplers
 from robopref.methods.phases.judged import Judged
 from robopref.methods.phases.lab import Lab, file_content, stream
+from robopref.methods.phases.policy import policy_phase
 from robopref.objectives.audits import difficulty
 from robopref.objectives.scores import all_segments, over_steps, row_groups
 from robopref.policies.preference import PreferencePolicy
@@ -76,6 +77,7 @@ def train_direct(
     reference: Path,
     fit_settings: Fit,
     *,
+    name: str = "policy",
     source: str | None = None,
     annotator: str | None = None,
     held_out: float = 0.2,
@@ -95,13 +97,14 @@ def train_direct(
         url: The label store.
         reference: The folder of the policy that it starts from and is compared with.
         fit_settings: How long to train; a batch holds pairs.
+        name: Its folder in the run directory.
         source: Use the labels of this source only (human, teacher, transfer, ...).
         annotator: Use the labels of this annotator only.
         held_out: Share of episodes whose preferences the policy never sees.
         max_pairs: Learn from so many pairs, drawn at random; None takes all.
         comparisons: What is made of them. Stages are ordered by how far the reference has each pair wrong.
     """
-    folder = lab.run.directory / "policy"
+    folder, phase = lab.run.directory / name, policy_phase(name)
     judged = Judged.read(
         store,
         url,
@@ -123,13 +126,13 @@ def train_direct(
     def work() -> dict[str, Any]:
         learner = build(lab, policy, store)
         learner.start_from(load_policy(reference))
-        metrics = _learn(lab, learner, judged, fit_settings, folder, settings)
+        metrics = _learn(lab, learner, judged, fit_settings, phase, folder, settings)
         metrics["gate"] = learner.verdict(metrics)
         save_policy(folder, learner)
         write_json(folder / "metrics.json", metrics)
         return metrics
 
-    result = lab.run.phase("train-policy", settings, work)
+    result = lab.run.phase(phase, settings, work)
     gate = result["gate"]
     lab.run.say(
         f"  {result['accuracy']:.1%} of the pairs ordered right; scores of preferred actions changed by "
@@ -148,6 +151,7 @@ def _learn(
     learner: PreferencePolicy,
     judged: Judged,
     fit_settings: Fit,
+    phase: str,
     folder: Path,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
@@ -171,7 +175,7 @@ def _learn(
         learner,
         stages,
         fit_settings,
-        phase="train-policy",
+        phase=phase,
         folder=folder,
         settings=settings,
         held_out=None if test is None else lambda: _measure(learner, test),

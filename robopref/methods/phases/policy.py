@@ -42,7 +42,7 @@ def train_policy(
     if blend != AS_PREDICTED and (isinstance(rewards, str) or rewards.suffix == ".npy"):
         raise ConfigError(f"relabel= is for the rewards of a model, and rewards={rewards} is none")
     folder = lab.run.directory / name
-    phase = "train-policy" if name == "policy" else f"train-policy/{Path(name).name}"
+    phase = policy_phase(name)
     settings = {
         "policy": policy.settings,
         "data": store.fingerprint(),
@@ -69,6 +69,11 @@ def train_policy(
 
     lab.run.phase(phase, settings, work)
     return folder
+
+
+def policy_phase(name: str) -> str:
+    """What the phase is called that trains the policy of this folder: the run's own, or a baseline."""
+    return "train-policy" if name == "policy" else f"train-policy/{Path(name).name}"
 
 
 def _source(rewards: Path) -> Path:

@@ -28,6 +28,7 @@ def train_reward(
     url: str,
     fit_settings: Fit,
     *,
+    name: str = "reward",
     source: str | None = None,
     annotator: str | None = None,
     annotator_noise: str | None = None,
@@ -46,6 +47,7 @@ def train_reward(
         store: The episodes that the labels speak of.
         url: The label store.
         fit_settings: How long to train.
+        name: Its folder in the run directory.
         source: Use the labels of this source only (human, teacher, transfer, ...).
         annotator: Use the labels of this annotator only.
         annotator_noise: How likely each annotator's label is reversed: "estimate" asks the labels themselves,
@@ -55,7 +57,8 @@ def train_reward(
         max_pairs: Learn from so many pairs, drawn at random; None takes all.
         comparisons: What is made of them.
     """
-    folder = lab.run.directory / "reward"
+    folder = lab.run.directory / name
+    phase = "train-reward" if name == "reward" else f"train-reward/{Path(name).name}"
     noise = None if annotator_noise is None else _noise(annotator_noise, url, source, folder)
     judged = Judged.read(
         store,
@@ -78,12 +81,12 @@ def train_reward(
 
     def work() -> dict[str, Any]:
         learner = lab.build(reward, store)
-        metrics = _learn(lab, learner, judged, fit_settings, folder, settings)
+        metrics = _learn(lab, learner, judged, fit_settings, phase, folder, settings)
         save_reward(folder, learner)
         write_json(folder / "metrics.json", metrics)
         return {name: value for name, value in metrics.items() if name != "reliability"}
 
-    result = lab.run.phase("train-reward", settings, work)
+    result = lab.run.phase(phase, settings, work)
     if "pair_accuracy" in result:
         share, pairs = result["pair_accuracy"], result["held_out_pairs"]
         lab.run.say(f"  {share:.1%} of {pairs} held-out pairs are ordered right")
@@ -97,6 +100,7 @@ def _learn(
     learner: EnsembleReward,
     judged: Judged,
     fit_settings: Fit,
+    phase: str,
     folder: Path,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
@@ -120,7 +124,7 @@ def _learn(
         learner,
         stages,
         fit_settings,
-        phase="train-reward",
+        phase=phase,
         folder=folder,
         settings=settings,
         held_out=None if test is None else lambda: brief(preference_metrics(learner, test)),
