@@ -20,9 +20,10 @@ from robopref.errors import ConfigError, DataError, RoboprefError
 from robopref.labeling.answers import Choice, annotator_name
 from robopref.labeling.clips import Segment
 from robopref.labeling.desk import Desk
-from robopref.labeling.guard import Guard
+from robopref.labeling.guard import Guard, comes_from_here
 from robopref.labeling.overview import admins_only, serve_overview, visitor
 from robopref.labeling.questions import Question, StaleQuestionError, UnknownQuestionError
+from robopref.labeling.refusals import said, wants_page
 from robopref.labeling.studio import NOW, SOON, Studio
 from robopref.labeling.tally import tally
 
@@ -241,6 +242,9 @@ def _serve_page(app: FastAPI) -> None:
         file.name: file.read_bytes() for file in folder.iterdir() if PurePath(file.name).suffix in _TYPES
     }
 
+    # Another site may open our page under any name, but not answer for a person: the page waits for them.
+    content["index-lured.html"] = content["index.html"].replace(b"<body>", b"<body data-lured>")
+
     def send(name: str) -> Response:
         if name not in content:
             raise HTTPException(404, "There is no such page.")
@@ -249,8 +253,8 @@ def _serve_page(app: FastAPI) -> None:
         )
 
     @app.get("/", include_in_schema=False)
-    def page() -> Response:
-        return send("index.html")
+    def page(request: Request) -> Response:
+        return send("index.html" if comes_from_here(request.headers) else "index-lured.html")
 
     @app.get("/quality", include_in_schema=False)
     def quality(request: Request) -> Response:
@@ -290,8 +294,10 @@ def _explain_errors(app: FastAPI) -> None:
         return say(503, str(error))
 
     @app.exception_handler(StarletteHTTPException)
-    async def known(_: Request, error: StarletteHTTPException) -> JSONResponse:
-        return say(error.status_code, str(error.detail))
+    async def known(request: Request, error: StarletteHTTPException) -> Response:
+        as_page = wants_page(request.url.path, request.headers.get("accept", ""))
+        kind, body = said(str(error.detail), as_page=as_page)
+        return Response(body, error.status_code, media_type=kind)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -4,15 +4,16 @@
 - With one, every request must carry it: in a cookie, which the address that is printed sets, or a header.
   A person's own token lets in as well, but under that person's name alone.
 - What changes something must come from a page of this server, as JSON; so must, as far as the browser says
-  whose page asks, every question and every clip, since to ask takes a lease.
+  whose page asks, every question and every clip, since to ask takes a lease. A link from elsewhere opens
+  the page, which then asks for nothing before the person says so.
 - A request's body is bounded, a mistake is answered without its traceback, and every answer carries a
   strict content security policy.
 """
 
 import asyncio
-import json
 import logging
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
@@ -20,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from robopref.data.label_tokens import AnnotatorTokens
+from robopref.labeling.refusals import OPEN_PARTS, said, wants_page
 
 COOKIE = "robopref_token"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -104,22 +106,24 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
-        as_json = scope["path"].startswith("/api/")
+        as_page = wants_page(scope["path"], headers.get("accept", ""))
         try:
             visitor = await self._let_in(scope, headers)
             scope.setdefault("state", {})["visitor"] = visitor
             self._check_writing(scope, headers)
             await self.app(scope, await _bounded(headers, receive), dressed)
         except Refusal as refusal:
-            await _refuse(dressed, refusal, as_json=as_json)
+            await _refuse(dressed, refusal, as_page=as_page)
         except Exception:
             if started:
                 raise
             logging.getLogger(__name__).exception("%s %s failed", scope["method"], scope["path"])
-            await _refuse(dressed, Refusal(500, MISTAKE), as_json=as_json)
+            await _refuse(dressed, Refusal(500, MISTAKE), as_page=as_page)
 
     async def _let_in(self, scope: Scope, headers: dict[str, str]) -> Visitor:
         """Check the host or the token; return whose it is."""
+        if scope["method"] == "GET" and scope["path"] in OPEN_PARTS:
+            return Visitor(None, admin=False)
         if self.token is None:
             if _host(headers.get("host", "")) not in LOOPBACK:
                 raise Refusal(403, "This server answers only to 127.0.0.1 and localhost.")
@@ -135,7 +139,9 @@ class Guard:
             if visitor is not None:
                 return visitor
         raise Refusal(
-            401, "This page needs the token that the server printed: open the address with ?token=."
+            401,
+            "This page needs the token that the server printed: open the address with ?token=. "
+            "Who runs the study can send it again.",
         )
 
     async def _whose(self, shown: str) -> Visitor | None:
@@ -146,9 +152,8 @@ class Guard:
 
     def _check_writing(self, scope: Scope, headers: dict[str, str]) -> None:
         """Refuse what another site's page may have sent in a person's name."""
-        if (scope["method"] not in ("GET", "HEAD") or scope["path"].startswith(("/api/", "/clips/"))) and (
-            headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-        ):
+        of_pages = scope["method"] not in ("GET", "HEAD") or scope["path"].startswith(("/api/", "/clips/"))
+        if of_pages and not comes_from_here(headers):
             raise Refusal(403, "This request comes from a page of another site.")
         if scope["method"] in ("GET", "HEAD"):
             return
@@ -157,6 +162,11 @@ class Guard:
             raise Refusal(403, "This request comes from a page of another site.")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "Send JSON, with content-type application/json.")
+
+
+def comes_from_here(headers: Mapping[str, str]) -> bool:
+    """Return whether a page of this server, an address or a program asks, as far as the browser says."""
+    return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
 
 async def _bounded(headers: dict[str, str], receive: Receive) -> Receive:
@@ -181,10 +191,9 @@ async def _bounded(headers: dict[str, str], receive: Receive) -> Receive:
     return again
 
 
-async def _refuse(send: Send, refusal: Refusal, *, as_json: bool) -> None:
-    body = (json.dumps({"error": refusal.sentence}) if as_json else refusal.sentence).encode()
-    kind = b"application/json" if as_json else b"text/plain; charset=utf-8"
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+async def _refuse(send: Send, refusal: Refusal, *, as_page: bool) -> None:
+    kind, body = said(refusal.sentence, as_page=as_page)
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
     if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     headers.append((b"connection", b"close"))

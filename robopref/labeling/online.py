@@ -47,7 +47,7 @@ class Point:
         learned: Of them, those that the ensemble learned from.
         tested: Pairs drawn at random that most of those who answered prefer one way: agreement is on these.
         agreement: Share of those that the ensemble orders as people do; None while there are none.
-        low: Lower end of Wilson's 95 % interval.
+        low: Lower end of Wilson's 95% interval.
         high: Its upper end.
     """
 
@@ -329,5 +329,5 @@ def _sentence(point: Point) -> str:
         return f"Learned from {point.learned} answers; none on a pair drawn at random to measure it by yet."
     return (
         f"Learned from {point.learned} answers; agrees with people on {point.agreement:.0%} of "
-        f"{point.tested} pairs drawn at random, 95 % interval {point.low:.0%} to {point.high:.0%}."
+        f"{point.tested} pairs drawn at random, 95% interval {point.low:.0%} to {point.high:.0%}."
     )

@@ -12,7 +12,7 @@ from robopref.training.video import Frames
 
 SIZE = 480  # pixels a side
 MOST_CURVES = 12  # more cannot be told apart at this size
-INK, GREY, FAINT, CURVE = (41, 37, 36), (120, 113, 108), (231, 229, 228), (37, 99, 235)
+INK, WORDS, GREY, FAINT, CURVE = (41, 37, 36), (87, 83, 78), (120, 113, 108), (231, 229, 228), (37, 99, 235)
 
 
 def draw_plots(
@@ -27,22 +27,22 @@ def draw_plots(
         ranges: Lowest and highest value of each number, which the curves are drawn between.
         every: Steps from one frame to the next.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageFont
 
+    font = ImageFont.load_default(size=15)
     low, high = ranges
     shown = _most_varied(low, high)
     scaled = (observations[:, shown] - low[shown]) / np.maximum(high - low, 1e-9)[shown]
     image = Image.new("RGB", (SIZE, SIZE), (255, 255, 255))
     draw = ImageDraw.Draw(image)
+    left_out = f" ({len(shown)} of {len(low)} shown)" if len(shown) < len(low) else ""
     curves = _curves(np.clip(scaled, -0.1, 1.1))
     for number, curve in zip(shown, curves, strict=True):
         top = float(curve[0, 2])
         draw.line((0, top, SIZE, top), fill=FAINT)
-        draw.text((6, top + 2), f"observation {number}", fill=GREY)
+        name = f"observation {number}" + ("" if number != shown[0] else left_out)
+        draw.text((SIZE - 8 - draw.textlength(name, font), top + 1), name, fill=WORDS, font=font)
         draw.line([tuple(point) for point in curve[:, :2].tolist()], fill=(214, 211, 209), width=2)
-    if len(shown) < observations.shape[1]:
-        said = f"{len(shown)} of {observations.shape[1]}"
-        draw.text((SIZE - 6 - draw.textlength(said), 2), said, fill=GREY)
     frames = [_frame(image, curves, step) for step in range(0, len(observations), every)]
     return np.stack(frames)
 

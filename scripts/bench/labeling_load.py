@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = made_store(Path(folder) / "store")
-        with Served(path) as server:
+        with Served(path, "pairs=5000", "shared=0", "segment_length=5") as server:
             before, spent = os.getloadavg()[0], server.cpu_s()
             people = [
                 Annotator(i, server.url, options.pause, spread=0.0 if options.together else 0.5)
@@ -55,7 +55,7 @@ def main() -> None:
 class Served:
     """``robopref label`` in a process of its own, at ``url``."""
 
-    def __init__(self, store: Path):
+    def __init__(self, store: Path, *options: str):
         robopref = Path(sys.executable).with_name("robopref")
         command = [
             robopref,
@@ -63,12 +63,9 @@ class Served:
             f"data={store}",
             "port=0",
             "open_browser=false",
-            "pairs=5000",
-            "shared=0",
+            *options,
         ]
-        self.process = subprocess.Popen(
-            [*map(str, command), "segment_length=5"], stdout=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> "Served":
         assert self.process.stdout is not None

@@ -264,6 +264,41 @@ def test_without_the_token_nothing_is_let_in(lab):
     assert client.post("/api/answer", json={}).status_code == 401
 
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_a_person_without_the_token_gets_a_page_that_repeats_nothing_of_the_request(lab):
+    client = lab(token=TOKEN, base="http://team.example:8000")
+    for asked in ({}, {"token": "<script>wrong</script>"}, {"annotator": "<b>me"}):
+        page = client.get("/", params=asked, headers=BROWSER)
+        assert page.status_code == 401
+        assert page.headers["content-type"].startswith("text/html")
+        assert "unsafe" not in page.headers["content-security-policy"]
+        assert "needs the token" in page.text
+        assert "wrong" not in page.text
+        assert "<b>me" not in page.text
+        assert TOKEN not in page.text
+        assert not re.search(r"<script|style=|\son\w+=|https?:", page.text)
+    assert client.get("/static/style.css").status_code == 200  # which that page wears
+    reply = client.get("/api/study", headers=BROWSER)
+    assert (reply.status_code, set(reply.json())) == (401, {"error"})
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/quality", 403), ("/admin", 403)])
+def test_whoever_opens_what_is_not_theirs_gets_a_page(lab, tokens, path, status):
+    own = {"Authorization": f"Bearer {tokens.issue('gast')}"}
+    client = lab(token=TOKEN, base=TEAM, annotators=tokens)
+    page = client.get(path, headers=BROWSER | own)
+    assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "<h1>" in page.text
+
+
+def test_a_link_of_another_site_opens_a_page_that_waits_for_the_person(client):
+    for site, waits in (("cross-site", True), ("same-site", True), ("same-origin", False), ("none", False)):
+        page = client.get("/", params={"annotator": "lured"}, headers={"Sec-Fetch-Site": site})
+        assert ("data-lured" in page.text) == waits
+
+
 def test_the_printed_address_leaves_the_token_in_a_cookie_that_scripts_cannot_read(lab):
     client = lab(token=TOKEN, base="http://team.example:8000")
     page = client.get("/", params={"token": TOKEN})

@@ -1,8 +1,6 @@
 """A person's session in a real browser: headless Chromium against the real server."""
 
 import itertools
-import shutil
-import time
 
 import httpx
 import pytest
@@ -12,12 +10,8 @@ from robopref.data.label_tokens import AnnotatorTokens
 from robopref.training.collect import collect
 from tests.labeling.made import made_store
 from tests.labeling.server import serving
+from tests.labeling.visitor import Visitor
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-PATIENCE_MS = 60_000
 SMALL = "view={width: 96, height: 96}"
 
 
@@ -40,52 +34,6 @@ def store(tmp_path_factory):
 def server(store):
     with serving(store.path, SMALL, "shared=1.0", "mirrored=0", "repeated=0") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-class Visitor:
-    """A page, and what went wrong in it."""
-
-    def __init__(self, browser, url, **context):
-        self.page = browser.new_page(**context)
-        self.page.set_default_timeout(PATIENCE_MS)
-        self.problems, self.requests = [], []
-        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.problems.append(said.text))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(url)
-
-    def until(self, condition, argument=None):
-        """Wait for a condition; Playwright's own waiting evaluates text, which the page's policy forbids."""
-        deadline = time.monotonic() + PATIENCE_MS / 1000
-        while not self.page.evaluate(condition, argument):
-            assert time.monotonic() < deadline, condition
-            self.page.wait_for_timeout(30)
-
-    def another_than(self, shown):
-        """Wait for another pair than this, or the end."""
-        self.until("shown => robopref.state.turn.question?.id !== shown && !robopref.state.busy", shown)
-
-    def ready(self):
-        self.until("() => Boolean(window.robopref?.state.ready && !robopref.state.busy)")
-        self.until(
-            "() => performance.now() - robopref.state.shownAt > 260"
-        )  # sooner, a key is not meant for it
-        return self.page.evaluate("robopref.state.turn.question.id")
-
-    def press(self, key):
-        """Press a key that answers; return once the next pair is shown."""
-        shown = self.ready()
-        self.page.keyboard.press(key)
-        self.another_than(shown)
-        return shown
 
 
 @pytest.fixture
@@ -204,6 +152,20 @@ def test_without_a_name_the_page_asks_for_one(store, browser, server):
     visitor.page.click("#name-form button")
     visitor.press("ArrowLeft")
     assert len(stored(store, "Zoë Q")) == 1
+    visitor.page.context.close()
+
+
+def test_a_link_of_another_site_takes_no_question_before_the_person_starts(browser, server):
+    visitor = Visitor(browser, "about:blank")
+    visitor.page.set_content(f"<a href='{server.url}?annotator=lured'>Look</a>")
+    visitor.page.click("a")
+    visitor.page.wait_for_selector("#name[open]")
+    assert visitor.page.input_value("#name-input") == "lured"
+    assert not any("/api/question" in url for url in visitor.requests)
+    visitor.page.click("#name-form button")
+    asked = visitor.ready()
+    visitor.page.reload()
+    assert visitor.ready() == asked  # from here on the page is its own
     visitor.page.context.close()
 
 

@@ -43,8 +43,13 @@ async function start() {
   $("who").disabled = study.bound;
   if (study.online) followLearning();
   const asked = new URLSearchParams(location.search).get("annotator");
-  await enter(study.bound ? study.annotator : asked || study.annotator || remembered("annotator"));
+  const name = study.bound ? study.annotator : asked || study.annotator || remembered("annotator");
+  if (isLured()) askName(name);
+  else await enter(name);
 }
+
+// Whether another site's link opened this page. To ask for a question keeps it for a person, who begins then.
+const isLured = () => "lured" in document.body.dataset;
 
 async function enter(name) {
   nameAddress(name);
@@ -58,8 +63,9 @@ async function enter(name) {
   }
 }
 
-function askName() {
-  $("name-input").value = state.annotator || "";
+function askName(name = state.annotator) {
+  $("name-input").value = name || "";
+  $("name-input").readOnly = state.study.bound;
   if (!$("name").open) $("name").showModal();
 }
 
@@ -239,7 +245,7 @@ async function choose(choice, slightly = false) {
   remember(pendingOf(body.annotator), JSON.stringify(body));
   const settled = await exchange("/api/answer", body, () => {
     state.session++;
-    say(`${WORDS[choice]}${slightly ? ", slightly" : ""}. Stored.`);
+    return `${WORDS[choice]}${slightly ? ", slightly" : ""}. Stored.`;
   });
   if (settled) remember(pendingOf(body.annotator), null);
 }
@@ -249,19 +255,21 @@ async function undo() {
   const body = { annotator: state.annotator, answer: state.turn.last };
   await exchange("/api/undo", body, () => {
     state.session = Math.max(0, state.session - 1);
-    say("Taken back. Here it is again.");
+    return "Taken back.";
   });
 }
 
 // Send something and show the next turn, or the present one with the reason why it was not taken.
-// Returns whether the server took or refused it; one that does not let us in has done neither.
+// done() returns what to say of it. Returns whether the server took or refused it; one that does not let us in
+// has done neither.
 async function exchange(path, body, done) {
   state.busy = true;
   try {
     const turn = await insist(path, { body }, waitForServer);
-    done();
+    const what = done();
     notice("");
     show(turn);
+    say(`${what} ${turn.question ? `Now ${turn.done + 1} of ${turn.total}.` : $("done-title").textContent}`);
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
     notice(error.message);
@@ -426,14 +434,20 @@ function listen() {
   $("part-clear").addEventListener("click", () => markPart(null, null));
   $("help").addEventListener("click", showKeys);
   $("keys-close").addEventListener("click", () => $("keys").close());
-  $("who").addEventListener("click", askName);
+  $("who").addEventListener("click", () => askName());
   $("name").addEventListener("cancel", (event) => state.annotator || event.preventDefault());
   $("name-form").addEventListener("submit", (event) => {
     event.preventDefault();
     $("name").close();
     state.session = 0;
     notice("");
-    enter($("name-input").value.trim());
+    const name = $("name-input").value.trim();
+    if (isLured()) {
+      nameAddress(name);
+      location.replace(location.href); // from here on it is this page that opens itself
+    } else {
+      enter(name);
+    }
   });
 }
 
