@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
+from .bounds import unbounded_box
 from .checks import finite_actions
 from .drawn import DrawnEnv
 from .scene import Scene, States
@@ -92,7 +93,7 @@ class SceneEnv(DrawnEnv):
         self.task = scene.task
         self.control_hz = scene.control_hz
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": max(1, round(scene.control_hz))}
-        self.observation_space = Box(-np.inf, np.inf, (scene.observation_size,), np.float32)
+        self.observation_space = unbounded_box(scene.observation_size, np.float32)
         self.action_space = Box(-1.0, 1.0, (scene.action_size,), np.float32)
         self._canvas: mujoco.MjData | None = None
         self._states: States | None = None

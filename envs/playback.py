@@ -16,8 +16,9 @@ import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.error import ResetNeeded
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Discrete
 
+from .bounds import LARGEST, unbounded_box
 from .checks import one_of, positive_whole
 from .rendering import Renderer
 
@@ -72,9 +73,10 @@ class PlaybackEnv(gymnasium.Env):
         self._hidden = (_ROBOSUITES_COLLISIONS,) if hides else ()
         self._data = mujoco.MjData(self.model)
         self._states = np.empty((0, self.model.nq + self.model.nv))
+        self._at_rest = np.append(self.model.qpos0, np.zeros(self.model.nv))
         self._shown = 0
         self._renderer: Renderer | None = None
-        self.observation_space = Box(-np.inf, np.inf, self._states.shape[1:], np.float64)
+        self.observation_space = unbounded_box(len(self._at_rest), np.float64)
         self.action_space = Discrete(1)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
@@ -82,20 +84,21 @@ class PlaybackEnv(gymnasium.Env):
 
         Args:
             seed: Changes nothing.
-            options: ``states`` (S, nq + nv): positions and velocities.
+            options: ``states`` (S, nq + nv): positions and velocities; without them, the scene stands as its
+                XML has it, for two steps.
 
         Raises:
-            ValueError: There are no states, or they are of another scene.
+            ValueError: There are no states, they are of another scene, or hold what is no position.
         """
         super().reset(seed=seed)
-        states = np.asarray((options or {}).get("states", ()), np.float64)
+        states = np.asarray((options or {}).get("states", [self._at_rest] * 3), np.float64)
         if states.ndim != 2 or states.shape[1] != self._states.shape[1] or not len(states):
             raise ValueError(
                 f"A state of this scene has {self.model.nq} positions and {self.model.nv} velocities; "
                 f"got states of shape {states.shape}."
             )
-        if not np.isfinite(states).all():
-            raise ValueError("The states hold NaN or infinity.")
+        if not (np.abs(states) <= LARGEST).all():
+            raise ValueError(f"The states hold NaN, infinity or numbers beyond {LARGEST:g}.")
         self._states = states
         return self._show(0), {}
 

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
+from ..bounds import observation_box
 from ..checks import finite_actions
 from ..drawn import DrawnEnv
 from . import simulation
@@ -89,7 +90,7 @@ class MetaWorldEnv(DrawnEnv):
         self._simulator = simulation.build(task)
         dress(self._simulator.model, light, object_colour)
         space = self._simulator.sawyer_observation_space
-        self.observation_space = Box(space.low, space.high, dtype=np.float64)
+        self.observation_space = observation_box(space.low, space.high, np.float64)
         self.action_space = Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self._observation = np.zeros(space.shape)
         self._pristine = simulation.capture(task, self._simulator, self._observation, 0, over=True)

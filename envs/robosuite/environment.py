@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 
+from ..bounds import unbounded_box
 from ..checks import finite_actions, one_of
 from ..drawn import DrawnEnv
 from . import simulation
@@ -81,7 +82,7 @@ class RobosuiteEnv(DrawnEnv):
         self.task = task
         self.control_hz = CONTROL_HZ
         size = self._about.object_size + sum(ROBOT_KEYS.values())
-        self.observation_space = Box(-np.inf, np.inf, (size,), np.float64)
+        self.observation_space = unbounded_box(size, np.float64)
         self.action_space = Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self._upstream = simulation.build(self._about)
         from .control import FastStep  # imports robosuite

@@ -4,7 +4,6 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
-from gymnasium.utils.env_checker import check_env
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
 from robopref.envs.metaworld.environment import MetaWorldEnv
@@ -225,10 +224,3 @@ def test_unstable_physics_is_said_and_not_played_on():
         env.step(STILL)
     with pytest.raises(ResetNeeded):
         env.step(STILL)
-
-
-@pytest.mark.filterwarnings("ignore:.*Box observation space (min|max)imum value is")
-@pytest.mark.filterwarnings("ignore:.*render_modes:UserWarning")
-def test_gymnasium_finds_nothing_to_complain_about():
-    env = gymnasium.make(task_id("drawer-open"))
-    check_env(env.unwrapped, skip_render_check=True)

@@ -8,7 +8,6 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
-from gymnasium.utils.env_checker import check_env
 
 from robopref.envs import SCENES
 from robopref.envs.rendering import gl_backend
@@ -167,13 +166,6 @@ def test_unstable_physics_is_said_and_not_played_on(env_id):
         env.step(actions(env, 1)[0])
     with pytest.raises(ResetNeeded):
         env.step(actions(env, 1)[0])
-
-
-@every_scene
-@pytest.mark.filterwarnings("ignore:.*Box observation space (min|max)imum value is")
-@pytest.mark.filterwarnings("ignore:.*render_modes:UserWarning")
-def test_gymnasium_finds_nothing_to_complain_about(env_id):
-    check_env(environment(env_id), skip_render_check=True)
 
 
 @every_scene
