@@ -8,6 +8,7 @@ an environment of its own, made by uv (or, in ROBOPREF_LEROBOT_PYTHON, the Pytho
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -253,6 +254,7 @@ DATA, EPISODES = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/fil
         (EPISODES, "length", lambda v: [3, None, 5], r"meta/episodes, episode 1: length must not be null"),
         (EPISODES, "length", lambda v: [3, 4, 6], r"episode 2 should have 6 rows in one piece, but has 5"),
         (EPISODES, "data/file_index", lambda v: [0, 0, 1], r"file-001.parquet is missing"),
+        (DATA, "timestamp", lambda v: [None, *v[1:]], r"episode 0: 'timestamp' must be numbers without gaps"),
     ],
 )
 def test_tables_that_contradict_themselves_are_named(sample, tmp_path, file, column, change, sentence):
@@ -274,12 +276,70 @@ def test_tables_that_contradict_themselves_are_named(sample, tmp_path, file, col
         ({"features": None}, "describes no LeRobotDataset"),
         ({"fps": "fast"}, "describes no LeRobotDataset"),
         ({"fps": 0}, "fps must be a positive number, got 0"),
+        ({"codebase_version": "v4.0"}, "is a LeRobotDataset v4.0; robopref reads v3.0."),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(sample, tmp_path, changes, sentence):
     edit_info(sample, **changes)
     with pytest.raises(DataError, match=sentence.replace(".", r"\.")):
         convert(sample, tmp_path / "made", lossy=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "values", "loss"),
+    [
+        (
+            DATA,
+            "timestamp",
+            lambda v: [t + 0.005 * (t > 0) for t in v],
+            "timestamps, which are not frame_index",
+        ),
+        (DATA, "next.done", lambda v: [True, *v[1:]], "next.done before the last step"),
+        (DATA, "task_index", lambda v: [1, *v[1:]], "which of the episode's tasks each step belongs to"),
+        (DATA, "torque", lambda v: [0.5] * 12, "the column 'torque'"),
+        (EPISODES, "operator", lambda v: ["ann"] * 3, "the column 'operator'"),
+    ],
+)
+def test_what_steps_and_episodes_say_beside_is_a_loss(sample, tmp_path, file, column, values, loss):
+    table = pq.read_table(sample / file)
+    if column in table.column_names:
+        edit_table(sample / file, column, values)
+    else:
+        pq.write_table(table.append_column(column, pa.array(values(None))), sample / file)
+    with pytest.raises(
+        DataError, match=rf"would lose: .*{re.escape(loss)}[^;]*{re.escape(str(sample / file))}"
+    ):
+        convert(sample, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "sentence"),
+    [
+        ("length", ["3", "4", "5"], "episode 0: length must be whole numbers, got '3'"),
+        ("tasks", [1, 2, 3], "episode 0: tasks must be a list of texts, got 1"),
+    ],
+)
+def test_a_column_of_another_type_is_named(sample, tmp_path, column, values, sentence):
+    table = pq.read_table(sample / EPISODES)
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, column, pa.array(values)), sample / EPISODES)
+    with pytest.raises(DataError, match=f"meta/episodes, {sentence}"):
+        convert(sample, tmp_path / "made", lossy=True)
+
+
+def test_fewer_episodes_than_were_announced_are_a_loss(sample, tmp_path):
+    edit_info(sample, total_episodes=4, total_frames=20)
+    with pytest.raises(DataError) as refusal:
+        convert(sample, tmp_path / "made")
+    for loss in ("missing of 4 (total_episodes): there are 3", "missing of 20 (total_frames): there are 12"):
+        assert f"{loss} ({sample / 'meta/info.json'})" in str(refusal.value)
+
+
+def test_what_a_data_set_says_of_itself_is_kept(sample, tmp_path):
+    convert(sample, tmp_path / "made", lossy=True)
+    with TrajectoryStore.open(tmp_path / "made") as store:
+        assert store.metadata["info"] == json.loads((sample / "meta/info.json").read_text())
 
 
 CAMERA = {"dtype": "video", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}

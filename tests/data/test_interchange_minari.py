@@ -128,6 +128,60 @@ def test_an_episode_without_rewards_is_named(theirs, tmp_path):
         convert(theirs, tmp_path / "made", lossy=True)
 
 
+def replaced(episode, name, values):
+    del episode[name]
+    episode[name] = values
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda episode: replaced(episode, "terminations", [True]),
+            "terminations has 1 rows, but there are 3",
+        ),
+        (lambda episode: episode.attrs.__setitem__("total_steps", 4), "total_steps is 4, but there are 3"),
+        (
+            lambda episode: episode.attrs.__setitem__("seed", "x"),
+            "attribute seed: must be a whole number, got 'x'",
+        ),
+        (lambda episode: replaced(episode, "actions", np.zeros((0, 2))), "has no actions"),
+        (lambda episode: replaced(episode, "rewards", np.zeros(2)), "rewards must have 3 rows"),
+    ],
+)
+def test_an_episode_that_contradicts_itself_is_named(theirs, tmp_path, change, sentence):
+    with h5py.File(theirs / "data/main_data.hdf5", "a") as file:
+        change(file["episode_1"])
+    with pytest.raises(DataError, match=f"main_data.hdf5, episode_1.*{sentence}"):
+        convert(theirs, tmp_path / "made", lossy=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "loss"),
+    [
+        (lambda file: file["episode_1"].attrs.__setitem__("operator", "ann"), "the attribute 'operator'"),
+        (lambda file: file["episode_1"].create_dataset("costs", data=np.zeros(3)), "'costs'"),
+        (lambda file: file["episode_1/truncations"].__setitem__(0, True), "truncations before the last step"),
+        (lambda file: file.create_group("episode_2"), "the group 'episode_2'"),
+        (
+            lambda file: file["episode_1/observations"].create_dataset("force", data=np.zeros((4, 3))),
+            "the observation 'force'",
+        ),
+    ],
+)
+def test_what_has_no_place_is_a_loss_wherever_it_stands(theirs, tmp_path, change, loss):
+    with h5py.File(theirs / "data/main_data.hdf5", "a") as file:
+        change(file)
+    with pytest.raises(DataError, match=rf"would lose: .*{loss} \([^;]*main_data.hdf5"):
+        convert(theirs, tmp_path / "made")
+
+
+def test_what_a_data_set_says_of_itself_is_kept(theirs, tmp_path):
+    convert(theirs, tmp_path / "made", lossy=True)
+    with TrajectoryStore.open(tmp_path / "made") as store:
+        assert store.metadata["metadata"] == json.loads((theirs / "data/metadata.json").read_text())
+
+
 @pytest.mark.parametrize("name", ["observations", "infos", "rewards"])
 def test_what_lies_in_another_file_is_not_read(ours, tmp_path, name):
     other = tmp_path / "other.hdf5"

@@ -1,6 +1,7 @@
 """robomimic HDF5: what robomimic itself reads of ours, and what we read of files made in its layout."""
 
 import json
+import re
 from typing import Any
 
 import h5py
@@ -164,6 +165,10 @@ def spoil(path, change):
         ),
         (lambda data: data["demo_2/dones"].__setitem__(0, 7), "dones must be one true or false a step"),
         (lambda data: [data.__delitem__(name) for name in list(data)], "no demo_<number>"),
+        (
+            lambda data: [data["demo_2"].pop("dones"), data["demo_2"].create_dataset("dones", data=[0, 1])],
+            "demo_2: dones has 2 rows, but there are 5 actions",
+        ),
     ],
 )
 def test_a_damaged_demo_is_named(theirs, tmp_path, change, sentence):
@@ -171,6 +176,44 @@ def test_a_damaged_demo_is_named(theirs, tmp_path, change, sentence):
     with pytest.raises(DataError, match=sentence):
         convert(theirs, tmp_path / "made", lossy=True)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "loss"),
+    [
+        (lambda data: data.file.create_group("videos"), "the group 'videos' ("),
+        (lambda data: data.create_group("notes"), "the group 'notes' ("),
+        (lambda data: data.attrs.__setitem__("date", "2021"), "the attribute 'date' ("),
+        (lambda data: data["demo_10"].attrs.__setitem__("ep_meta", "{}"), "the attribute 'ep_meta' ("),
+        (
+            lambda data: data["demo_10/obs"].create_dataset("hand_image", data=np.zeros((5, 2, 2, 3))),
+            "the observation 'hand_image' (",
+        ),
+        (
+            lambda data: data["demo_10/next_obs"].create_dataset("force", data=np.zeros((5, 3))),
+            "the observation after a step 'force' (",
+        ),
+        (lambda data: data["demo_10/dones"].__setitem__(1, 1), "dones before the last step ("),
+    ],
+)
+def test_what_has_no_place_is_a_loss_wherever_it_stands(theirs, tmp_path, change, loss):
+    spoil(theirs, change)
+    with pytest.raises(DataError, match=rf"would lose: .*{re.escape(loss)}{re.escape(str(theirs))}"):
+        convert(theirs, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_how_a_file_was_recorded_is_kept_and_its_simulators_version_named(theirs, tmp_path):
+    arguments = {
+        "env_name": "Lift",
+        "env_version": "1.2.0",
+        "env_kwargs": {"control_freq": 20, "robots": ["Panda"]},
+    }
+    spoil(theirs, lambda data: data.attrs.__setitem__("env_args", json.dumps(arguments)))
+    notes = convert(theirs, tmp_path / "made", lossy=True).notes
+    assert f"{theirs}, attribute env_args: recorded in version 1.2.0 of its simulator" in notes
+    with TrajectoryStore.open(tmp_path / "made") as store:
+        assert store.metadata["env_args"] == arguments
 
 
 def test_actions_beyond_our_range_are_kept_and_named_with_episode_and_step(theirs, tmp_path):

@@ -7,7 +7,7 @@ counted while converting, and at the end refused unless the caller said that los
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,18 @@ class Ledger:
     def lose(self, what: str, where: object) -> None:
         """Write down a loss; only the first place is kept."""
         self.lost.setdefault(what, str(where))
+
+    def lose_others(self, kind: str, found: Iterable[str], known: Iterable[str], where: object) -> None:
+        """Write down as losses all names but those that are known.
+
+        Args:
+            kind: What the names are of, such as "the attribute".
+            found: The names that are there.
+            known: Those that have a place.
+            where: The place.
+        """
+        for name in sorted(set(found) - set(known)):
+            self.lose(f"{kind} '{name}'".strip(), where)
 
     def note(self, text: str) -> None:
         """Write down an assumption, once."""

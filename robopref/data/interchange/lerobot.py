@@ -50,7 +50,12 @@ from robopref.files import read_json
 STATE, ACTION, POINT = "observation.state", "action", "keypoint."
 REWARDS, SUCCESSES, DONE = ("next.reward", "reward"), ("next.success", "success"), "next.done"
 INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+EPISODE = ("episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index")
+PLACES = ("data", "meta", "stats", "videos")
+"""Columns of ``meta/episodes``, and what the names of others begin with."""
 OURS = "meta/robopref.parquet"
+TOLERANCE_S = 1e-3
+"""How far a step's time may be from its number over the rate; LeRobot rounds times to float32."""
 
 
 def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str] | None = None) -> None:
@@ -72,6 +77,7 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
     ours = _our_table(path)
     layout = _layout(info, keys, ours, path)
     _account(features, keys, layout, path, ledger)
+    _account_episodes(path, ledger)
     episodes = episode_records(path)
     if ours is not None and len(ours) != len(episodes):
         raise DataError(
@@ -79,12 +85,21 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
             "tool edited the data set, delete that file and convert with lossy=true."
         )
     columns = sorted(_used(keys, layout) & features.keys())
+    counted = None
     with TrajectoryStore.create_with(folder, layout) as store:
         for record, file, table in _tables(path, info, episodes, columns):
             where = f"{file}, episode {record['episode_index']}"
+            if file != counted:
+                ledger.lose_others("the column", _schema(file), features, file)
+                counted = file
             own = None if ours is None else ours.slice(len(store), 1)
             with named(where):
                 store.append(_episode(table, record, keys, layout, own, where, ledger))
+        for name, count in (("total_episodes", len(store)), ("total_frames", int(store.lengths.sum()))):
+            if info.get(name, count) != count:
+                ledger.lose(
+                    f"what is missing of {info[name]} ({name}): there are {count}", path / "meta/info.json"
+                )
 
 
 def lerobot_info(path: Path) -> dict[str, Any]:
@@ -105,10 +120,9 @@ def lerobot_info(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path / 'meta/info.json'} describes no LeRobotDataset: {error!r}.") from error
     if not version.startswith("v3."):
-        raise DataError(
-            f"{path} is a LeRobotDataset {version}; robopref reads v3.0. LeRobot converts older ones: "
-            "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30"
-        )
+        older = version.startswith(("v1.", "v2."))
+        how = " LeRobot converts older ones: python -m lerobot.datasets.v30.convert_dataset_v21_to_v30"
+        raise DataError(f"{path} is a LeRobotDataset {version}; robopref reads v3.0.{how if older else ''}")
     missing = sorted({ACTION, "episode_index", "frame_index"} - set(shapes))
     if missing:
         raise DataError(f"{path / 'meta/info.json'} has no feature {', '.join(missing)}.")
@@ -145,7 +159,7 @@ def _layout(info: Mapping[str, Any], keys: list[str], ours: pa.Table | None, pat
         if re.fullmatch(re.escape(POINT) + r"[A-Za-z0-9_-]{1,64}", key) and list(feature["shape"]) == [3]
     )
     metadata = {"from": "lerobot", "observation": widths, "robot_type": info.get("robot_type")}
-    return Layout(*sizes, points, float(info["fps"]), metadata)
+    return Layout(*sizes, points, float(info["fps"]), metadata | {"info": dict(info)})
 
 
 def _account(
@@ -162,6 +176,13 @@ def _account(
         ledger.note("the data set does not say which steps were successes; none was assumed")
 
 
+def _account_episodes(path: Path, ledger: Ledger) -> None:
+    """Write down what the table of episodes says beside lengths, tasks, places and statistics."""
+    for file in sorted((path / "meta" / "episodes").glob("*/*.parquet")):
+        names = [name for name in _schema(file) if name.partition("/")[0] not in PLACES]
+        ledger.lose_others("the column", names, EPISODE, file)
+
+
 def _used(keys: list[str], layout: Layout) -> set[str]:
     """Return the features that a store has a place for, in this data set or not."""
     return {*keys, ACTION, *REWARDS, *SUCCESSES, DONE, *INDICES, *(POINT + n for n in layout.keypoints)}
@@ -176,15 +197,19 @@ def episode_records(path: Path) -> list[dict[str, Any]]:
     files = sorted((path / "meta" / "episodes").glob("*/*.parquet"))
     if not files:
         raise DataError(f"{path / 'meta/episodes'} holds no Parquet file.")
-    wanted = ("episode_index", "length", "tasks", "data/chunk_index", "data/file_index")
+    wanted = (*EPISODE[:3], "data/chunk_index", "data/file_index")
     records = [row for file in files for row in _table(file, wanted).to_pylist()]
     for record in records:
+        where = f"{path / 'meta/episodes'}, episode {record['episode_index']}"
         gaps = [name for name in wanted if record[name] is None and name != "tasks"]
         if gaps:
-            episode = record["episode_index"]
-            raise DataError(
-                f"{path / 'meta/episodes'}, episode {episode}: {', '.join(gaps)} must not be null."
-            )
+            raise DataError(f"{where}: {', '.join(gaps)} must not be null.")
+        odd = [name for name in wanted if name != "tasks" and not isinstance(record[name], int)]
+        if odd:
+            raise DataError(f"{where}: {', '.join(odd)} must be whole numbers, got {record[odd[0]]!r}.")
+        tasks = record["tasks"]
+        if tasks is not None and not (isinstance(tasks, list) and all(isinstance(t, str) for t in tasks)):
+            raise DataError(f"{where}: tasks must be a list of texts, got {tasks!r}.")
     records.sort(key=lambda record: record["episode_index"])
     found = [record["episode_index"] for record in records]
     if found != list(range(len(found))):
@@ -247,7 +272,7 @@ def _episode(
     where: str,
     ledger: Ledger,
 ) -> Trajectory:
-    _check_time(table, where)
+    _check_time(table, layout.control_hz, where, ledger)
     features = {name: _numbers(table, name, where) for name in table.column_names}
     states = float32(vectors({key: features[key] for key in keys}, where), "observations", where, ledger)
     points = {name: float32(features[POINT + name], name, where, ledger) for name in layout.keypoints}
@@ -260,6 +285,10 @@ def _episode(
         task = " / ".join(record["tasks"] or ["unknown"])
         ended = DONE in features and bool(flags(features[DONE], DONE, where)[-1])
         known = {"provenance": unknown_origin(task, "unknown"), "terminated": ended}
+    if DONE in features and flags(features[DONE], DONE, where)[:-1].any():
+        ledger.lose(f"{DONE} before the last step", where)
+    if "task_index" in features and (features["task_index"] != features["task_index"][:1]).any():
+        ledger.lose("which of the episode's tasks each step belongs to ('task_index')", where)
     none = np.zeros((len(states), 1), np.float32)
     rewards = next((features[name] for name in REWARDS if name in features), none)
     successes = next((features[name] for name in SUCCESSES if name in features), none)
@@ -273,19 +302,21 @@ def _episode(
     )
 
 
-def _check_time(table: pa.Table, where: str) -> None:
-    """Refuse rows that are out of order."""
-    frames = table["frame_index"].to_numpy()
+def _check_time(table: pa.Table, control_hz: float, where: str, ledger: Ledger) -> None:
+    """Refuse rows that are out of order; a store says when each was by its rate alone."""
+    frames = _numbers(table, "frame_index", where).reshape(-1)
     if not np.array_equal(frames, np.arange(len(frames))):
         raise DataError(f"{where}: frame_index must count from 0 without a gap, got {frames[:10].tolist()}.")
     if "timestamp" in table.column_names:
-        times = table["timestamp"].to_numpy()
+        times = _numbers(table, "timestamp", where).reshape(-1)
         back = np.flatnonzero(~(np.diff(times) > 0))
         if len(back):
             a, b = times[back[0]], times[back[0] + 1]
             raise DataError(
                 f"{where}: time runs from {a:g} s to {b:g} s at frame {back[0] + 1} ('timestamp')."
             )
+        if len(times) and np.abs(times - frames / control_hz).max() > TOLERANCE_S:
+            ledger.lose("the timestamps, which are not frame_index / fps", where)
 
 
 def _numbers(table: pa.Table, name: str, where: str) -> np.ndarray:
@@ -303,6 +334,14 @@ def _numbers(table: pa.Table, name: str, where: str) -> np.ndarray:
     if rest:
         raise DataError(f"{where}: the rows of '{name}' must be equally long.")
     return column.to_numpy(zero_copy_only=False).reshape(len(table), width)
+
+
+def _schema(file: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file that holds what :func:`_table` reads."""
+    try:
+        return pq.read_schema(file).names
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file} is missing, truncated, or no Parquet file ({error}).") from error
 
 
 def _table(file: Path, columns: tuple[str, ...] | list[str] | None = None) -> pa.Table:

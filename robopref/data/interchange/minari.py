@@ -117,9 +117,11 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
     source = path / MAIN
     with hdf5.opened(source) as file:
         names = minari_names(path)
+        ledger.lose_others("the group", file, names, source)
         first = hdf5.group(file, names[0], str(source))
         where = f"{source}, {names[0]}"
-        keys = choose(observation, list(_vectors_of(first, where, ledger)), where)
+        known = list(_vectors_of(first, where, ledger))
+        keys = choose(observation, known, where)
         layout = _layout(about, first, keys, path, where, ledger)
         with TrajectoryStore.create_with(folder, layout) as store:
             for name in names:
@@ -127,6 +129,8 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
                 task = str(layout.metadata.get("task", "unknown"))
                 where = f"{source}, {name}"
                 with named(where):
+                    others = _vectors_of(episode, where, ledger)
+                    ledger.lose_others("the observation", others, known, where)
                     store.append(_episode(episode, keys, layout, task, where, ledger))
 
 
@@ -195,25 +199,54 @@ def _layout(
         return read_header(ours, sizes, f"{path / METADATA}, {KEY}")
     ledger.note("Minari does not say how many actions a second there are; 20 was assumed")
     name = str(about.get("dataset_id", "unknown"))
-    return Layout(*sizes, (), 20.0, {"from": "minari", "observation": widths, "task": name})
+    metadata = {"from": "minari", "observation": widths, "task": name, "metadata": about}
+    return Layout(*sizes, (), 20.0, metadata)
+
+
+def _account(episode: h5py.Group, steps: int, terminations: np.ndarray, where: str, ledger: Ledger) -> None:
+    """Write down what an episode holds and a store has no place for, other than observations and infos."""
+    known = (WHOLE, "actions", "rewards", "terminations", "truncations", "infos")
+    ledger.lose_others("", episode, known, where)
+    attributes = [name for name in episode.attrs if not name.startswith("options")]
+    ledger.lose_others("the attribute", attributes, (KEY, "id", "seed", "total_steps"), where)
+    ends = {"terminations": terminations}
+    if "truncations" in episode:
+        ends["truncations"] = hdf5.numbers(episode, "truncations", where)
+    for name, values in ends.items():
+        if len(values) != steps:
+            raise DataError(f"{where}: {name} has {len(values)} rows, but there are {steps} actions.")
+        if flags(values, name, where)[:-1].any():
+            ledger.lose(f"{name} before the last step", where)
+    count = episode.attrs.get("total_steps", steps)
+    if count != steps:
+        raise DataError(f"{where}: total_steps is {count}, but there are {steps} actions.")
+
+
+def _seed(episode: h5py.Group, where: str) -> int:
+    seed = episode.attrs.get("seed", -1)
+    if not isinstance(seed, int | np.integer):
+        raise DataError(f"{where}, attribute seed: must be a whole number, got {seed!r}.")
+    return int(seed)
 
 
 def _episode(
     episode: h5py.Group, keys: list[str], layout: Layout, task: str, where: str, ledger: Ledger
 ) -> Trajectory:
     arrays = {name: hdf5.numbers(episode, name, where) for name in ("actions", "rewards", "terminations")}
+    if not len(arrays["actions"]):
+        raise DataError(f"{where} has no actions.")
     actions = float32(vectors({"actions": arrays["actions"]}, where), "actions", where, ledger)
     points = hdf5.group(episode, "infos", where) if "infos" in episode else {}
     known_infos = {SUCCESS, *(POINT + name for name in layout.keypoints)}
     for extra in sorted(set(points) - known_infos):
         ledger.lose(f"infos/{extra}", where)
+    _account(episode, len(actions), arrays["terminations"], where, ledger)
     ours = hdf5.text(episode, KEY)
     if ours is not None:
         known = read_episode(ours, f"{where}, attribute {KEY}")
     else:
-        seed = episode.attrs.get("seed", -1)
-        ended = bool(flags(arrays["terminations"], "terminations", where)[-1:].any())
-        known = {"provenance": unknown_origin(task, task, seed=int(seed)), "terminated": ended}
+        ended = bool(arrays["terminations"][-1:].any())
+        known = {"provenance": unknown_origin(task, task, seed=_seed(episode, where)), "terminated": ended}
         for extra in sorted(key for key in episode.attrs if key.startswith("options")):
             ledger.lose(f"the reset's {extra}", where)
     if isinstance(points, h5py.Group) and SUCCESS in points:

@@ -89,11 +89,10 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
     with hdf5.opened(path) as file:
         data = hdf5.group(file, "data", str(path))
         names = demo_names(data, path)
-        if "mask" in file:
-            ledger.lose("the splits in mask", path)
-        keys = _observation_keys(hdf5.group(data, names[0], str(path)), f"{path}, {names[0]}", ledger)
+        _account(file, data, path, ledger)
+        known = _observation_keys(hdf5.group(data, names[0], str(path)), f"{path}, {names[0]}", ledger)
         ours = KEY in data.attrs and not observation
-        keys = [FLAT] if ours else choose(observation, keys, str(path))
+        keys = [FLAT] if ours else choose(observation, known, str(path))
         layout = _layout(data, names[0], keys, path, ledger)
         task = _environment(data, path)
         with TrajectoryStore.create_with(folder, layout) as store:
@@ -101,7 +100,20 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
                 where = f"{path}, {name}"
                 demo = hdf5.group(data, name, str(path))
                 with named(where):
+                    ledger.lose_others("the observation", hdf5.group(demo, "obs", where), known, where)
                     store.append(_episode(demo, keys, layout, task, where, ledger))
+
+
+def _account(file: h5py.File, data: h5py.Group, path: Path, ledger: Ledger) -> None:
+    """Write down what lies beside the demos, and for which there is no place in a store."""
+    if "mask" in file:
+        ledger.lose("the splits in mask", path)
+    ledger.lose_others("the group", file, ("data", "mask"), path)
+    ledger.lose_others("the group", data, demo_names(data, path), f"{path}, data")
+    ledger.lose_others("the attribute", data.attrs, (KEY, "total", "env_args"), f"{path}, data")
+    version = _arguments(data, path).get("env_version")
+    if version is not None:
+        ledger.note(f"{path}, attribute env_args: recorded in version {version} of its simulator")
 
 
 def demo_names(data: h5py.Group, path: Path) -> list[str]:
@@ -154,6 +166,7 @@ def _layout(data: h5py.Group, first: str, keys: list[str], path: Path, ledger: L
     if not 0 < rate < float("inf"):
         raise DataError(f"{path}, attribute env_args: control_freq must be a positive number, got {rate}.")
     metadata = {"from": "robomimic", "observation": widths, "task": _environment(data, path)}
+    metadata["env_args"] = _arguments(data, path)
     return Layout(*sizes, (), float(rate), metadata)
 
 
@@ -162,20 +175,24 @@ def _episode(
 ) -> Trajectory:
     actions = float32(hdf5.numbers(demo, "actions", where), "actions", where, ledger)
     rewards = float32(hdf5.numbers(demo, "rewards", where).reshape(-1), "rewards", where, ledger)
-    known_keys = {"actions", "rewards", "dones", "successes", "obs", "next_obs"}
-    if KEY in demo.attrs:
-        known_keys |= {"states", "gripper_action"}  # of a replay, which can be repeated
-    for extra in sorted(set(demo) - known_keys):
-        ledger.lose(f"'{extra}'", where)
+    known_keys = ["actions", "rewards", "dones", "successes", "obs", "next_obs"]
+    known_attributes = [KEY, "num_samples"]
+    if KEY in demo.attrs:  # of a replay, which can be repeated
+        known_keys += ["states", "gripper_action"]
+        known_attributes += ["model_file", "initial_joint"]
+    ledger.lose_others("", demo, known_keys, where)
+    ledger.lose_others("the attribute", demo.attrs, known_attributes, where)
     dones = flags(hdf5.numbers(demo, "dones", where), "dones", where) if "dones" in demo else None
+    if dones is not None and len(dones) != len(actions):
+        raise DataError(f"{where}: dones has {len(dones)} rows, but there are {len(actions)} actions.")
+    if dones is not None and dones[:-1].any():
+        ledger.lose("dones before the last step", where)
     count = demo.attrs.get("num_samples")
     if count is not None and count != len(actions):
         raise DataError(f"{where}: num_samples is {count}, but there are {len(actions)} actions.")
     if len(actions) == 0:
         raise DataError(f"{where} has no actions.")
     ours = hdf5.text(demo, KEY)
-    if ours is None and "model_file" in demo.attrs:
-        ledger.lose("the simulator's model_file", where)
     if ours is not None:
         known = read_episode(ours, f"{where}, attribute {KEY}")
     else:
@@ -197,6 +214,8 @@ def _states(demo: h5py.Group, keys: list[str], where: str, ledger: Ledger) -> di
     """Return each observation at every state, the one after the last action included."""
     obs = hdf5.group(demo, "obs", where)
     after = hdf5.group(demo, "next_obs", where) if "next_obs" in demo else None
+    if after is not None:
+        ledger.lose_others("the observation after a step", after, obs, where)
     states = {}
     for key in keys:
         before = hdf5.numbers(obs, key, where)
