@@ -4,6 +4,10 @@
 
 Both sides draw their batches and step Adam; they take turns, so that the load of the machine falls on both. A
 step is one update of all K. On a CPU the time is CPU time of one thread; on a GPU it is wall time.
+
+An update is a fixed amount of arithmetic, nearly all of it matrix products, so the rate of one hot product of
+the same sizes bounds both sides; it is measured in the same run. ``--compile`` adds the joint loss under
+``torch.compile``.
 """
 
 import argparse
@@ -31,6 +35,36 @@ def seconds(update: Callable[[], None], steps: int, device: torch.device) -> flo
     return clock() - start
 
 
+def arithmetic(batch: int, width: int) -> float:
+    """Floating-point operations of one update's matrix products: of 7 passes forward and 4 backward.
+
+    Forward go two targets, two critics, the value of both states, and the actor; backward, at twice the
+    price but for the gradient of the input, two critics, a value and the actor.
+    """
+    pairs, states = OBSERVATION + ACTION, OBSERVATION
+
+    def products(inputs: int, outputs: int, *, backward: bool) -> float:
+        hidden = width * width + width * outputs
+        return 2 * batch * ((2 if backward else 1) * hidden + inputs * width)
+
+    forward = 4 * products(pairs, 1, backward=False) + 2 * products(states, 1, backward=False)
+    forward += products(states, ACTION, backward=False)
+    back = 2 * products(pairs, 1, backward=True) + products(states, 1, backward=True)
+    return forward + back + products(states, ACTION, backward=True)
+
+
+def product_rate(batch: int, width: int, device: torch.device) -> float:
+    """Operations per second of one hot (batch, width) x (width, width) product."""
+    x, weight = torch.randn(batch, width, device=device), torch.randn(width, width, device=device)
+    out = torch.empty(batch, width, device=device)
+
+    def multiply() -> None:
+        torch.mm(x, weight, out=out)
+
+    count = max(1, round(1e9 / (2 * batch * width * width)))
+    return max(2 * batch * width * width * count / seconds(multiply, count, device) for _ in range(5))
+
+
 def main() -> None:
     """Print both rates."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -40,6 +74,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--compile", action="store_true", help="also time the compiled joint loss")
     options = parser.parse_args()
     torch.set_num_threads(1)
     device, count = torch.device(options.device), options.seeds
@@ -65,15 +100,20 @@ def main() -> None:
         for learner, generator in zip(alone, generators, strict=True):
             learner.update(data.sample(options.batch, generator))
 
-    def at_once() -> None:
+    def at_once(loss: Callable[..., torch.Tensor]) -> None:
         adam.zero_grad()
-        together.loss(stacked_batches([data] * count, options.batch, generators)).sum().backward()
+        loss(stacked_batches([data] * count, options.batch, generators)).sum().backward()
         adam.step()
         together.after_step()
 
-    spent: dict[str, list[float]] = {"one after another": [], "together": []}
+    updates = {"one after another": one_after_another, "together": lambda: at_once(together.loss)}
+    if options.compile:
+        fused = torch.compile(together.loss)
+        updates["together, compiled"] = lambda: at_once(fused)
+    spent: dict[str, list[float]] = {name: [] for name in updates}
+    peak = product_rate(options.batch, options.width, device)
     for repeat in range(options.repeats + 1):
-        for name, update in zip(spent, (one_after_another, at_once), strict=True):
+        for name, update in updates.items():
             took = seconds(update, options.steps, device)
             spent[name] += [took] if repeat else []  # the first repeat warms up
     print(
@@ -81,9 +121,17 @@ def main() -> None:
         f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}"
     )
     base = statistics.median(spent["one after another"])
+    work = arithmetic(options.batch, options.width)
     for name, times in spent.items():
-        middle = statistics.median(times)
-        print(f"{name:18s} {options.steps * count / middle:8.1f} updates per second, {base / middle:.2f}x")
+        rate = options.steps * count / statistics.median(times)
+        print(
+            f"{name:18s} {rate:8.1f} updates per second, {rate * base / options.steps / count:.2f}x, "
+            f"{rate * work / 1e9:.0f} GFLOP/s"
+        )
+    print(
+        f"an update is {work / 1e6:.0f} MFLOP, one hot product runs at {peak / 1e9:.0f} GFLOP/s: at most "
+        f"{peak / work:.0f} updates per second, {peak / work * base / options.steps / count:.2f}x"
+    )
 
 
 if __name__ == "__main__":

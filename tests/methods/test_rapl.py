@@ -23,6 +23,7 @@ from robopref.methods.components import (
     EvaluationPlan,
     Fit,
     Hardware,
+    LearnedFrom,
     Sampling,
     Scene,
 )
@@ -107,6 +108,13 @@ def preferring_diffusion(**sizes):
     return PreferencePolicy(
         **sizes, actor=ACTOR, objective="rpro", learning_rate=3e-3, clone_learning_rate=1e-2
     )
+
+
+def test_rewards_that_only_pearl_has_are_refused(tmp_path):
+    for rewards in ("labels", "oracle"):
+        baselines = {"cpl": LearnedFrom(Component({}, preferring), rewards)}
+        with pytest.raises(ConfigError, match="experiment=pearl"):
+            dataclasses.replace(parts(tmp_path, preferring), baselines=baselines)
 
 
 def parts(folder, policy):
