@@ -14,6 +14,7 @@ from robopref.deploy import export as exporting
 from robopref.deploy import parity
 from robopref.deploy.bundle import load
 from robopref.deploy.export import description, networks
+from robopref.deploy.export.inputs import recorded_inputs
 from robopref.deploy.manifest import Manifest
 from robopref.deploy.selection import Selector
 from robopref.errors import ConfigError, DataError
@@ -23,6 +24,7 @@ from robopref.policies.preference import PreferencePolicy
 from robopref.policies.rebrac import ReBRAC
 from robopref.policies.saved import load_policy, save_policy
 from robopref.rewards.bradley_terry import BradleyTerryReward
+from robopref.rewards.candidates import CandidateReward
 from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.saved import load_reward, save_reward
 from tests.policies.store_of import episode, store_of
@@ -106,6 +108,62 @@ def test_candidates_have_the_policy_s_spread(folders):
     )[0, :, 0].numpy()
     assert chunks.mean(0) == pytest.approx(drawn.mean(0), abs=0.06)
     assert chunks.std(0) == pytest.approx(drawn.std(0), abs=0.06)
+
+
+def made_denoiser(family, horizon=3):
+    from robopref.policies.diffusion import DiffusionPolicy
+    from robopref.policies.flow import FlowPolicy
+
+    kind = {"diffusion": DiffusionPolicy, "flow": FlowPolicy}[family]
+    policy = kind(SEEN, A, horizon=horizon, backbone={"kind": "mlp", "hidden": [8]})
+    policy.fit_normaliser(torch.from_numpy(observations(64)))
+    return policy
+
+
+@pytest.mark.parametrize("family", ["diffusion", "flow"])
+def test_a_denoiser_is_compared_on_recorded_chunks_at_all_levels_of_noise(store, family):
+    policy = made_denoiser(family)
+    part = networks.policy_parts(policy)[1]["denoiser"]
+    (found,) = recorded_inputs(part, store, 3, np.random.default_rng(0))
+    episodes = [store.episode(i) for i in range(2)]
+    chunks = [  # an episode's last action is repeated
+        episode.actions[np.minimum(np.arange(t, t + 3), len(episode.actions) - 1)]
+        for episode in episodes
+        for t in range(len(episode.actions))
+    ]
+    shapes = {name: value.shape for name, value in found.items()}
+    assert shapes == {"noisy": (20, 3, A), "times": (20,), "condition": (20, policy.actor.encoder.size)}
+    level = found["times"] if family == "diffusion" else 1 - found["times"]
+    assert np.sort(level) == pytest.approx(np.linspace(0, 1, 20), abs=0.011)  # of 100 steps, or exactly
+    clean, noised = level.argmin(), level.argmax()
+    assert found["noisy"][clean] == pytest.approx(chunks[clean], abs=0.1)
+    assert np.abs(found["noisy"][noised] - chunks[noised]).max() > 0.5
+    rows = np.concatenate([episode.observations[:-1] for episode in episodes])
+    expected = policy.actor.encoder(torch.from_numpy(rows)).detach().numpy()
+    assert found["condition"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_reward_of_chunks_is_compared_on_recorded_chunks(store):
+    reward = CandidateReward(SEEN, A, horizon=3, hidden=(8,))
+    part = networks.scorer_parts(made_denoiser("flow"), reward, "reward")[1]["reward"]
+    (found,) = recorded_inputs(part, store, 3, np.random.default_rng(0))
+    assert found["actions"][4] == pytest.approx(store.episode(0).actions[4:7].ravel())
+    assert found["observations"][4] == pytest.approx(store.episode(0).observations[4])
+
+
+@pytest.mark.slow
+def test_every_network_of_a_denoiser_and_its_ranking_has_random_and_recorded_parity(store, tmp_path):
+    backbone = {"kind": "mlp", "hidden": [8]}
+    policy = PreferencePolicy(SEEN, A, actor={"kind": "flow", "horizon": 3, "backbone": backbone})
+    policy.start_from(made_denoiser("flow"))
+    save_policy(tmp_path / "p", policy)
+    save_reward(tmp_path / "r", CandidateReward(SEEN, A, horizon=3, hidden=(8,)))
+    options: dict[str, Any] = {"reward_dir": tmp_path / "r", "scorer": "product", "data": store.path}
+    made = exporting.export(tmp_path / "p", tmp_path / "b", **options)
+    assert set(made.parity) == {"encoder", "denoiser", "reference_encoder", "reference_denoiser", "reward"}
+    for kinds in made.parity.values():
+        assert kinds["recorded"]["rows"] == 20
+        assert max(kinds[kind]["relative_difference"] for kind in ("random", "recorded")) <= 1e-5
 
 
 @pytest.mark.slow
@@ -244,6 +302,9 @@ def test_what_does_not_fit_together_is_refused(folders, tmp_path, store):
     save_policy(tmp_path / "small", BehaviourCloning(observation_size=3, action_size=A, hidden=(4,)))
     with pytest.raises(DataError, match="holds observations of 5 numbers, the policy takes 3"):
         exporting.export(tmp_path / "small", tmp_path / "b", data=store.path)
+    save_policy(tmp_path / "wide", BehaviourCloning(observation_size=SEEN, action_size=3, hidden=(4,)))
+    with pytest.raises(DataError, match="holds actions of 2 numbers, the policy takes 3"):
+        exporting.export(tmp_path / "wide", tmp_path / "b", data=store.path)
 
 
 def test_a_run_is_searched_for_policy_reward_and_data(folders, store, tmp_path):

@@ -1,7 +1,6 @@
 """From a run to a bundle: networks to ONNX with their normalisers inside, a manifest, the proof of parity.
 
-This file, ``networks.py`` and ``description.py`` alone know torch, policies and rewards in ``deploy``; what
-they write needs none of them.
+This package alone knows torch, policies and rewards in ``deploy``; what it writes needs none of them.
 """
 
 import dataclasses
@@ -19,7 +18,8 @@ import torch
 from robopref.data.store import TrajectoryStore
 from robopref.deploy import parity
 from robopref.deploy.bundle import load
-from robopref.deploy.export.description import check_sizes, describe, statistics
+from robopref.deploy.export.description import check_sizes, describe
+from robopref.deploy.export.inputs import random_inputs, recorded_inputs
 from robopref.deploy.export.networks import Part, policy_parts, scorer_parts
 from robopref.deploy.manifest import NAME, Manifest, Network
 from robopref.deploy.runtime import Session
@@ -30,9 +30,6 @@ from robopref.policies.saved import load_policy
 from robopref.rewards.saved import load_reward
 
 OPSET = 18
-RANDOM_BATCHES = (1, 7, 256)  # rows: one, an odd number, and more than any decision takes
-RECORDED_ROWS = 1024
-REACH = 12.0  # random inputs lie within so many deviations of the mean: the normaliser clips at 10
 
 
 def export(
@@ -71,11 +68,11 @@ def export(
     scorer_settings, further = scorer_parts(policy, reward, scorer)
     parts |= further
     store = None if data is None else TrajectoryStore.open(data)
-    if store is not None and store.layout.observation_size != policy.observation_size:
-        raise DataError(
-            f"{data} holds observations of {store.layout.observation_size} numbers, "
-            f"the policy takes {policy.observation_size}"
-        )
+    if store is not None:
+        for what in ("observation", "action"):
+            found, wanted = (getattr(of, f"{what}_size") for of in (store.layout, policy))
+            if found != wanted:
+                raise DataError(f"{data} holds {what}s of {found} numbers, the policy takes {wanted}")
     record = describe(policy, store, spec or {})
     record |= {"policy": settings, "scorer": scorer_settings, "source": dict(source or {})}
     check_sizes(Manifest.read({**record, "networks": {}}, "spec"), policy)  # before the work begins
@@ -162,38 +159,10 @@ def _compare(
         return [x.numpy() for x in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     rng = np.random.default_rng(0)
-    batches = {"random": [_random_inputs(part, policy, rng, rows) for rows in RANDOM_BATCHES]}
-    recorded = None if store is None else _recorded_inputs(part, store, rng)
-    if recorded is not None:
-        batches["recorded"] = [recorded]
+    batches = {"random": list(random_inputs(part, policy, rng))}
+    if store is not None and len(store):
+        batches["recorded"] = list(recorded_inputs(part, store, policy.horizon, rng))
     return parity.compare(name, by_torch, onnx, batches)
-
-
-def _random_inputs(
-    part: Part, policy: OfflinePolicy, rng: np.random.Generator, rows: int
-) -> dict[str, np.ndarray]:
-    """Observations from well within to beyond where the normaliser clips; all else uniform in [-1, 1]."""
-    inputs = {}
-    for key, shape in part.inputs.items():
-        if key == "observations":
-            mean, deviation, _ = statistics(policy.actor)
-            spread = rng.uniform(0, REACH, (rows, 1)) * rng.uniform(-1, 1, (rows, *shape))
-            inputs[key] = (mean + spread * deviation).astype(np.float32)
-        else:
-            inputs[key] = rng.uniform(-1, 1, (rows, *shape)).astype(np.float32)
-    return inputs
-
-
-def _recorded_inputs(
-    part: Part, store: TrajectoryStore, rng: np.random.Generator
-) -> dict[str, np.ndarray] | None:
-    """Steps of the store; None where the network takes something that is not in it."""
-    sizes = {"observations": store.layout.observation_size, "actions": store.layout.action_size}
-    if any(shape != (sizes.get(key),) for key, shape in part.inputs.items()):
-        return None
-    every = store.transition_rows()
-    rows = np.sort(rng.choice(every, min(RECORDED_ROWS, len(every)), replace=False))
-    return {key: store.array(key)[rows] for key in part.inputs}
 
 
 def find_in_run(run: Path) -> dict[str, Path]:

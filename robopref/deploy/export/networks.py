@@ -28,11 +28,14 @@ class Part:
         module: Takes ``inputs`` by position and returns ``outputs``; normalises by itself.
         inputs: Shape behind the batch axis, by name.
         outputs: Likewise.
+        denoises: Of a denoiser the :class:`~robopref.policies.denoising.Denoiser` that it belongs to, which
+            says how chunks are noised and observations encoded.
     """
 
     module: nn.Module
     inputs: Mapping[str, tuple[int, ...]]
     outputs: Mapping[str, tuple[int, ...]]
+    denoises: Any = None
 
 
 class _Mean(nn.Module):
@@ -112,7 +115,7 @@ def _denoiser_parts(actor: Any, prefix: str = "") -> dict[str, Part]:
     asked = {"noisy": chunk, "times": (), "condition": (features,)}
     return {
         f"{prefix}encoder": Part(_Encoder(actor.encoder), seen, {"features": (features,)}),
-        f"{prefix}denoiser": Part(_Denoiser(actor.network), asked, {"predicted": chunk}),
+        f"{prefix}denoiser": Part(_Denoiser(actor.network), asked, {"predicted": chunk}, denoises=actor),
     }
 
 
