@@ -28,7 +28,8 @@ from robopref.training.run import differences
 
 SEEN = "in-domain"
 NOT_UNSEEN = (SEEN, "training-starts")
-BEFORE, CONTROL, ALIGNED = "supervised", "filtered-bc", "grape-round1"
+BEFORE, ALIGNED = "supervised", "grape-round1"
+CONTROLS = ("filtered-bc", "filtered-bc-kept")  # as aligned, and it or the start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
 MEASURES = ("success", "collision", "steps")
 RESAMPLES = 10_000
@@ -188,10 +189,19 @@ def _gain(means: np.ndarray) -> np.ndarray:
 
 def places(runs: Sequence[Finished]) -> dict[str, list[str]]:
     """The axes of all runs, as what was seen in training and what was not."""
-    axes = next(iter(runs[0].results.values()))
+    axes = runs[0].results[BEFORE]
     seen = [axis for axis in axes if axis == SEEN]
     unseen = [axis for axis in axes if axis not in NOT_UNSEEN]
     return {name: kept for name, kept in (("seen", seen), ("unseen", unseen)) if kept}
+
+
+def tried_along(
+    runs: Sequence[Finished], place: str, axes: Sequence[str], *policies: str
+) -> tuple[str, list[str]]:
+    """The axes of a place along which some policies were tried in every run that has them, and its name."""
+    having = [run.results for run in runs if all(policy in run.results for policy in policies)]
+    found = [axis for axis in axes if all(axis in each[p] for each in having for p in policies)]
+    return place if found == list(axes) else f"{place}: {', '.join(found)}", found if having else []
 
 
 def levels(runs: Sequence[Finished]) -> str:
@@ -207,9 +217,7 @@ def levels(runs: Sequence[Finished]) -> str:
                 np.concatenate([run.column(policy, [axis], name) for run in having]) for name in MEASURES
             )
             bounds = binomtest(int(success.sum()), len(success)).proportion_ci(method="wilson")
-            each = [
-                f"{run.results[policy][axis]['rate']:.0%}" if policy in run.results else "-" for run in runs
-            ]
+            each = [f"{run.results[policy][axis]['rate']:.0%}" if run in having else "-" for run in runs]
             cells = [policy, axis, len(having), len(success), f"{success.mean():.1%}"]
             cells += [
                 f"{bounds.low:.1%} to {bounds.high:.1%}",
@@ -230,11 +238,12 @@ def objectives(runs: Sequence[Finished]) -> str:
     for place, axes in places(runs).items():
         rows = {"(before)": BEFORE, **OBJECTIVES}
         for name, policy in rows.items():
-            if policy not in there:
+            where, along = tried_along(runs, place, axes, policy) if policy in there else ("", [])
+            if not along:
                 continue
-            cells = [place, name]
+            cells = [where, name]
             for measure in MEASURES:
-                found = pairs(runs, policy, BEFORE, axes, measure)
+                found = pairs(runs, policy, BEFORE, along, measure)
                 level = np.concatenate(found, 1)[0].mean()
                 cells.append(f"{level:.1f}" if measure == "steps" else f"{level:.1%}")
                 cells.append("" if policy == BEFORE else gain(measure, found))
@@ -259,10 +268,11 @@ def against(runs: Sequence[Finished], other: str, say: Callable[[str, Sequence[n
     lines = ["| policy | states | runs | success | collisions | steps |", "|---|---|---|---|---|---|"]
     for policy in policies_of(runs):
         for place, axes in places(runs).items():
-            found = {measure: pairs(runs, policy, other, axes, measure) for measure in MEASURES}
-            if policy == other or not found["success"]:
+            where, along = tried_along(runs, place, axes, policy, other)
+            if policy == other or not along:
                 continue
-            cells = [policy, place, str(len(found["success"]))]
+            found = {measure: pairs(runs, policy, other, along, measure) for measure in MEASURES}
+            cells = [policy, where, str(len(found["success"]))]
             lines.append("| " + " | ".join([*cells, *(say(name, x) for name, x in found.items())]) + " |")
     return "\n".join(lines)
 
@@ -272,9 +282,10 @@ def fates(runs: Sequence[Finished]) -> str:
     lines = ["| seed | kept | states | success before | of the kept policy |", "|---|---|---|---|---|"]
     for run in runs:
         for place, axes in places(runs).items():
-            before, after = (run.column(policy, axes, "success").mean() for policy in (BEFORE, "grape"))
+            where, along = tried_along([run], place, axes, BEFORE, "grape")
+            before, after = (run.column(policy, along, "success").mean() for policy in (BEFORE, "grape"))
             note = " (below)" if after < before else ""
-            lines.append(f"| {run.seed} | {run.kept} | {place} | {before:.1%} | {after:.1%}{note} |")
+            lines.append(f"| {run.seed} | {run.kept} | {where} | {before:.1%} | {after:.1%}{note} |")
     lines += ["", "| policy | runs | collapsed | error of its actions, start and now | change of preferred |"]
     lines += ["|---|---|---|---|---|"]
     for policy in dict.fromkeys(policy for run in runs for policy in run.gates):
@@ -339,7 +350,11 @@ def tables(runs: Sequence[Finished]) -> str:
     texts = {
         "Before and after": objectives(runs),
         f"Relative change over `{BEFORE}`": against(runs, BEFORE, gain),
-        f"Difference to `{CONTROL}`, state by state": against(runs, CONTROL, gap),
+        **{
+            f"Difference to `{control}`, state by state": against(runs, control, gap)
+            for control in CONTROLS
+            if control in policies_of(runs)
+        },
         "Levels": levels(runs),
         "What each run kept, and what its gate said": fates(runs),
         "Minutes": durations(runs),

@@ -121,6 +121,17 @@ def test_the_page_compares_objectives_with_the_start_and_everything_with_filtere
     assert "`robopref run experiment=grape`" in text
 
 
+def test_a_variant_that_was_tried_along_fewer_axes_is_compared_along_those_alone():
+    run = finished(0, {"supervised": [1, 0, 0, 0], "filtered-bc": [1, 1, 0, 0], "tpo": [1, 1, 1, 0]})
+    for policy in ("filtered-bc", "tpo"):
+        del run.results[policy]["camera"]
+    del run.results["tpo"]["object"]
+    text = tables([run])
+    assert "| filtered-bc | unseen: object | 1 | +100% [" in text
+    assert "| tpo | seen | 1 | +200% [" in text
+    assert "| tpo | unseen" not in text
+
+
 def test_runs_of_different_settings_are_not_pooled():
     other = finished(1, {"supervised": [1, 0]}, config={"seed": 1, "grape": {"rounds": 2}})
     with pytest.raises(DataError, match=r"grape\.rounds: 1, now 2"):
