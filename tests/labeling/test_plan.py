@@ -164,6 +164,13 @@ def test_options_that_make_no_sense_are_refused(store, options, sentence):
         make_plan(store, **{"pairs": 10, **options})
 
 
+def test_one_episode_alone_cannot_be_compared(tmp_path):
+    alone = made_store(tmp_path / "alone", 1)
+    with pytest.raises(DataError, match=r"two different whole episodes.*has 1 episodes"):
+        make_plan(alone, pairs=3)
+    assert len(make_plan(alone, pairs=3, segment_length=5).items) == 3  # but its parts can
+
+
 def test_a_folder_without_a_reward_is_named(store, tmp_path):
     with pytest.raises(DataError, match="nothing"):
         make_plan(store, pairs=10, query="entropy", reward_dir=tmp_path / "nothing")
