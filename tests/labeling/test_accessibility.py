@@ -193,7 +193,7 @@ def test_everything_is_done_without_a_mouse(visit, server):
     visitor.until("() => robopref.state.turn.done === 0 && !robopref.state.busy")
     visitor.ready()
     for link, wanted in (
-        ("a[href='/quality']", "#times svg"),
+        ("a[href='/quality']", "#notice:not([hidden]), #facts dd"),
         ("a[href='/admin']", "#people"),
         ("a[href='/']", "#work"),
     ):

@@ -44,12 +44,10 @@ async function start() {
   if (study.online) followLearning();
   const asked = new URLSearchParams(location.search).get("annotator");
   const name = study.bound ? study.annotator : asked || study.annotator || remembered("annotator");
-  if (isLured()) askName(name);
+  // To ask for a question keeps it for a person: where another site's link opened the page, they begin.
+  if ("lured" in document.body.dataset) askName(name);
   else await enter(name);
 }
-
-// Whether another site's link opened this page. To ask for a question keeps it for a person, who begins then.
-const isLured = () => "lured" in document.body.dataset;
 
 async function enter(name) {
   nameAddress(name);
@@ -441,13 +439,7 @@ function listen() {
     $("name").close();
     state.session = 0;
     notice("");
-    const name = $("name-input").value.trim();
-    if (isLured()) {
-      nameAddress(name);
-      location.replace(location.href); // from here on it is this page that opens itself
-    } else {
-      enter(name);
-    }
+    enter($("name-input").value.trim());
   });
 }
 

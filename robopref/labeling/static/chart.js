@@ -39,9 +39,9 @@ export function curve(points, { xName, label, chance }) {
 // A share on a line from 0 to 1, with its interval; a tick marks where chance lies.
 export function interval({ value, low, high }, { from = 0, to = 1, chance = null } = {}) {
   const [width, height] = [120, 22];
-  const x = (v) => 4 + ((width - 8) * (Math.min(Math.max(v, from), to) - from)) / (to - from);
+  const x = (v) => 6 + ((width - 12) * (Math.min(Math.max(v, from), to) - from)) / (to - from);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart interval", "aria-hidden": "true" });
-  svg.append(draw("line", { x1: 4, x2: width - 4, y1: 11, y2: 11, class: "grid" }));
+  svg.append(draw("line", { x1: 6, x2: width - 6, y1: 11, y2: 11, class: "grid" }));
   if (chance !== null) svg.append(draw("line", { x1: x(chance), x2: x(chance), y1: 3, y2: 19, class: "chance" }));
   if (value === null) return svg;
   if (low !== null) svg.append(draw("line", { x1: x(low), x2: x(high), y1: 11, y2: 11, class: "reach" }));

@@ -4,7 +4,7 @@ import { histogram, interval } from "./chart.js";
 import { $, hideToken, make, notice, startTheme } from "./common.js";
 import { insist } from "./server.js";
 
-const percent = (value) => `${Math.round(100 * value)} %`;
+const percent = (value) => `${Math.round(100 * value)}\u00a0%`;
 const number = (value) => value.toFixed(2);
 const seconds = (value) => (value === null ? "–" : `${value.toFixed(1)} s`);
 const chance = { chance: 0.5 };
@@ -15,7 +15,7 @@ function estimate(found, form = percent, scale = {}) {
   if (found.value === null) return make("td", { className: "number", textContent: "–" });
   const reach = found.low === null ? "" : ` (${form(found.low)} to ${form(found.high)})`;
   cell.append(interval(found, scale), make("span", { textContent: form(found.value) }));
-  cell.append(make("small", { textContent: `${reach} n = ${found.n}` }));
+  cell.append(make("small", { textContent: `${reach} n\u00a0=\u00a0${found.n}` }));
   return cell;
 }
 
