@@ -83,7 +83,7 @@ class Pearl:
         for part in (self.reward, self.policy, *(b.policy for b in self.baselines.values())):
             part.check(observation_size=1, action_size=1)
         for name, baseline in self.baselines.items():
-            check_learns_from(name, baseline)
+            _check_learns_from(name, baseline)
         for scene in (*self.sources, self.target):
             scene.check()
 
@@ -129,7 +129,7 @@ def run(parts: Pearl, record: Run) -> dict[str, Any]:
     return result
 
 
-def check_learns_from(name: str, baseline: LearnedFrom) -> None:
+def _check_learns_from(name: str, baseline: LearnedFrom) -> None:
     """Refuse labels for a policy that learns from rewards, and the reverse."""
     policy = baseline.policy.build(observation_size=1, action_size=1)
     takes_labels = isinstance(policy, PreferencePolicy | InversePreferenceLearning)

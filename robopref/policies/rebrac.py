@@ -3,7 +3,8 @@
 Tarasov et al. 2023, "Revisiting the Minimalist Approach to Offline Reinforcement Learning" (arXiv
 2305.09836). Actor and critics are each held to the data by a squared distance with a weight of its own; the
 critics are deep and layer-normalised; Q is scaled by its mean size where the actor climbs it. The defaults
-are not the paper's but what learns on a hundred mixed Meta-World episodes.
+are the paper's but for the discount and the targets' share, which suit some thousand steps of training, and
+the critics' penalty (docs/results/pearl.md).
 
 Letters used in shapes: B transitions, A entries of an action.
 """

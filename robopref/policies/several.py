@@ -1,7 +1,7 @@
 """Several implicit Q-learners, trained together as one computation: K seeds of one training.
 
-On a GPU that saves launches; a CPU core multiplies as many numbers in either order, and gains nothing
-(scripts/bench/iql_seeds.py).
+On a GPU that saves launches; a CPU core multiplies as many numbers in either order, and gains a tenth at most
+(scripts/bench/iql_seeds.py; docs/results/pearl.md).
 
 ``torch.func.stack_module_state`` gives the weights of K learners a further axis in front, ``vmap`` maps the
 learner's own loss over it and over K batches, and the sum of the K losses has, as their parameters are
