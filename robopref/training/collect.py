@@ -193,7 +193,7 @@ def _check_settings(store: TrajectoryStore, settings: dict[str, Any], episodes: 
     differing = differences(_named(there), _named(json.loads(json.dumps(settings))))
     if differing:
         raise ConfigError(
-            f"{store.path} was collected with other settings ({'; '.join(differing)}). "
+            f"{store.path} was collected with other settings ({differing}). "
             "Choose another path, or ask for the settings it was made with."
         )
     if len(store) > episodes:

@@ -346,7 +346,7 @@ def _there(path: Path, wanted: dict[str, Any]) -> bool:
     if changed or not complete:
         raise ConfigError(
             f"{path} holds {'rollouts made otherwise' if changed else 'unfinished rollouts'} "
-            f"({'; '.join(changed[:3])}). Delete it, or choose another folder."
+            f"({changed}). Delete it, or choose another folder."
         )
     return True
 

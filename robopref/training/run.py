@@ -13,7 +13,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from robopref.errors import ConfigError, DataError, hide_passwords
 from robopref.files import read_json, write_json, write_text
 
 PACKAGES = ("robopref", "torch", "numpy", "mujoco", "metaworld", "gymnasium", "POT")
+NAMED_LEAVES = 5  # of those in which settings differ
 
 
 def fingerprint(value: Any) -> str:
@@ -176,7 +177,7 @@ class Run:
         settings = json.loads(json.dumps(settings), parse_constant=str)  # JSON knows no infinity
         earlier = _read_phase(path) if path.exists() else None
         if earlier is not None and earlier["settings"] != settings:
-            changed = ", ".join(differences(earlier["settings"], settings))
+            changed = differences(earlier["settings"], settings)
             raise ConfigError(
                 f"{self.directory} holds the phase {name} made with other settings ({changed}). "
                 "Choose another out=<folder>, or delete this one."
@@ -281,11 +282,24 @@ def _finite(result: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(result), parse_constant=lambda _: None)
 
 
-def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Name the leaves in which two JSON-like values differ: ``a.b: 1, now 2``."""
+def differences(old: Any, new: Any) -> str:
+    """Name the first leaves in which two JSON-like values differ: ``a.b: 1, now 2; c[0]: 3, now 4``."""
+    found = list(_differing(old, new, ""))
+    more = [f"and {len(found) - NAMED_LEAVES} more"] if len(found) > NAMED_LEAVES else []
+    return "; ".join(found[:NAMED_LEAVES] + more)
+
+
+def _differing(old: Any, new: Any, name: str) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        found = []
         for key in sorted(old.keys() | new.keys()):
-            found += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
-        return found
-    return [] if old == new else [hide_passwords(f"{prefix}: {old}, now {new}")]
+            yield from _differing(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for place, (was, now) in enumerate(zip(old, new, strict=True)):
+            yield from _differing(was, now, f"{name}[{place}]")
+    elif old != new:
+        yield f"{name}: {_short(old)}, now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = hide_passwords(str(value))
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -262,7 +262,7 @@ class Training:
         changed = differences(record.get("settings"), self.settings)
         if changed and self.leads:  # what it wrote are its own
             raise ConfigError(
-                f"{self.path} comes from a training with other settings ({'; '.join(changed)}). "
+                f"{self.path} comes from a training with other settings ({changed}). "
                 "Go back to those, choose another folder, or delete the file to train from the start."
             )
         if record["step"] > steps:

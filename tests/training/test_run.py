@@ -96,10 +96,20 @@ def test_equal_values_have_equal_fingerprints_whatever_their_order():
 
 
 def test_differences_name_the_leaves():
-    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
-        "a.c: 2, now 3",
-        "d: None, now 4",
-    ]
+    old, new = (
+        {"a": {"b": 1, "c": 2}, "s": [1, {"t": 2}]},
+        {"a": {"b": 1, "c": 3}, "d": 4, "s": [1, {"t": 5}]},
+    )
+    assert differences(old, new) == "a.c: 2, now 3; d: None, now 4; s[1].t: 2, now 5"
+
+
+def test_differences_fit_a_sentence():
+    assert differences(list(range(7)), list(range(1, 8))).endswith("[4]: 4, now 5; and 2 more")
+    assert len(differences("x" * 10_000, [0] * 10_000)) < 500
+
+
+def test_equal_values_do_not_differ():
+    assert differences({"a": [1, {"b": None}]}, {"a": [1, {"b": None}]}) == ""
 
 
 def test_a_run_that_another_process_fills_is_refused(tmp_path):
