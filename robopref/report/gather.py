@@ -15,6 +15,7 @@ from robopref.report.runs import (
     Alignment,
     Curve,
     Evaluation,
+    Matches,
     Phase,
     Reliability,
     RewardMetrics,
@@ -88,6 +89,7 @@ def read_run(directory: Path | str) -> Run:
         curves=read_log(directory / "log.jsonl", notes),
         alignment=_read_alignment(directory / "alignment", notes),
         reward=_read_reward(directory / "reward", notes),
+        matches=_read_matches(directory / "reward" / "matches.npz"),
         reward_kind=_kind(directory / "reward", config.get("reward")),
         policy_kind=_policy_kind(directory / "policy", config.get("policy")),
         evaluations=_read_evaluations(directory / "evaluation", notes),
@@ -285,6 +287,29 @@ def _read_reward(folder: Path, notes: list[str]) -> RewardMetrics | None:
         held_out_pairs=None if pairs is None else int(pairs),
         reliability=_reliability(content.get("reliability"), path, notes),
     )
+
+
+def _read_matches(path: Path) -> Matches | None:
+    if not path.exists():  # only rewards of frames have it
+        return None
+    arrays = read_arrays(path)
+    sides = [(side, stage) for side in ("preferred", "disliked") for stage in ("before", "after")]
+    try:
+        found = Matches(
+            episodes=(int(arrays["episodes"][0]), int(arrays["episodes"][1])),
+            plans={key: arrays[f"plan/{'/'.join(key)}"] for key in sides},
+            distances={key: float(arrays[f"distance/{'/'.join(key)}"]) for key in sides},
+            spaces={stage: arrays[f"space/{stage}"] for stage in ("before", "after")},
+            won=arrays["won"],
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} does not hold what alignment did to a pair of episodes ({error})."
+        ) from error
+    shapes = [plan.ndim for plan in found.plans.values()], [x.shape for x in found.spaces.values()]
+    if shapes != ([2] * 4, [(len(found.won), 2)] * 2):
+        raise DataError(f"{path}: couplings are (F, G) and spaces (n, 2), got {shapes}.")
+    return found
 
 
 def _reliability(content: Any, path: Path, notes: list[str]) -> Reliability | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from robopref.errors import DataError, hide_passwords
 from robopref.files import write_text
-from robopref.report import figures, matrices, table
+from robopref.report import figures, matched, matrices, table
 from robopref.report.groups import Group, Report
 from robopref.report.runs import Rollout, Run
 from robopref.report.style import Drawing, Panel
@@ -138,11 +138,17 @@ def _run(run: Run, key: str, films: "_Films") -> dict[str, Any]:
             matrices.confidence_bars(alignment, key=f"{key}-quarters"),
             matrices.couplings(alignment, key=f"{key}-coupling"),
         ]
+    reward = [figures.reliability(run.reward, key=f"{key}-reliability")] if run.reward else []
+    if run.matches is not None:
+        reward += [
+            matched.matched_frames(run.matches, key=f"{key}-matched"),
+            matched.spaces(run.matches, key=f"{key}-space"),
+        ]
     longest = max((p.seconds for p in run.phases), default=0.0) or 1.0
     return {
         "run": run,
         "labels": [d for d in labels if d is not None],
-        "reliability": figures.reliability(run.reward, key=f"{key}-reliability") if run.reward else None,
+        "reward": [d for d in reward if d is not None],
         "cards": [_card(rollout, f"{key}-rollout{i}", films) for i, rollout in enumerate(run.rollouts)],
         "phases": [(p, 100 * p.seconds / longest) for p in run.phases],
         "config": hide_secrets(run.config_text),

@@ -108,6 +108,25 @@ class RewardMetrics:
 
 
 @dataclasses.dataclass(frozen=True)
+class Matches:
+    """What alignment did to a reward of frames.
+
+    Attributes:
+        episodes: The preferred and the disliked one of a pair.
+        plans: Coupling (F, G) of frames with the nearest demonstration, by side and stage.
+        distances: What that coupling costs.
+        spaces: Frames on the two main axes (n, 2), by stage.
+        won: Share of its comparisons that each frame's episode won, (n,).
+    """
+
+    episodes: tuple[int, int]
+    plans: dict[tuple[str, str], np.ndarray]
+    distances: dict[tuple[str, str], float]
+    spaces: dict[str, np.ndarray]
+    won: Float[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluation:
     """Episodes of one policy; ``seeds[i]`` fixes the start of episode ``i``."""
 
@@ -163,6 +182,7 @@ class Run:
     curves: tuple[Curve, ...]
     alignment: Alignment | None
     reward: RewardMetrics | None
+    matches: Matches | None
     reward_kind: str | None
     policy_kind: str | None
     evaluations: tuple[Evaluation, ...]

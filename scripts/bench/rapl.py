@@ -3,7 +3,8 @@
 Episodes of graded quality are collected and filmed once. For each task, criterion and seed, episodes are
 split by initial pose; a scripted teacher who sees positions answers pairs of the training episodes; every
 method sees frames alone and is judged on the test episodes. Nothing is chosen on the test episodes. Each cell
-is a line of ``results-*.jsonl``, and a stopped run goes on; ``--table`` prints what is there.
+is a line of ``results-*.jsonl``, and a stopped run goes on; ``--table`` prints what is there, and ``--table
+docs/results/rapl.md`` writes it to its places in that page.
 
 ``all`` is the rank correlation (Spearman) with the criterion's score over all test episodes, ``non-expert``
 without the experts', ``strict`` also without the stalled ones' of Meta-World (which begin as an expert does)
@@ -18,15 +19,13 @@ import itertools
 import json
 import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from rapl_methods import MOST, WAYS, Judge, learned
+from rapl_methods import MOST, Judge, learned
+from rapl_page import lines, show, tables
 from rapl_scenes import TASKS, Lab
 
 COUNTS = (100, 20, 50, 10, MOST)  # in this order, so that a short run has the ends of the curve
-COLUMNS = ("all", "non-expert", "strict", "step", "progress", "other arm")
 
 
 def main() -> None:
@@ -38,11 +37,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--distractors", action="store_true")
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--table", action="store_true", help="print the results as Markdown")
+    parser.add_argument(
+        "--table", nargs="?", const="", metavar="PAGE", help="print the results, or write them"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
-    if given.table:
-        print(table(given.out))
+    if given.table is not None:
+        show(tables(given.out), given.table)
         return
     labs = {name: Lab(given.out, name, given.workers, distractors=given.distractors) for name in given.tasks}
     for seed, count in itertools.product(range(given.seeds), given.counts):
@@ -79,44 +80,6 @@ def cell(out: Path, lab: Lab, criterion: str, seed: int, count: int) -> None:
         file.write(json.dumps(line) + "\n")
     means = ", ".join(f"{name} {values['all']:.2f}" for name, values in found.items())
     print(f"{lab.name} {criterion} seed {seed} N {count}: {means} ({line['cpu_s']} s)", flush=True)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """Finished cells."""
-    return [json.loads(line) for line in path.open()] if path.exists() else []
-
-
-def table(out: Path) -> str:
-    """Mean [least, most] over seeds, a block for each task, criterion and kind of frames."""
-    cells = [line for path in sorted(out.glob("results-*.jsonl")) for line in lines(path)]
-    blocks: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
-    for line in cells:
-        blocks.setdefault((line["task"], line["criterion"], line["distractors"]), []).append(line)
-    text: list[str] = []
-    for (task, criterion, distractors), part in sorted(blocks.items()):
-        text += ["", f"### {criterion}, {task}{', with distractors' if distractors else ''}", ""]
-        text += [f"| method | N | seeds | {' | '.join(COLUMNS)} |", "|---" * (3 + len(COLUMNS)) + "|"]
-        for name, count in itertools.product(part[0]["methods"], sorted({x["preferences"] for x in part})):
-            rows = [x["methods"][name] for x in part if x["preferences"] == count]
-            shown = [spread([row[key] for row in rows]) if key in rows[0] else "" for key in COLUMNS]
-            text.append(f"| {name} | {count} | {len(rows)} | {' | '.join(shown)} |")
-    text += ["", "### Rewards of frames: `step` by the way it is made", ""]
-    ways = ("step", *(f"step_{way}" for way in WAYS))
-    text += ["| criterion, task | N | method | blended | transport | progress | learned |", "|---" * 7 + "|"]
-    for (task, criterion, distractors), part in sorted(blocks.items()):
-        where = f"{criterion}, {task}{', with distractors' if distractors else ''}"
-        for count, name in itertools.product(
-            sorted({x["preferences"] for x in part}), ("untrained OT", "RAPL")
-        ):
-            rows = [x["methods"][name] for x in part if x["preferences"] == count]
-            shown = [spread([row[way] for row in rows]) for way in ways]
-            text.append(f"| {where} | {count} | {name} | {' | '.join(shown)} |")
-    return "\n".join(text)
-
-
-def spread(values: list[float]) -> str:
-    """Mean and range."""
-    return f"{np.mean(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 
 if __name__ == "__main__":

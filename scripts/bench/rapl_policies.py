@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rapl import lines
 from rapl_methods import adam, learned
+from rapl_page import lines, show
 from rapl_scenes import TASKS, Lab, truth_of
 from scipy.stats import binomtest
 
@@ -50,11 +50,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--table", action="store_true", help="print the results as Markdown")
+    parser.add_argument(
+        "--table", nargs="?", const="", metavar="PAGE", help="print the results, or write them"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
-    if given.table:
-        print(table(given.out))
+    if given.table is not None:
+        show({"policies": table(given.out)}, given.table)
         return
     labs = [Lab(given.out, name, given.workers) for name in given.tasks]
     for seed in range(given.seeds):

@@ -29,9 +29,13 @@ from robopref.methods.components import (
 )
 from robopref.methods.phases.comparisons import AS_THEY_ARE
 from robopref.methods.phases.lab import Lab
+from robopref.methods.phases.matches import main_axes
 from robopref.methods.phases.visual import filmed_judge, rank_rollouts
 from robopref.methods.rapl import Camera, Ranked, Rapl, run
 from robopref.policies.preference import PreferencePolicy
+from robopref.report.gather import read_run
+from robopref.report.groups import gather
+from robopref.report.page import render
 from robopref.rewards.saved import load_frame_reward
 from robopref.rewards.transport import TransportReward
 from robopref.training.aligning import AligningPlan
@@ -181,6 +185,31 @@ def check_that_the_order_was_learned(folder, result):
     assert not metrics["gate"]["collapsed"]
     reference = json.loads((folder / "evaluation" / "reference.json").read_text())["returns"]
     return result["mean_return"] - np.mean(reference)
+
+
+def test_the_report_shows_the_couplings_that_the_reward_pays_for(aligned):
+    folder, _ = aligned
+    found = read_run(folder).matches
+    assert found is not None
+    ranking = json.loads((folder / "reward" / "ranking.json").read_text())
+    scores = {entry["episode"]: entry["score"] for entry in ranking}
+    for side, episode in zip(("preferred", "disliked"), found.episodes, strict=True):
+        assert found.distances[side, "after"] == pytest.approx(-scores[episode], rel=1e-4)
+        for stage in ("before", "after"):
+            plan = found.plans[side, stage]
+            assert plan.shape == (HORIZON // EVERY + 1,) * 2
+            assert plan.sum(1) == pytest.approx(np.full(len(plan), 1 / len(plan)), rel=1e-4)
+    page, _ = render(gather([folder]))
+    assert "Which frames match" in page
+    assert "Features of frames" in page
+
+
+def test_the_main_axes_of_a_flat_cloud_are_its_own():
+    flat = np.random.default_rng(0).normal(size=(50, 2)) * [5, 1]
+    found = main_axes(np.c_[flat[:, 1], np.zeros(50), flat[:, 0]])
+    turn, _ = np.linalg.qr((flat - flat.mean(0)).T @ found)
+    assert np.abs(np.diag(turn)) == pytest.approx([1, 1], abs=0.01)
+    assert np.linalg.norm(found, axis=1) == pytest.approx(np.linalg.norm(flat - flat.mean(0), axis=1))
 
 
 def test_the_order_of_rollouts_moves_a_policy(aligned):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from robopref.data.frames import FrameCache
@@ -20,6 +21,7 @@ from robopref.methods.phases.align import whole_episodes_only
 from robopref.methods.phases.judged import split_by_episode
 from robopref.methods.phases.lab import Lab, file_content, stream, training_seeds
 from robopref.methods.phases.label import content, read_labels, store_labels
+from robopref.methods.phases.matches import matches
 from robopref.nets.features import cached_features
 from robopref.nets.vision import FITTING_FRAMES, FrameEncoder, make_encoder
 from robopref.policies.saved import load_policy
@@ -34,7 +36,7 @@ from robopref.training.recording import Judge
 from robopref.training.rollouts import Assignment, collect_rollouts
 from robopref.training.step import Sampler
 
-REWARDS_NAME = "rewards.npy"
+REWARDS_NAME, MATCHES_NAME = "rewards.npy", "matches.npz"
 POOL_FRAMES = 50_000  # of which the features' mean and spread are taken
 
 
@@ -135,6 +137,12 @@ def align_reward(
                 scores = judge.score_all(sequences)
                 said = (scores[kept.a.episode] > scores[kept.b.episode]).astype(np.float32)
                 metrics[name] = pair_accuracy(said, kept.label).accuracy
+        shown = kept if (kept.label != 0.5).any() else train
+        unaligned = build(learned.epsilon, learned.temperature)
+        share = share_won(preferences, len(store))
+        pictures: dict[str, Any] = matches(unaligned, learned, sequences, shown, share)
+        with replacing(folder / MATCHES_NAME) as temporary:
+            np.savez_compressed(temporary, **pictures)
         save_reward(folder, learned.cpu())
         write_json(folder / "metrics.json", metrics)
         return metrics
@@ -200,16 +208,20 @@ def winners(preferences: Preferences, episodes: int, count: int) -> np.ndarray:
     Raises:
         DataError: There are fewer compared episodes.
     """
+    share = share_won(preferences, episodes)
+    compared = np.count_nonzero(share >= 0)
+    if count < 1 or compared < count:
+        raise DataError(f"{compared} episodes were compared; {count} demonstrations are asked for.")
+    return np.argsort(-share, kind="stable")[:count]
+
+
+def share_won(preferences: Preferences, episodes: int) -> Float[np.ndarray, " episodes"]:
+    """Return the share of its comparisons that each episode won, with a tie imagined; -1 without any."""
     won, met = np.zeros(episodes), np.zeros(episodes)
     for side, label in ((preferences.a, preferences.label), (preferences.b, 1 - preferences.label)):
         np.add.at(won, side.episode, label)
         np.add.at(met, side.episode, 1)
-    if count < 1 or np.count_nonzero(met) < count:
-        raise DataError(
-            f"{np.count_nonzero(met)} episodes were compared; {count} demonstrations are asked for."
-        )
-    share = np.where(met > 0, (won + 0.5) / (met + 1), -1)  # one imagined tie: a single win is not certainty
-    return np.argsort(-share, kind="stable")[:count]
+    return np.where(met > 0, (won + 0.5) / (met + 1), -1)  # so that a single win is not certainty
 
 
 def frame_rewards(lab: Lab, reward: Path, sequences: FeatureSequences, store: TrajectoryStore) -> Path:

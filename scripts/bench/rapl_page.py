@@ -1,0 +1,133 @@
+"""The tables of rewards from pixels as Markdown, and their places in a page.
+
+A place is the text between ``<!-- NAME: ... -->`` and the next ``<!-- end -->``.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rapl_methods import WAYS
+
+COLUMNS = ("all", "non-expert", "strict", "step", "progress", "other arm")
+FEWER = 5  # times the labels that Bradley-Terry is given
+AIM = 0.5  # of the reward of frames
+Cells = list[dict[str, Any]]
+
+
+def lines(path: Path) -> Cells:
+    """Finished cells."""
+    return [json.loads(line) for line in path.open()] if path.exists() else []
+
+
+def tables(out: Path) -> dict[str, str]:
+    """Every table by its name: ``aims``, and ``cells``, the long ones."""
+    blocks: dict[str, Cells] = {}
+    for line in (line for path in sorted(out.glob("results-*.jsonl")) for line in lines(path)):
+        where = f"{line['criterion']}, {line['task']}" + ", with distractors" * line["distractors"]
+        blocks.setdefault(where, []).append(line)
+    blocks = dict(sorted(blocks.items()))
+    return {
+        "aims": "\n".join([*labels_needed(blocks), "", *rewards_of_frames(blocks)]),
+        "cells": "\n".join([*itertools.chain(*map(whole, blocks, blocks.values())), *ways(blocks)]),
+    }
+
+
+def labels_needed(blocks: Mapping[str, Cells]) -> list[str]:
+    """RAPL beside Bradley-Terry with five times as many labels, on the seeds that have both."""
+    head = ["N", "seeds", "RAPL, N", f"Bradley-Terry, {FEWER} N", f"with demonstrations, {FEWER} N"]
+    text = _head("criterion, task", *head, "as good with a fifth")
+    reached = []
+    for where, part in blocks.items():
+        found = {(x["preferences"], x["seed"]): x["methods"] for x in part}
+        for count in sorted({n for n, _ in found}):
+            seeds = sorted(s for n, s in found if n == count and (FEWER * count, s) in found)
+            if not seeds:
+                continue
+            fewer = [found[count, s]["RAPL"]["all"] for s in seeds]
+            more, told = (
+                [found[FEWER * count, s][name]["all"] for s in seeds]
+                for name in ("Bradley-Terry", "Bradley-Terry + demonstrations")
+            )
+            reached.append(np.mean(fewer) >= np.mean(more))
+            shown = (spread(fewer), spread(more), spread(told), "yes" if reached[-1] else "no")
+            text.append(_row(where, count, len(seeds), *shown))
+    count = f"{sum(reached)} of {len(reached)} lines"
+    return [*text, "", f"With a fifth of the labels, RAPL's mean reaches Bradley-Terry's in {count}."]
+
+
+def rewards_of_frames(blocks: Mapping[str, Cells], count: int = 100) -> list[str]:
+    """``step`` of the main methods."""
+    names = ("untrained OT", "RAPL", "Bradley-Terry")
+    text = _head(f"criterion, task: `step`, N = {count}", "seeds", *names, f"RAPL at least {AIM}")
+    reached = []
+    for where, part in blocks.items():
+        rows = [x["methods"] for x in part if x["preferences"] == count]
+        if rows:
+            values = [[row[name]["step"] for row in rows] for name in names]
+            reached.append(np.mean(values[1]) >= AIM)
+            text.append(_row(where, len(rows), *map(spread, values), "yes" if reached[-1] else "no"))
+    says = f"The reward of frames reaches {AIM} within an episode in {sum(reached)} of {len(reached)} lines."
+    return [*text, "", says]
+
+
+def whole(where: str, part: Cells) -> list[str]:
+    """Mean [least, most] over seeds of every method and number of preferences."""
+    there = [key for key in COLUMNS if key in part[0]["methods"]["RAPL"]]
+    text = ["", f"### {where}", "", *_head("method", "N", "seeds", *there)]
+    text.append(_row("true score", "any", "", *("" if key == "progress" else "1" for key in there)))
+    for name, count in itertools.product(part[0]["methods"], sorted({x["preferences"] for x in part})):
+        rows = [x["methods"][name] for x in part if x["preferences"] == count]
+        text.append(_row(name, count, len(rows), *(spread([row[key] for row in rows]) for key in there)))
+    return text
+
+
+def ways(blocks: Mapping[str, Cells]) -> list[str]:
+    """``step`` by the way in which the reward of frames is made."""
+    text = ["", "### Rewards of frames: `step` by the way it is made", ""]
+    text += _head("criterion, task", "N", "method", "blended", *WAYS)
+    for where, part in blocks.items():
+        counts = sorted({x["preferences"] for x in part})
+        for count, name in itertools.product(counts, ("untrained OT", "RAPL")):
+            rows = [x["methods"][name] for x in part if x["preferences"] == count]
+            keys = ("step", *(f"step_{way}" for way in WAYS))
+            text.append(_row(where, count, name, *(spread([row[key] for row in rows]) for key in keys)))
+    return text
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, of several, range."""
+    mean = f"{np.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} [{min(values):.2f}, {max(values):.2f}]"
+
+
+def show(found: Mapping[str, str], page: str) -> None:
+    """Write each table to its place in a page; print them where no page is named.
+
+    Raises:
+        SystemExit: The page has no such place.
+    """
+    if not page:
+        print("\n\n".join(found.values()))
+        return
+    text = Path(page).read_text()
+    for name, table in found.items():
+        place = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not place.search(text):
+            raise SystemExit(
+                f"{page} has no place for {name}: <!-- {name}: how it is made --> ... <!-- end -->"
+            )
+        text = place.sub(lambda match, table=table: f"{match[1]}\n{table.strip()}\n\n{match[2]}", text)
+    Path(page).write_text(text)
+
+
+def _head(*cells: str) -> list[str]:
+    return [_row(*cells), "|---" * len(cells) + "|"]
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
