@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError
@@ -95,12 +95,17 @@ class GaussianPolicy(ExactActor):
         """The mean action, from :meth:`states`."""
         return self.network(states)[0].tanh()
 
-    def log_density(self, mean: Float[Tensor, "B A"], actions: Float[Tensor, "B A"]) -> Float[Tensor, " B"]:
-        """Logarithm of N(actions; mean, sigma^2), in nats."""
+    def log_density(
+        self,
+        mean: Float[Tensor, "B A"],
+        actions: Float[Tensor, "B A"],
+        counting: Bool[Tensor, "B A"] | None = None,
+    ) -> Float[Tensor, " B"]:
+        """Logarithm of N(actions; mean, sigma^2), in nats, of the entries that count."""
         log_deviation = self.bounded_log_deviation()
         standardised = (actions - mean) * torch.exp(-log_deviation)
-        constant = 0.5 * math.log(2 * math.pi) * self.action_size
-        return -0.5 * standardised.square().sum(-1) - log_deviation.sum() - constant
+        each = -0.5 * standardised.square() - log_deviation - 0.5 * math.log(2 * math.pi)
+        return (each if counting is None else torch.where(counting, each, 0.0)).sum(-1)
 
     def against(
         self, reference: "GaussianPolicy", observations: Float[Tensor, "B _"], actions: Float[Tensor, "B A"]

@@ -29,9 +29,11 @@ def batch_of(policy: SeeingPolicy, pairs: int, decisions: int) -> dict[str, Tens
         "words": torch.from_numpy(np.stack([words] * members)),
         "targets": targets.unflatten(0, (members, decisions)),
         "mask": torch.ones(members, decisions, dtype=torch.bool),
+        "taken": torch.ones(members, decisions, policy.horizon, dtype=torch.bool),
         "reference": torch.full((members, decisions), -110.0),
         "parts": torch.arange(decisions).expand(members, -1) * 4 // decisions,
         "grades": torch.tensor([[1.0, 0.0]] * pairs),
+        "imitated": torch.zeros(pairs, dtype=torch.bool),
         "weights": torch.ones(pairs),
     }
 

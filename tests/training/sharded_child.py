@@ -14,7 +14,7 @@ from robopref.training.devices import make_fabric
 from robopref.training.loop import fit
 from robopref.training.metrics import RunLog
 from tests.policies.vla.conftest import tiny
-from tests.policies.vla.test_preference import batch_of
+from tests.policies.vla.test_preference import PER_GROUP, batch_of
 
 
 class OwnPairs:
@@ -25,7 +25,7 @@ class OwnPairs:
         first, count = (2 * rank, 2) if processes > 1 else (0, 4)
         self.batch = {
             name: value[first // 2 : (first + count) // 2]
-            if name in ("grades", "weights")
+            if name in PER_GROUP
             else value[first:][:count]
             for name, value in whole.items()
         }

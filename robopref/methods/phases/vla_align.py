@@ -53,7 +53,7 @@ class Alignment:
         imitation_weight: Of the best rollout's negative log-likelihood, added to the objective.
         pairs: ``ranked`` by who judged, or ``random``: the control that a ranking must beat.
         learning_rate: Step size of Adam.
-        demonstrations: Share of a batch that are demonstrations, tied with themselves: supervised learning.
+        demonstrations: Share of a batch that are demonstrations: supervised learning, whatever the objective.
         replay: Share that are comparisons of earlier rounds.
         window: Decisions scored at once, which bounds the memory.
         adapter: ``{"rank": 8}`` learns adapters and leaves the weights alone; None moves all.
@@ -112,7 +112,7 @@ def align_policy(
         name: Its folder in the run directory.
         policy: What it starts from, which is also its reference.
         rounds: Judged rollouts, the present round last; earlier ones are replayed.
-        demonstrations: Some of them are mixed in, as ties with themselves.
+        demonstrations: Some of them are mixed in, to be imitated.
         how: See :class:`Alignment`.
         plan: How long; a batch holds groups. Imitation gets as many decisions per step.
     """
@@ -223,10 +223,13 @@ def _divergence(
     total = 0.0
     for first in range(0, len(rows), 64):
         batch = decisions.batch(rows[first : first + 64])
-        seen = batch["frames"], batch["words"], batch["targets"]
-        logs = [torch.log_softmax(policy.token_logits(*seen), -1) for policy in (before, after)]
+        seen, counting = (
+            (batch["frames"], batch["words"], batch["targets"]),
+            before.counting(batch["targets"], batch["mask"]),
+        )
+        logs = [torch.log_softmax(policy.token_logits(*seen), -1)[counting] for policy in (before, after)]
         total += float((logs[0].exp() * (logs[0] - logs[1])).sum())
-    return total / (len(rows) * before.entries)
+    return total / (int(decisions.taken[rows].sum()) * before.action_size)
 
 
 def _labels(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences]:
@@ -281,31 +284,28 @@ class _Comparison:
         if not each[present][0]:
             raise DataError("No two rollouts differ in their scores, so there is nothing to learn from.")
         replayed = sum(len(members) for members, _ in each[:-1])
-        ties = self._ties()
-        shares = {
-            "replay": self.how.replay if replayed else 0.0,
-            "ties": self.how.demonstrations if ties else 0.0,
-        }
+        alone = [[i] for i in self._demonstrations]
+        replay = self.how.replay if replayed else 0.0
+        imitated = self.how.demonstrations if alone else 0.0
         members, grades, chances = [], [], []
         for number, (found, graded) in enumerate(each):
-            share = shares["replay"] / max(replayed, 1)
+            share = replay / max(replayed, 1)
             if number == present:
-                share = (1 - sum(shares.values())) / len(found)
+                share = (1 - replay - imitated) / len(found)
             members += found
             grades += graded
             chances += [share] * len(found)
-        members += ties
-        grades += [[1.0] * len(tie) for tie in ties]
-        chances += [shares["ties"] / max(len(ties), 1)] * len(ties)
+        chances += [imitated / max(len(alone), 1)] * len(alone)
         stages = _stages(self.decisions, self.rollouts) if self.how.segment == "stage" else None
         parts = part_numbers(self.decisions, self.how.segment, windows=self.how.windows, stages=stages)
         return TrajectoryGroups(
             self.decisions,
-            _padded(members, -1).astype(np.int64),
-            _padded(grades, 0.0),
+            _padded([*members, *alone], -1).astype(np.int64),
+            _padded([*grades, *([1.0] for _ in alone)], 0.0),
             reference=self.decisions.scores(self._policy),
             parts=parts,
             chances=np.array(chances),
+            imitated=np.arange(len(chances)) >= len(members),
         )
 
     def imitated(self) -> "_Rows":
@@ -381,11 +381,6 @@ class _Comparison:
             members += [[self._number[source, episode]] for episode in range(len(good))]
             grades += [[one] for one in good.tolist()]
         return members, grades
-
-    def _ties(self) -> list[list[int]]:
-        """Demonstrations as groups: tied with themselves among pairs, alone elsewhere."""
-        twice = self.how.compares == "pairs"
-        return [[i, i] if twice else [i] for i in self._demonstrations]
 
 
 def _padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], filler: int | float) -> np.ndarray:

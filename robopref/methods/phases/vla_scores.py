@@ -163,8 +163,7 @@ def _columns(
     store, task = source.store, task_of(source)
     actor = load_vla(policy, device=lab.fabric.device)
     decisions = Decisions(actor, [source], device=lab.fabric.device)
-    each = decisions.scores(actor).cpu().numpy()
-    likelihood = np.add.reduceat(each, decisions.starts) / decisions.counts
+    likelihood = decisions.mean_scores(actor)
     if judge.kind == "costs":
         costs = store_costs(load_costs(cost_file(task)), store, replayed_signals(store))
         columns = score_columns(

@@ -167,29 +167,28 @@ class ContinuousVLA(SmallModel):
         draw: Draw | None = None,
         mask: Bool[Tensor, "n H"] | None = None,
     ) -> Float[Tensor, " n"]:
-        """Log-density in nats, or -1/2 times the mean squared error of the predictions under the draw.
-
-        Raises:
-            ConfigError: A mask, as heads score whole chunks.
-        """
-        if mask is not None and not bool(mask.all()):
-            raise ConfigError("A policy that sees scores whole chunks of numbers, without a mask")
-        return self.head.score(self.features(frames, words), self._chunks(targets), draw)
+        """Log-density in nats, or -1/2 times the mean squared error of the predictions under the draw."""
+        seen = self.features(frames, words)
+        if isinstance(self.head, GaussianPolicy):
+            mean = self.head.mean_of(self.head.states(seen))
+            return self.head.log_density(mean, targets.to(mean.dtype), self.counting(targets, mask))
+        return self.head.score(seen, self._chunks(targets), draw, mask)
 
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Negative log-density per number, or the error of one prediction for every chunk."""
         frames = self.seen_in_training(batch["frames"], generator)
-        seen, chunks = self.features(frames, batch["words"]), self._chunks(batch["targets"])
+        seen, targets, mask = self.features(frames, batch["words"]), batch["targets"], batch.get("mask")
         if isinstance(self.head, GaussianPolicy):
-            error = (self.head.mean_of(self.head.normaliser(seen)) - chunks[:, 0]).square().mean()
-            return -self.head.score(seen, chunks).mean() / self.entries, {"squared_error": error.detach()}
+            counting, mean = self.counting(targets, mask), self.head.mean_of(self.head.states(seen))
+            loss = -self.head.log_density(mean, targets.to(mean.dtype), counting).sum() / counting.sum()
+            return loss, {"squared_error": (mean - targets)[counting].square().mean().detach()}
         source = generator or torch.Generator(seen.device).manual_seed(0)
         draw = self.head.draw(len(seen), generator=source, draws=1)
-        loss = self.head.errors(seen, chunks, draw).mean()
+        loss = self.head.errors(seen, self._chunks(targets), draw, mask).mean()
         return loss, {"denoising_error": loss.detach()}
 
     def _chunks(self, targets: Tensor) -> Tensor:
-        """Targets in the shape of the head: a Gaussian sees a chunk as one long action."""
-        return targets.unflatten(-1, (self.head.horizon, self.head.action_size))
+        """Targets in the shape of a head that denoises; a Gaussian sees a chunk as one long action."""
+        return targets.unflatten(-1, (self.horizon, self.action_size))

@@ -2,10 +2,13 @@
 
 A decision is taken at every H-th state: a frame, an instruction and the chunk of H actions that followed.
 Frames come from frame caches that hold one in H states, so that every frame is a decision. An episode counts
-up to its first success: what happens after it says nothing about the task.
+up to its first success: what happens after it says nothing about the task. A rollout that succeeded in the
+middle of a chunk never did the rest of it: a mask says which actions were taken, and no other counts, neither
+in a score nor in a loss.
 
 Letters used in shapes: D decisions of the longest trajectory, M trajectories, G groups of K trajectories, S
-pixels of a side, L words, N numbers of a decision's target, B batch.
+pixels of a side, L words, N numbers of a decision's target, H actions in a chunk, A entries of an action, T
+trajectories, B batch.
 """
 
 import math
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor
 
 from robopref.data.frames import FrameCache
@@ -81,14 +84,15 @@ class Decisions:
     ) -> None:
         self.device = torch.device(device)
         self.sources = list(episodes)
-        targets, words, where, counts, names = [], [], [], [], []
+        targets, words, where, counts, names, taken = [], [], [], [], [], []
         for number, source in enumerate(self.sources):
             _check(policy, source)
             chosen = np.arange(len(source.store)) if kept is None else kept[number]
             used = steps_until_success(source.store)
             for episode in chosen.tolist():
-                actions = _padded(source, episode, int(used[episode]), policy.horizon)
+                actions, done = _padded(source, episode, int(used[episode]), policy.horizon)
                 count = len(actions)
+                taken.append(done)
                 targets.append(policy.targets(torch.from_numpy(actions)))
                 word = torch.from_numpy(policy.tokenizer.encode(source.instructions[episode]))
                 words.append(word.expand(count, -1))
@@ -99,6 +103,7 @@ class Decisions:
         if not counts:
             raise DataError("There are no episodes, so there is no decision to learn from.")
         self.targets, self.words = torch.cat(targets), torch.cat(words)
+        self.taken = torch.from_numpy(np.concatenate(taken))
         self.where = np.concatenate(where)
         self.counts = np.array(counts, np.int64)
         self.starts = np.cumsum([0, *counts[:-1]]).astype(np.int64)
@@ -117,8 +122,13 @@ class Decisions:
         return torch.from_numpy(np.stack([held[source][frame] for source, frame in self.where[rows]]))
 
     def batch(self, rows: Int[np.ndarray, " n"]) -> Batch:
-        """Return ``frames``, ``words`` and ``targets`` of decisions."""
-        parts = {"frames": self.frames(rows), "words": self.words[rows], "targets": self.targets[rows]}
+        """Return ``frames``, ``words``, ``targets`` and ``mask`` (n, H), True of actions that were taken."""
+        parts = {
+            "frames": self.frames(rows),
+            "words": self.words[rows],
+            "targets": self.targets[rows],
+            "mask": self.taken[rows],
+        }
         return {name: part.to(self.device) for name, part in parts.items()}
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Batch:
@@ -136,6 +146,12 @@ class Decisions:
             found.append(policy.decision_scores(**batch, draw=draw))
         return torch.cat(found)
 
+    def mean_scores(self, policy: SeeingPolicy) -> Float64[np.ndarray, " T"]:
+        """Return the mean score of each trajectory per action that it took, in nats where scores are exact."""
+        scores, actions = self.scores(policy).double().cpu().numpy(), self.taken.sum(1).numpy()
+        total = scores if policy.exact else scores * actions  # surrogates are means already
+        return np.add.reduceat(total, self.starts) / np.add.reduceat(actions, self.starts)
+
 
 def _check(policy: SeeingPolicy, source: FilmedEpisodes) -> None:
     if source.frames.every != policy.horizon:
@@ -150,22 +166,29 @@ def _check(policy: SeeingPolicy, source: FilmedEpisodes) -> None:
         )
 
 
-def _padded(source: FilmedEpisodes, episode: int, used: int, horizon: int) -> Float[np.ndarray, "D H A"]:
-    """Actions of every decision that began before the end; the last chunk repeats its last action."""
+def _padded(
+    source: FilmedEpisodes, episode: int, used: int, horizon: int
+) -> tuple[Float[np.ndarray, "D H A"], Bool[np.ndarray, "D H"]]:
+    """Actions of every decision that began before the end, and which of them were taken.
+
+    The last chunk is filled up with its last action.
+    """
     actions = source.store.episode(episode).actions
     count = math.ceil(used / horizon)
     padded = np.concatenate([actions, np.repeat(actions[-1:], count * horizon, 0)])[: count * horizon]
-    return padded.reshape(count, horizon, -1)
+    taken = np.arange(count * horizon) < len(actions)
+    return padded.reshape(count, horizon, -1), taken.reshape(count, horizon)
 
 
 class TrajectoryGroups:
     """Batches of groups of trajectories: single ones (K = 1), pairs (K = 2) or whole lists.
 
     A batch of B groups holds the M = B K trajectories one group after the other, padded to the longest:
-    ``frames`` (M, D, S, S, 3), ``words`` (M, L), ``targets`` (M, D, N), ``mask`` (M, D), ``reference``
-    (M, D), the score of each decision under the frozen reference, ``parts`` (M, D), the segment that it
-    counts to, ``grades`` (B, K), best highest, and ``weights`` (B,). A group with fewer than K members has
-    some without any decision.
+    ``frames`` (M, D, S, S, 3), ``words`` (M, L), ``targets`` (M, D, N), ``mask`` (M, D), ``taken`` (M, D, H),
+    the actions that count, ``reference`` (M, D), the score of each decision under the frozen reference,
+    ``parts`` (M, D), the segment that it counts to, ``grades`` (B, K), best highest, ``imitated`` (B,), whether
+    a group is one demonstration to imitate and no comparison, and ``weights`` (B,). A group with fewer than K
+    members has some without any decision.
 
     Args:
         decisions: Of all trajectories.
@@ -174,6 +197,7 @@ class TrajectoryGroups:
         reference: From :meth:`Decisions.scores`, before training; read where scores are exact.
         parts: Segment of each decision, in the order of ``decisions``.
         chances: How often each group is drawn, in proportion; None for all alike.
+        imitated: Whether each group is a demonstration; None for none.
 
     Raises:
         DataError: Numbers do not fit.
@@ -188,6 +212,7 @@ class TrajectoryGroups:
         reference: Float[Tensor, " n"],
         parts: Int[np.ndarray, " n"],
         chances: Float[np.ndarray, " G"] | None = None,
+        imitated: Bool[np.ndarray, " G"] | None = None,
     ) -> None:
         if groups.shape != grades.shape or len(parts) != len(decisions) or len(reference) != len(decisions):
             raise DataError(
@@ -195,6 +220,7 @@ class TrajectoryGroups:
                 f"need as many parts and reference scores, got {len(parts)} and {len(reference)}."
             )
         self.decisions, self.groups, self.grades = decisions, groups, grades
+        self.imitated = np.zeros(len(groups), bool) if imitated is None else imitated
         self.reference, self.parts = reference.cpu(), parts
         self.chances = None if chances is None else torch.from_numpy(np.asarray(chances, np.float64))
 
@@ -225,9 +251,11 @@ class TrajectoryGroups:
             "words": made.words[made.starts[members]],
             "targets": made.targets[flat].unflatten(0, shape),
             "mask": torch.from_numpy(mask),
+            "taken": made.taken[flat].unflatten(0, shape),
             "reference": self.reference[flat].reshape(shape),
             "parts": torch.from_numpy(self.parts[rows]),
             "grades": torch.from_numpy(self.grades[index].astype(np.float32)),
+            "imitated": torch.from_numpy(self.imitated[index]),
             "weights": torch.ones(len(index)),
         }
         return {name: value.to(made.device) for name, value in batch.items()}

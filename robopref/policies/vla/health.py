@@ -39,7 +39,7 @@ class Condition:
     """What was measured of a policy in some decisions.
 
     Attributes:
-        error: Mean squared difference of the actions it takes from those that were done.
+        error: Mean squared difference of the actions it takes from those that were taken.
         score: Of what was done, per token or number; a surrogate where scores are not exact.
         entropy: Of its tokens in nats; None where it is not known.
         saturation: Share of its actions beyond 0.95.
@@ -58,15 +58,17 @@ def condition(
     """Measure a policy, which is in evaluation mode, in some decisions."""
     found: dict[str, list[Tensor]] = {name: [] for name in ("error", "score", "entropy", "saturation")}
     draws = torch.Generator().manual_seed(0)  # the same for every policy that is asked
-    entries = policy.entries if policy.exact else 1
     for first in range(0, len(rows), rows_at_once):
         part = decisions.batch(rows[first : first + rows_at_once])
         taken = policy.decide(part["frames"], part["words"])
         done = policy.actions(part["targets"])
         draw = policy.draw(len(taken), generator=draws)
-        found["error"].append((taken - done).square().mean((1, 2)))
+        counted = part["mask"].sum(1)
+        away = torch.where(part["mask"], (taken - done).square().mean(2), 0.0)
+        found["error"].append(away.sum(1) / counted)
         found["saturation"].append((taken.abs() > 0.95).float().mean((1, 2)))
-        found["score"].append(policy.decision_scores(**part, draw=draw) / entries)
+        numbers = counted * policy.action_size if policy.exact else 1
+        found["score"].append(policy.decision_scores(**part, draw=draw) / numbers)
         entropy = policy.entropy(**part)
         if entropy is not None:
             found["entropy"].append(entropy)

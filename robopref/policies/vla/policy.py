@@ -104,9 +104,7 @@ class TokenPolicy(SeeingPolicy):
     ) -> Float[Tensor, " n"]:
         """Log-probability of each chunk's tokens, in nats."""
         log_probs = self.token_log_probs(frames, words, targets)
-        if mask is None:
-            return log_probs.sum(-1)
-        return torch.where(mask.repeat_interleave(self.action_size, 1), log_probs, 0.0).sum(-1)
+        return torch.where(self.counting(targets, mask), log_probs, 0.0).sum(-1)
 
     def decision_kl(
         self,
@@ -114,20 +112,29 @@ class TokenPolicy(SeeingPolicy):
         words: Int[Tensor, "n L"],
         targets: Int[Tensor, "n N"],
         reference: Any,
+        mask: Bool[Tensor, "n H"] | None = None,
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Log-probability of each chunk, and KL(reference || policy) of its tokens, summed over tokens."""
         logits = self.token_logits(frames, words, targets)
         with torch.no_grad(), reference:
             before = self.token_logits(frames, words, targets)
-        log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").sum(-1)
-        return log_probs, categorical_kl(before, logits).sum(-1)
+        log_probs = -F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        each = log_probs, categorical_kl(before, logits)
+        counting = self.counting(targets, mask)
+        summed = [torch.where(counting, values, 0.0).sum(-1) for values in each]
+        return summed[0], summed[1]
 
     def entropy(
-        self, frames: UInt8[Tensor, "n S S 3"], words: Int[Tensor, "n L"], targets: Int[Tensor, "n N"]
+        self,
+        frames: UInt8[Tensor, "n S S 3"],
+        words: Int[Tensor, "n L"],
+        targets: Int[Tensor, "n N"],
+        mask: Bool[Tensor, "n H"] | None = None,
     ) -> Float[Tensor, " n"]:
-        """Mean entropy of a chunk's tokens, each given those before it, in nats."""
+        """Mean entropy of the tokens of each chunk that count, each given those before it, in nats."""
         log_probs = F.log_softmax(self.token_logits(frames, words, targets), -1)
-        return -(log_probs.exp() * log_probs).sum(-1).mean(-1)
+        each, counting = -(log_probs.exp() * log_probs).sum(-1), self.counting(targets, mask)
+        return torch.where(counting, each, 0.0).sum(-1) / counting.sum(-1)
 
     def shard(self, mesh: Any) -> None:
         """Share out the model's weights among the processes of a mesh; four-bit weights stay whole."""
@@ -144,8 +151,9 @@ class TokenPolicy(SeeingPolicy):
         """Mean negative log-likelihood per token of recorded chunks."""
         targets = batch["targets"]
         frames = self.seen_in_training(batch["frames"], generator)
-        logits = self.token_logits(frames, batch["words"], targets)
-        loss = F.cross_entropy(logits.transpose(1, 2), targets)
+        counting = self.counting(targets, batch.get("mask"))
+        logits, targets = self.token_logits(frames, batch["words"], targets)[counting], targets[counting]
+        loss = F.cross_entropy(logits, targets)
         with torch.no_grad():
             error = self.bins.decode(logits.argmax(-1)) - self.bins.decode(targets)
         return loss, {"squared_error": error.square().mean()}

@@ -14,8 +14,9 @@ turns scores into a loss:
 A segment that one member of a pair has and the other has not (a stage that it never reached) is compared with
 a score of zero, that of the reference. Objectives without a reference (cpl, cpo, simpo, orpo) take
 log-likelihoods in place of ratios, means over entries where they want a mean, and leave such a segment out:
-no likelihood stands for what was not done. Gradients are exact at the memory of one window of decisions, see
-:mod:`robopref.nets.windows`.
+no likelihood stands for what was not done. A demonstration in a batch is compared with nothing: whatever the
+objective, its loss is its negative log-likelihood per number. Gradients are exact at the memory of one window
+of decisions, see :mod:`robopref.nets.windows`.
 
 Where scores are exact, those of the reference are read from the batch, where they were kept from the start.
 A flow or diffusion policy has surrogates under draws of time and noise: every step draws anew, once for each
@@ -58,7 +59,8 @@ class TrajectoryPreference(nn.Module):
         beta: Scale of the scores; None takes the objective's own or 0.1, and 2000 times that for surrogates,
             which are means over a chunk.
         reduce: ``sum`` or ``mean`` over the decisions of a segment.
-        imitation_weight: Of the best trajectory's negative log-likelihood per token, added to any objective.
+        imitation_weight: Of the negative log-likelihood per token of the best trajectory of a group, or of
+            every single one that is good, added to any objective.
         window: Decisions that are scored at once: memory against speed, no change of the gradient.
         learning_rate: Step size of Adam.
 
@@ -82,7 +84,7 @@ class TrajectoryPreference(nn.Module):
     ) -> None:
         super().__init__()
         chosen = dict(objective) if isinstance(objective, Mapping) else {"name": objective}
-        fitted = fitting(chosen)
+        fitted = fitting(chosen, reduce)
         own: float = fitted.objective.options().get("beta", BETA) if fitted.objective.scales else BETA
         if beta is None:
             beta = own if policy.exact else own * SURROGATE_BETA / BETA
@@ -98,8 +100,6 @@ class TrajectoryPreference(nn.Module):
                 "beta, learning_rate and window must be positive and imitation_weight not negative, got "
                 f"{beta}, {learning_rate}, {window} and {imitation_weight}"
             )
-        if reduce not in REDUCTIONS:
-            raise ConfigError(unknown_name("reduction", reduce, REDUCTIONS))
         self.policy, self.objective = policy, fitted
         self.without_reference = "likelihood" in fitted.objective.score
         self.beta, self.reduce, self.imitation_weight = beta, reduce, imitation_weight
@@ -122,26 +122,27 @@ class TrajectoryPreference(nn.Module):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The objective's loss of groups of trajectories, and how good and bad ones fare."""
         chosen = batch["mask"].nonzero(as_tuple=True)
-        rows = batch["frames"][chosen], batch["words"][chosen[0]], batch["targets"][chosen]
+        rows = {name: batch[name][chosen] for name in ("frames", "targets")}
+        rows |= {"words": batch["words"][chosen[0]], "mask": batch["taken"][chosen]}
         draw = self._shared_draw(batch, chosen, generator)
 
         def score(part: slice) -> Tensor:
-            frames, words, targets = (x[part] for x in rows)
+            decisions = {name: value[part] for name, value in rows.items()}
             if self.needs_kl:
-                return torch.stack(self.policy.decision_kl(frames, words, targets, self.reference()), 1)
+                return torch.stack(self.policy.decision_kl(**decisions, reference=self.reference()), 1)
             if self.policy.exact:
-                return self.policy.decision_scores(frames, words, targets).unsqueeze(1)
+                return self.policy.decision_scores(**decisions).unsqueeze(1)
             assert draw is not None
             same = Draw(draw.times[:, part], draw.noise[:, part])
             with torch.no_grad(), self.reference():
-                before = self.policy.decision_scores(frames, words, targets, same)
-            return torch.stack([self.policy.decision_scores(frames, words, targets, same), before], 1)
+                before = self.policy.decision_scores(**decisions, draw=same)
+            return torch.stack([self.policy.decision_scores(**decisions, draw=same), before], 1)
 
         def reduced(scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return self.loss_of_scores(scores, batch)
 
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        return windowed_loss(score, len(rows[0]), self.window, reduced, parameters)
+        return windowed_loss(score, len(rows["frames"]), self.window, reduced, parameters)
 
     def _shared_draw(
         self, batch: Mapping[str, Tensor], chosen: tuple[Tensor, ...], generator: torch.Generator | None
@@ -206,8 +207,9 @@ class TrajectoryPreference(nn.Module):
         reference = batch["reference"] if self.policy.exact else _unpacked(scores[:, 1], mask)
         ratio = torch.where(mask, log_prob - reference, 0.0)
         count = int(parts[mask].max()) + 1
-        each = log_prob / (self.policy.entries if self.policy.exact else 1)
-        likelihood, present = segment_scores(each, parts, mask, count, "mean")
+        numbers = self._numbers(batch)
+        total, present = segment_scores(log_prob, parts, mask, count, "sum")
+        likelihood = total / segment_scores(numbers, parts, mask, count, "sum")[0].clamp(min=1)
         if self.objective.objective.score == "mean likelihood":
             values = likelihood
         else:
@@ -222,29 +224,37 @@ class TrajectoryPreference(nn.Module):
         if self.needs_kl:
             kl, _ = segment_scores(_unpacked(scores[:, 1], mask), parts, mask, count, self.reduce)
             kl = kl.reshape(form)
-        loss = self._objective(values, present, imitation, kl, batch)
-        return loss, self._diagnosis(ratio, each, values, present, batch)
+        whole = (log_prob.sum(1) / numbers.sum(1).clamp(min=1)).reshape(groups, members)
+        compared = ~batch["imitated"]
+        losses = -whole[:, 0]
+        if bool(compared.any()):
+            parts_of = (values, present, imitation, batch["grades"])
+            found = self._compared(*(x[compared] for x in parts_of), None if kl is None else kl[compared])
+            losses = losses.masked_scatter(compared, found.to(losses.dtype))
+        return _weighed(losses, batch["weights"]), self._diagnosis(ratio, whole, values, present, batch)
 
-    def _objective(
-        self,
-        values: Tensor,
-        present: Tensor,
-        imitation: Tensor,
-        kl: Tensor | None,
-        batch: Mapping[str, Tensor],
-    ) -> Float[Tensor, ""]:
+    def _numbers(self, batch: Mapping[str, Tensor]) -> Float[Tensor, "M D"]:
+        """How many tokens or numbers the score of each decision sums over: 1 of a surrogate, a mean."""
+        mask = batch["mask"]
+        if not self.policy.exact:
+            return mask.float()
+        return torch.where(mask, batch["taken"].sum(-1) * self.policy.action_size, 0).float()
+
+    def _compared(
+        self, values: Tensor, present: Tensor, imitation: Tensor, grades: Tensor, kl: Tensor | None
+    ) -> Float[Tensor, " B"]:
         """Every form of labels reduces to one loss per group; segments of a group share its weight."""
-        form = self.objective.objective.labels
+        form, there = self.objective.objective.labels, present.any(-1)
         if form == "lists":
-            there = present.any(-1)
-            losses = self.objective(_over_segments(values, present), batch["grades"], there)
+            losses = self.objective(_over_segments(values, present), grades, there)
         elif form == "up/down":
-            losses = self._of_singles(values, present, batch["grades"])
+            losses = self._of_singles(values, present, grades)
         else:
-            losses = self._of_pairs(values, present, imitation, kl, batch["grades"])
-        if self.imitation_weight:
-            losses = losses + self.imitation_weight * _of_the_best(imitation, present, batch["grades"])
-        return _weighed(losses, batch["weights"])
+            losses = self._of_pairs(values, present, imitation, kl, grades)
+        if not self.imitation_weight:
+            return losses
+        good = there & (grades > 0.5 if form == "up/down" else grades == _best(grades, there))
+        return losses + self.imitation_weight * _over_segments(_over_segments(imitation, present), good)
 
     def _of_singles(self, values: Tensor, present: Tensor, grades: Tensor) -> Float[Tensor, " B"]:
         chances = grades[..., None].expand_as(values)[present]
@@ -290,13 +300,15 @@ class TrajectoryPreference(nn.Module):
 
     @torch.no_grad()
     def _diagnosis(
-        self, ratio: Tensor, each: Tensor, values: Tensor, present: Tensor, batch: Mapping[str, Tensor]
+        self,
+        ratio: Tensor,
+        likelihood: Float[Tensor, "B K"],
+        values: Tensor,
+        present: Tensor,
+        batch: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        grades, mask = batch["grades"], batch["mask"]
-        shape, there = grades.shape, present.any(-1)
-        size = mask.sum(1).clamp(min=1)
-        change = (ratio.sum(1) / size).reshape(shape)
-        likelihood = (torch.where(mask, each, 0.0).sum(1) / size).reshape(shape)
+        grades, there = batch["grades"], present.any(-1)
+        change = (ratio.sum(1) / batch["mask"].sum(1).clamp(min=1)).reshape(grades.shape)
         best = grades.masked_fill(~there, -torch.inf).argmax(1, keepdim=True)
         worst = grades.masked_fill(~there, torch.inf).argmin(1, keepdim=True)
         untied = (grades.gather(1, best) > grades.gather(1, worst))[:, 0].to(change.dtype)
@@ -337,11 +349,8 @@ def segment_scores(
     return (total / sizes.clamp(min=1) if reduce == "mean" else total), sizes > 0
 
 
-def _of_the_best(imitation: Tensor, present: Tensor, grades: Tensor) -> Float[Tensor, " B"]:
-    """Imitation loss of each group's best members, over all of their segments."""
-    there = present.any(-1)
-    best = (grades == grades.masked_fill(~there, -torch.inf).amax(1, keepdim=True)) & there
-    return _over_segments(_over_segments(imitation, present), best)
+def _best(grades: Tensor, there: Tensor) -> Float[Tensor, "B 1"]:
+    return grades.masked_fill(~there, -torch.inf).amax(1, keepdim=True)
 
 
 def _unpacked(values: Tensor, mask: Tensor) -> Tensor:
@@ -357,12 +366,18 @@ def _weighed(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
 
 
-def fitting(chosen: Mapping[str, Any]) -> ChosenObjective:
+def fitting(chosen: Mapping[str, Any], reduce: str = "mean") -> ChosenObjective:
     """Return the objective that is named, if trajectories can be compared with it.
+
+    Args:
+        chosen: ``name`` and options.
+        reduce: ``sum`` or ``mean`` over the decisions of a segment.
 
     Raises:
         ConfigError: There is none of that name, or it wants something else.
     """
+    if reduce not in REDUCTIONS:
+        raise ConfigError(unknown_name("reduction", reduce, REDUCTIONS))
     options = dict(chosen)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -374,6 +389,10 @@ def fitting(chosen: Mapping[str, Any]) -> ChosenObjective:
         )
     if objective.extra not in ("", "imitation", "kl"):
         raise ConfigError(f"The objective {name} has no place here: it also takes {EXTRAS[objective.extra]}.")
+    if objective.score == "power":
+        raise ConfigError(f"The objective {name} weakens the reference, which trajectories have no option for.")
+    if "mean" in objective.score and reduce != "mean":
+        raise ConfigError(f"The objective {name} compares means over decisions: reduce={reduce} does not fit it.")
     if "beta" in options:
         raise ConfigError("The beta of an objective over trajectories is that of the scores.")
     return with_options(objective, options)

@@ -104,6 +104,7 @@ class SeeingPolicy(nn.Module, ABC):
         words: Int[Tensor, "n L"],
         targets: Tensor,
         reference: Any,
+        mask: Bool[Tensor, "n H"] | None = None,
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
         """Score of each target, and the divergence of the policy from a reference in its states, in nats.
 
@@ -112,6 +113,7 @@ class SeeingPolicy(nn.Module, ABC):
             words: What was told.
             targets: What was done.
             reference: Context in which this policy is its reference.
+            mask: True where an action counts; all of them when not given.
 
         Raises:
             ConfigError: This family has no closed form of it.
@@ -119,10 +121,20 @@ class SeeingPolicy(nn.Module, ABC):
         raise ConfigError(f"A {type(self).__name__} has no divergence in closed form, which this needs")
 
     def entropy(
-        self, frames: UInt8[Tensor, "n S S 3"], words: Int[Tensor, "n L"], targets: Tensor
+        self,
+        frames: UInt8[Tensor, "n S S 3"],
+        words: Int[Tensor, "n L"],
+        targets: Tensor,
+        mask: Bool[Tensor, "n H"] | None = None,
     ) -> Float[Tensor, " n"] | None:
         """Entropy per token in nats; None of numbers (a Gaussian's is the same in all states)."""
         return None
+
+    def counting(self, targets: Tensor, mask: Bool[Tensor, "n H"] | None) -> Bool[Tensor, "n N"]:
+        """Which numbers of targets belong to actions that count: all of them without a mask."""
+        if mask is None:
+            return torch.ones_like(targets, dtype=torch.bool)
+        return mask.repeat_interleave(self.action_size, 1)
 
     # -- what it sees --------------------------------------------------------------------------------------
 
@@ -245,7 +257,8 @@ class SeeingPolicy(nn.Module, ABC):
         """Loss of imitating recorded chunks; frames are shifted by a few pixels.
 
         Args:
-            batch: ``frames`` (B, S, S, 3) uint8, ``words`` (B, L) and ``targets`` (B, N).
+            batch: ``frames`` (B, S, S, 3) uint8, ``words`` (B, L), ``targets`` (B, N) and, where not all actions
+                count, ``mask`` (B, H).
             generator: Draws the shifts; without one, frames stay as they are.
         """
 

@@ -28,10 +28,19 @@ def test_a_gaussians_score_is_the_density_of_all_its_numbers(seen, chunks):
     policy = continuous("gaussian", deviation=0.5)
     observations = policy.see(*seen)
     expected = torch.distributions.Normal(policy.act(observations).flatten(1), 0.5)
-    found = policy.score(observations, chunks)
-    assert torch.allclose(found, expected.log_prob(chunks.flatten(1)).sum(1), atol=1e-4)
-    with pytest.raises(ConfigError, match="without a mask"):
-        policy.score(observations, chunks, None, torch.zeros(3, 2, dtype=torch.bool))
+    each = expected.log_prob(chunks.flatten(1)).unflatten(1, (2, 2)).sum(2)
+    assert torch.allclose(policy.score(observations, chunks), each.sum(1), atol=1e-4)
+    mask = torch.tensor([[True, True], [True, False], [True, False]])
+    masked = policy.score(observations, chunks, None, mask)
+    assert torch.allclose(masked, (each * mask).sum(1), atol=1e-4)
+
+
+def test_what_was_never_done_counts_nothing_in_the_score_of_a_flow(seen, chunks):
+    policy = continuous("flow")
+    observations, draw = policy.see(*seen), policy.draw(3, generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[True, True], [True, False], [True, True]])
+    whole, part = policy.score(observations, chunks, draw), policy.score(observations, chunks, draw, mask)
+    assert torch.equal(part == whole, torch.tensor([True, False, True]))
 
 
 def test_a_gaussian_learns_a_chunk_per_instruction():

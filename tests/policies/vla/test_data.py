@@ -52,6 +52,20 @@ def test_a_decision_joins_the_frame_before_it_with_the_actions_after_it(tmp_path
     assert actions.numpy() == pytest.approx(np.array(expected) / 100, abs=1 / 256)
 
 
+def test_actions_that_a_success_cut_off_count_in_no_score(tmp_path):
+    """Three actions in chunks of two: the fourth was never taken."""
+    policy = tiny()
+    decisions = Decisions(policy, [filmed(tmp_path / "s", [3, 4], [2, None])])
+    assert decisions.taken.tolist() == [[True, True], [True, False], [True, True], [True, True]]
+    batch = decisions.batch(np.arange(4))
+    each = policy.token_log_probs(batch["frames"], batch["words"], batch["targets"]).detach()
+    first = each[0].sum() + each[1, :2].sum()
+    assert float(decisions.scores(policy)[:2].sum()) == pytest.approx(float(first), rel=1e-5)
+    assert decisions.mean_scores(policy) == pytest.approx([float(first) / 3, float(each[2:].sum()) / 4])
+    loss, _ = policy.loss(batch)
+    assert float(loss) == pytest.approx(-float(first + each[2:].sum()) / 14, rel=1e-5)
+
+
 def test_groups_are_padded_and_masked(tmp_path):
     policy = tiny()
     source = filmed(tmp_path / "s", [6, 2], [None, None])
@@ -63,10 +77,13 @@ def test_groups_are_padded_and_masked(tmp_path):
         np.array([[1.0, 0.0]]),
         reference=reference,
         parts=part_numbers(decisions, "window", windows=3),
+        imitated=np.array([True]),
     )
     batch = groups.sample(2, torch.Generator().manual_seed(0))
     assert batch["frames"].shape == (4, 3, 16, 16, 3)
     assert batch["mask"].tolist() == [[True, False, False], [True, True, True]] * 2
+    assert batch["taken"].shape == (4, 3, 2)
+    assert batch["imitated"].tolist() == [True, True]
     assert batch["reference"][1].tolist() == pytest.approx(reference[:3].tolist())
     assert batch["parts"][1].tolist() == [0, 1, 2]
 

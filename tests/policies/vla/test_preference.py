@@ -8,6 +8,8 @@ from robopref.errors import ConfigError
 from robopref.policies.vla.preference import TrajectoryPreference, segment_scores
 from tests.policies.vla.conftest import continuous, tiny
 
+PER_GROUP = ("grades", "imitated", "weights")
+
 
 def batch_of(policy, lengths, grades, parts=None, seed=0):
     """Trajectories of so many decisions, groups of as many as a row of grades has, reference = the policy."""
@@ -27,9 +29,11 @@ def batch_of(policy, lengths, grades, parts=None, seed=0):
         "words": words,
         "targets": targets,
         "mask": mask,
+        "taken": mask[..., None].expand(-1, -1, policy.horizon),
         "reference": flat.reshape(members, longest),
         "parts": torch.zeros_like(mask, dtype=torch.long) if parts is None else torch.tensor(parts),
         "grades": torch.tensor(grades),
+        "imitated": torch.zeros(len(grades), dtype=torch.bool),
         "weights": torch.ones(len(grades)),
     }
 
@@ -58,9 +62,9 @@ def test_accumulating_pair_by_pair_is_the_large_batch(policy):
     small = []
     for pair in range(2):
         members = slice(2 * pair, 2 * pair + 2)
-        one = {name: value[members] for name, value in both.items() if name not in ("grades", "weights")}
+        one = {name: value[members] for name, value in both.items() if name not in PER_GROUP}
         small.append(
-            gradient(learner, {**one, "grades": both["grades"][[pair]], "weights": torch.ones(1)})[1]
+            gradient(learner, one | {name: both[name][[pair]] for name in PER_GROUP})[1]
         )
     assert float((sum(small) / 2 - large).abs().max()) < 1e-5 * float(large.abs().max())
 
@@ -133,6 +137,64 @@ def test_reducing_a_segment_by_hand():
     assert segment_scores(values, parts, mask, 3, "sum")[0].tolist() == [[1.0, 6.0, 0.0]]
 
 
+EVERY_KIND = ["dpo", "ipo", "hinge", "simpo", "orpo", "tdpo2", "rpro", "plackett_luce", "kto", "bco"]
+
+
+@pytest.mark.parametrize("objective", EVERY_KIND)
+def test_a_demonstration_is_imitated_whatever_the_objective(policy, objective):
+    batch = batch_of(policy, [3, 2], [[1.0, -1.0]])
+    batch["mask"][1], batch["imitated"] = False, torch.tensor([True])
+    loss, logged = TrajectoryPreference(policy, objective=objective, window=2).loss(batch)
+    rows = batch["frames"][0], batch["words"][:1].expand(3, -1), batch["targets"][0]
+    assert loss.item() == pytest.approx(-policy.token_log_probs(*rows).mean().item(), rel=1e-5)
+    assert float(logged["margin"]) == 0
+
+
+@pytest.mark.parametrize("objective", ["dpo", "plackett_luce"])
+def test_a_batch_holds_comparisons_and_demonstrations_side_by_side(policy, objective):
+    """At the start a comparison costs log 2, a demonstration its negative log-likelihood."""
+    batch = batch_of(policy, [2, 3, 2, 2], [[1.0, 0.0], [1.0, 0.0]])
+    batch["mask"][3], batch["imitated"] = False, torch.tensor([False, True])
+    loss, _ = TrajectoryPreference(policy, objective=objective, reduce="sum", window=99).loss(batch)
+    rows = batch["frames"][2, :2], batch["words"][:1].expand(2, -1), batch["targets"][2, :2]
+    imitation = -policy.token_log_probs(*rows).mean().item()
+    assert loss.item() == pytest.approx((math.log(2) + imitation) / 2, rel=1e-5)
+
+
+def test_only_what_succeeded_is_imitated_beside_judgements_of_single_rollouts(policy):
+    def imitated(grade):
+        batch = batch_of(policy, [2], [[grade]])
+        losses = [
+            TrajectoryPreference(policy, objective="kto", imitation_weight=weight).loss(batch)[0].item()
+            for weight in (0.0, 1.0)
+        ]
+        return losses[1] - losses[0], -float(batch["reference"].sum()) / (2 * policy.entries)
+
+    good, likelihood = imitated(1.0)
+    assert good == pytest.approx(likelihood, rel=1e-5)
+    assert imitated(0.0)[0] == 0
+
+
+def test_what_a_rollout_never_did_counts_in_no_loss(policy):
+    """The winner's second chunk was cut off after its first action."""
+    batch = batch_of(policy, [2, 2], [[1.0, 0.0]])
+    batch["taken"] = batch["taken"].clone()
+    batch["taken"][0, 1, 1] = False
+    rows = batch["frames"].flatten(0, 1), batch["words"].repeat_interleave(2, 0), batch["targets"].flatten(0, 1)
+    each = policy.token_log_probs(*rows).detach().unflatten(0, (2, 2))
+    done = torch.cat([each[0, 0], each[0, 1, : policy.entries // 2]])
+    batch["reference"][0, 1] = each[0, 1, : policy.entries // 2].sum()
+    batch["reference"] = batch["reference"] - torch.tensor([[0.3, 0.2], [0.1, 0.0]])
+    loss, _ = TrajectoryPreference(policy, objective="dpo", reduce="sum", beta=1.0).loss(batch)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-(0.5 - 0.1))), abs=1e-5)
+    loss, _ = TrajectoryPreference(policy, objective="simpo").loss(batch)
+    lead = float(done.mean() - each[1].mean())
+    assert loss.item() == pytest.approx(math.log1p(math.exp(0.5 - 2.0 * lead)), rel=1e-4)
+    batch["targets"][0, 1, -1] = (batch["targets"][0, 1, -1] + 99) % 256
+    again, _ = TrajectoryPreference(policy, objective="simpo").loss(batch)
+    assert again.item() == loss.item()
+
+
 def test_a_tie_of_a_rollout_with_itself_is_supervised_learning_that_is_held_back(policy):
     """FlowPRO's remark: at the start only the winner's likelihood is left of the gradient."""
     batch = batch_of(policy, [2, 2], [[1.0, 1.0]])
@@ -172,6 +234,13 @@ def test_what_does_not_fit_is_refused(policy):
         TrajectoryPreference(policy, objective="nft_flow")
     with pytest.raises(ConfigError, match="needs the probabilities of tokens"):
         TrajectoryPreference(continuous("flow"), objective="orpo")
+    with pytest.raises(ConfigError, match="weakens the reference"):
+        TrajectoryPreference(policy, objective="dpo_gamma")
+    for means in ("ln_dpo", "ipo", "simpo"):
+        with pytest.raises(ConfigError, match="reduce=sum does not fit it"):
+            TrajectoryPreference(policy, objective=means, reduce="sum")
+    with pytest.raises(ConfigError, match="No reduction is called 'max'"):
+        TrajectoryPreference(policy, reduce="max")
     with pytest.raises(ConfigError, match="option of dpo"):
         TrajectoryPreference(policy, objective={"name": "dpo", "margn": 1.0})
     with pytest.raises(ConfigError, match="needs the probabilities of tokens"):
