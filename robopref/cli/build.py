@@ -23,10 +23,10 @@ from robopref.methods.components import (
 )
 from robopref.methods.deformpam import DeformPAM, Selection
 from robopref.methods.direct import Direct, Questions
-from robopref.methods.grape import Grape
+from robopref.methods.grape import Grape, Variant
 from robopref.methods.pearl import Pearl
 from robopref.methods.phases.comparisons import Comparisons
-from robopref.methods.phases.vla_align import Alignment
+from robopref.methods.phases.vla_align import OF_PREFERENCES, Alignment
 from robopref.methods.phases.vla_scores import Judge
 from robopref.methods.phases.vla_trials import Axis
 from robopref.methods.rapl import Camera, Ranked, Rapl
@@ -94,12 +94,20 @@ def grape(config: DictConfig) -> Grape:
         rounds=given["rounds"],
         validation=given["validation"],
         main=make(Alignment, **given["alignment"]),
-        variants={name: make(Alignment, **how) for name, how in given["variants"].items()},
+        variants={name: _variant(given["alignment"], how) for name, how in given["variants"].items()},
         axes={name: make(Axis, **how) for name, how in given["axes"].items()},
         episodes=config.training.evaluation.episodes,
         seed=config.seed,
         hardware=hardware(config),
     )
+
+
+def _variant(alignment: dict[str, Any], given: dict[str, Any]) -> Variant:
+    """Return an alignment that differs from the main one in what is given."""
+    how = {name: value for name, value in given.items() if name != "emphasis"}
+    imitates = how.get("kind", alignment["kind"]) != "preference"
+    shared = {k: v for k, v in alignment.items() if not (imitates and k in OF_PREFERENCES)}
+    return make(Variant, how=make(Alignment, **{**shared, **how}), emphasis=given.get("emphasis"))
 
 
 def rapl(config: DictConfig) -> Rapl:

@@ -15,8 +15,10 @@ one initial state, always; comparisons of earlier rounds are mixed in; and the d
 but contrast + proximal + supervised over windows of a trajectory, because the former can destroy a policy (it
 is there as ``variants.tpo``). A policy that a round destroyed is not carried on: the gate says why. Of all
 policies that passed, the start among them, the run keeps the one that does best in validation states, which
-neither training nor evaluation uses. What GRAPE does not compare with is run beside it: imitation of the
-chosen rollouts, of all rollouts, step-wise DPO, and random pairs.
+neither training nor evaluation uses. What GRAPE does not compare with is run beside it, from the same start
+and the rollouts of the first round: imitation of the chosen rollouts, of all rollouts, step-wise DPO, and
+random pairs; and its other objectives, safety and efficiency. Each of these is chosen against the start as
+GRAPE is.
 """
 
 import dataclasses
@@ -32,8 +34,22 @@ from robopref.methods.phases.vla import build_policy, film, sample_rollouts, tra
 from robopref.methods.phases.vla_align import Alignment, align_policy, gate
 from robopref.methods.phases.vla_scores import Judge, Judged, judge_rollouts
 from robopref.methods.phases.vla_trials import Axis, evaluate_axes, validate
+from robopref.policies.vla.data import FilmedEpisodes
 from robopref.policies.vla.health import Trials, kept_round
 from robopref.training.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Another alignment of the same start by the rollouts of the first round.
+
+    Attributes:
+        how: How it learns.
+        emphasis: Under which the same rollouts are scored and paired for it; None for the judge's own.
+    """
+
+    how: Alignment
+    emphasis: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +69,7 @@ class Grape:
     rounds: int
     validation: int
     main: Alignment
-    variants: dict[str, Alignment]
+    variants: dict[str, Variant]
     axes: dict[str, Axis]
     episodes: int
     seed: int
@@ -66,9 +82,27 @@ class Grape:
             )
         if clash := {"supervised", "grape"} & set(self.variants):
             raise ConfigError(f"A variant may not be called {clash.pop()!r}: that name is taken")
+        first = next(iter(self.axes))
+        if self.axes[first].variants is not None:
+            raise ConfigError(f"All policies are compared along the first axis: {first} has variants=null")
+        self._check_emphases()
         self.judge.check([scene.task for scene in self.scenes])
         for scene in self.scenes:
             scene.check()
+
+    def _check_emphases(self) -> None:
+        weighed = [name for name, variant in self.variants.items() if variant.emphasis is not None]
+        if weighed and self.judge.kind != "costs":
+            raise ConfigError(
+                f"An emphasis weighs costs, and grape.judge.kind={self.judge.kind} has none: leave out "
+                + " ".join(f"~grape.variants.{name}" for name in weighed)
+            )
+        for name in weighed:
+            self.judge_of(self.variants[name])
+
+    def judge_of(self, variant: Variant) -> Judge:
+        """Return who judges for a variant."""
+        return dataclasses.replace(self.judge, emphasis=variant.emphasis or self.judge.emphasis)
 
 
 def run(parts: Grape, record: Run) -> dict[str, Any]:
@@ -86,6 +120,7 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     demonstrations = film(lab, "demonstrations", stores, shape, parts.camera)
     start = train_supervised(lab, parts.policy, demonstrations, parts.supervised_fit, learns=parts.supervised)
     policies, passed = {"supervised": start}, {"supervised": _validated(lab, parts, "supervised", start)}
+    kept = dict[str, str]()
 
     current, judged = "supervised", list[Judged]()
     for number in range(1, parts.rounds + 1):
@@ -95,11 +130,10 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
             judge_rollouts(lab, name, before, film(lab, name, found, shape, parts.camera), parts.judge)
         )
         if number == 1:
-            for variant, how in parts.variants.items():
-                policies[variant] = align_policy(
-                    lab, variant, start, judged, demonstrations, how, parts.align_fit
+            for variant in parts.variants:
+                policies[variant], kept[f"{variant}-kept"] = _varied(
+                    lab, parts, variant, start, judged[0], demonstrations, passed["supervised"]
                 )
-                gate(lab, variant, start, policies[variant], judged[-1], how, None)
         aligned = f"grape-{name}"
         policies[aligned] = align_policy(
             lab, aligned, before, judged, demonstrations, parts.main, parts.align_fit
@@ -111,30 +145,54 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
             break
         passed[aligned], current = tried, aligned
 
-    kept = kept_round(
-        list(passed), [p["rate"] for p in passed.values()], [p["steps"] for p in passed.values()]
-    )
-    record.say(f"  kept: {kept}, {passed[kept]['rate']:.0%} successful in the validation states")
+    best = _kept(passed)
+    record.say(f"  kept: {best}, {passed[best]['rate']:.0%} successful in the validation states")
     results = {
         name: evaluate_axes(
             lab,
             name,
             policy,
             parts.scenes,
-            parts.axes,
+            {axis: how for axis, how in parts.axes.items() if how.tries(name, parts.variants)},
             camera=parts.camera,
             episodes=parts.episodes,
             sampling=parts.sampling,
         )
         for name, policy in policies.items()
     }
-    results["grape"] = results[kept]
+    for name, chosen in {**kept, "grape": best}.items():
+        results[name] = results[chosen]
     write_json(record.directory / "grape.json", results)
-    write_json(
-        record.directory / "kept.json",
-        {"policy": kept, "validation": {name: found["rate"] for name, found in passed.items()}},
-    )
-    return {**results[kept][next(iter(parts.axes))], "policies": results, "kept": kept}
+    rates = {name: found["rate"] for name, found in passed.items()}
+    write_json(record.directory / "kept.json", {"policy": best, "validation": rates, "variants": kept})
+    return {**results[best][next(iter(parts.axes))], "policies": results, "kept": best}
+
+
+def _varied(
+    lab: Lab,
+    parts: Grape,
+    name: str,
+    start: Path,
+    judged: Judged,
+    demonstrations: list[FilmedEpisodes],
+    before: dict[str, Any],
+) -> tuple[Path, str]:
+    """Align a variant; returns it, and whether it or its start is kept by the same rule as GRAPE's."""
+    variant = parts.variants[name]
+    if variant.emphasis is not None:
+        round1 = f"round1-{variant.emphasis}"
+        judged = judge_rollouts(lab, round1, start, judged.rollouts, parts.judge_of(variant))
+    policy = align_policy(lab, name, start, [judged], demonstrations, variant.how, parts.align_fit)
+    tried = _validated(lab, parts, name, policy)
+    trials = Trials(before["successes"], tried["successes"])
+    if gate(lab, name, start, policy, judged, variant.how, trials)["collapsed"]:
+        return policy, "supervised"
+    return policy, _kept({"supervised": before, name: tried})
+
+
+def _kept(passed: dict[str, dict[str, Any]]) -> str:
+    found = list(passed.values())
+    return kept_round(list(passed), [p["rate"] for p in found], [p["steps"] for p in found])
 
 
 def _validated(lab: Lab, parts: Grape, name: str, policy: Path) -> dict[str, Any]:

@@ -25,6 +25,8 @@ SMALL = [
     "grape.demonstrations.episodes=2",
     "grape.rollouts={starts: 2, repeats: 2, at_once: 4}",
     "grape.validation=1",
+    "~grape.variants.safety",
+    "~grape.variants.efficiency",
     "~grape.variants.tpo",
     "~grape.variants.bc-on-all",
     "~grape.variants.stepwise-dpo",
@@ -60,7 +62,9 @@ def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
     out = tmp_path / "run"
     results, kept = read(out / "grape.json"), read(out / "kept.json")
     aligned = {"grape-round1", "grape-round2"} & set(results)
-    assert set(results) == {"supervised", "filtered-bc", "grape"} | aligned
+    assert set(results) == {"supervised", "filtered-bc", "filtered-bc-kept", "grape"} | aligned
+    assert results["filtered-bc-kept"] == results[kept["variants"]["filtered-bc-kept"]]
+    assert set(results["filtered-bc"]) == {"in-domain", "object"}
     assert results["grape"] == results[kept["policy"]]
     assert max(kept["validation"].values()) == kept["validation"][kept["policy"]]
     assert set(results["grape-round1"]) == {"in-domain", "wording", "object"}

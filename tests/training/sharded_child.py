@@ -24,9 +24,7 @@ class OwnPairs:
         whole = batch_of(policy, [3, 2, 2, 3], [[1.0, 0.0], [0.0, 1.0]])
         first, count = (2 * rank, 2) if processes > 1 else (0, 4)
         self.batch = {
-            name: value[first // 2 : (first + count) // 2]
-            if name in PER_GROUP
-            else value[first:][:count]
+            name: value[first // 2 : (first + count) // 2] if name in PER_GROUP else value[first:][:count]
             for name, value in whole.items()
         }
 

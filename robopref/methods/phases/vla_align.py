@@ -4,6 +4,7 @@ Letters used in shapes: n decisions, N rollouts, G groups of K trajectories.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from robopref.data.preferences import Preferences
-from robopref.errors import ConfigError, DataError, hide_passwords
+from robopref.errors import ConfigError, DataError, hide_passwords, unknown_name
 from robopref.files import write_json
 from robopref.methods.components import Fit
 from robopref.methods.phases.lab import Lab, file_content, stream
 from robopref.methods.phases.label import content, read_labels
 from robopref.methods.phases.vla import WEIGHTS
 from robopref.methods.phases.vla_scores import Judged, task_of
-from robopref.policies.vla.data import Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
+from robopref.objectives.description import Objective
+from robopref.policies.vla.data import SEGMENTS, Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
 from robopref.policies.vla.health import Trials, condition, verdict
+from robopref.policies.vla.lora import Adapter
 from robopref.policies.vla.policy import TokenPolicy
 from robopref.policies.vla.preference import TrajectoryPreference, fitting
 from robopref.policies.vla.saved import load_vla, save_vla
@@ -34,6 +37,8 @@ from robopref.rewards.staged.tasks import cost_file
 from robopref.training.signals import replayed_signals
 
 GATE = "gate.json"
+OF_PREFERENCES = ("objective", "segment", "windows", "reduce", "beta", "imitation_weight")
+"""Options of an :class:`Alignment` that imitation (kind chosen or all) knows nothing of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Alignment:
         beta: Scale of scores; None takes the family's.
         imitation_weight: Of the best rollout's negative log-likelihood, added to the objective.
         pairs: ``ranked`` by who judged, or ``random``: the control that a ranking must beat.
-        learning_rate: Step size of Adam.
+        learning_rate: Step size of Adam; None takes the policy's.
         demonstrations: Share of a batch that are demonstrations: supervised learning, whatever the objective.
         replay: Share that are comparisons of earlier rounds.
         window: Decisions scored at once, which bounds the memory.
@@ -67,7 +72,7 @@ class Alignment:
     beta: float | None = None
     imitation_weight: float = 0.0
     pairs: str = "ranked"
-    learning_rate: float = 1e-4
+    learning_rate: float | None = 1e-4
     demonstrations: float = 0.15
     replay: float = 0.15
     window: int = 64
@@ -77,23 +82,37 @@ class Alignment:
         for name, known in (("kind", ("preference", "chosen", "all")), ("pairs", ("ranked", "random"))):
             if getattr(self, name) not in known:
                 raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if not (self.learning_rate > 0 and self.windows >= 1 and self.imitation_weight >= 0):
-            raise ConfigError(
-                "learning_rate and windows must be positive and imitation_weight not negative, got "
-                f"{self.learning_rate}, {self.windows} and {self.imitation_weight}"
-            )
+        positive = {name: getattr(self, name) for name in ("learning_rate", "beta", "windows", "window")}
+        for name, value in positive.items():
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be positive, got {value}")
+        if not 0 <= self.imitation_weight < math.inf:
+            raise ConfigError(f"imitation_weight must not be negative, got {self.imitation_weight}")
         if not (min(self.demonstrations, self.replay) >= 0 and self.demonstrations + self.replay < 1):
             raise ConfigError(
                 "demonstrations and replay must not be negative, and together below 1, got "
                 f"{self.demonstrations} and {self.replay}"
             )
-        self.compares  # noqa: B018  (refuses an unknown objective)
+        if self.segment not in SEGMENTS:
+            raise ConfigError(unknown_name("segment", self.segment, SEGMENTS))
+        if self.adapter is not None:
+            Adapter.of(self.adapter)
+        self.chosen  # noqa: B018  (refuses an unknown objective)
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        changed = [name for name in OF_PREFERENCES if getattr(self, name) != usual[name]]
+        if self.kind != "preference" and changed:
+            raise ConfigError(f"kind={self.kind} imitates: {', '.join(changed)} would change nothing")
+
+    @property
+    def chosen(self) -> Objective:
+        """The objective of the registry."""
+        given = {"name": self.objective} if isinstance(self.objective, str) else self.objective
+        return fitting(given, self.reduce).objective
 
     @property
     def compares(self) -> str:
         """What is compared: ``pairs``, ``lists`` or ``singles``."""
-        given = {"name": self.objective} if isinstance(self.objective, str) else self.objective
-        return {"lists": "lists", "up/down": "singles"}.get(fitting(given).objective.labels, "pairs")
+        return {"lists": "lists", "up/down": "singles"}.get(self.chosen.labels, "pairs")
 
 
 def align_policy(
@@ -132,6 +151,7 @@ def align_policy(
         learner = load_vla(policy, device=lab.fabric.device)
         if how.adapter is not None and learner.adapter is None:
             learner.adopt(how.adapter)
+        rate = how.learning_rate or learner.learning_rate
         comparison = _Comparison(learner, rounds, labels, demonstrations, how, lab)
         if how.kind == "preference":
             trained: Any = TrajectoryPreference(
@@ -141,13 +161,13 @@ def align_policy(
                 reduce=how.reduce,
                 imitation_weight=how.imitation_weight,
                 window=how.window,
-                learning_rate=how.learning_rate,
+                learning_rate=rate,
             )
             metrics = lab.fit(
                 trained, comparison.groups(), plan, phase=name, folder=folder, settings=settings
             )
         else:
-            learner.learning_rate = how.learning_rate
+            learner.learning_rate = rate
             size = max(1, int(2 * plan.batch_size * comparison.decisions.counts.mean()))
             budget = dataclasses.replace(plan, batch_size=size)
             metrics = lab.fit(

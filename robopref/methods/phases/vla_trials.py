@@ -1,7 +1,7 @@
 """Phases of GRAPE that try policies: greedily, from the same states, along every axis of generalisation."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,18 @@ class Axis:
         view: What ``gymnasium.make`` gets besides: another camera, light, an object of another colour.
         held_out_wording: Whether instructions are such as no training saw.
         training_starts: Whether it begins where the compared rollouts of the first round began.
+        variants: Names of the variants that are tried along it, beside the start and the policies of the
+            rounds; None for all.
     """
 
     view: dict[str, Any] = dataclasses.field(default_factory=dict)
     held_out_wording: bool = False
     training_starts: bool = False
+    variants: Sequence[str] | None = None
+
+    def tries(self, name: str, variants: Collection[str]) -> bool:
+        """Whether a policy, which may be a variant, is tried along it."""
+        return self.variants is None or name in self.variants or name not in variants
 
 
 def evaluate_axes(

@@ -147,7 +147,7 @@ class Decisions:
         return torch.cat(found)
 
     def mean_scores(self, policy: SeeingPolicy) -> Float64[np.ndarray, " T"]:
-        """Return the mean score of each trajectory per action that it took, in nats where scores are exact."""
+        """Return the mean score of each trajectory per action taken, in nats where scores are exact."""
         scores, actions = self.scores(policy).double().cpu().numpy(), self.taken.sum(1).numpy()
         total = scores if policy.exact else scores * actions  # surrogates are means already
         return np.add.reduceat(total, self.starts) / np.add.reduceat(actions, self.starts)
@@ -186,9 +186,9 @@ class TrajectoryGroups:
     A batch of B groups holds the M = B K trajectories one group after the other, padded to the longest:
     ``frames`` (M, D, S, S, 3), ``words`` (M, L), ``targets`` (M, D, N), ``mask`` (M, D), ``taken`` (M, D, H),
     the actions that count, ``reference`` (M, D), the score of each decision under the frozen reference,
-    ``parts`` (M, D), the segment that it counts to, ``grades`` (B, K), best highest, ``imitated`` (B,), whether
-    a group is one demonstration to imitate and no comparison, and ``weights`` (B,). A group with fewer than K
-    members has some without any decision.
+    ``parts`` (M, D), the segment that it counts to, ``grades`` (B, K), best highest, ``imitated`` (B,),
+    whether a group is one demonstration to imitate and no comparison, and ``weights`` (B,). A group with
+    fewer than K members has some without any decision.
 
     Args:
         decisions: Of all trajectories.

@@ -5,14 +5,14 @@ Hu et al. 2021, arXiv 2106.09685. PEFT is imported when an adapter is attached; 
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
 
-from robopref.errors import ConfigError, MissingExtraError
+from robopref.errors import ConfigError, MissingExtraError, unknown_name
 
 TARGETS = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),  # language model
@@ -37,6 +37,19 @@ class Adapter:
     def __post_init__(self):
         if self.rank < 1 or (self.alpha is not None and not self.alpha > 0):
             raise ConfigError(f"An adapter has a positive rank and alpha, got {self.rank} and {self.alpha}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Adapter":
+        """Make one of settings.
+
+        Raises:
+            ConfigError: An option does not exist or makes no sense.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise ConfigError(unknown_name("option of an adapter", str(name), known))
+        return cls(**settings)
 
     def attach(self, model: nn.Module) -> None:
         """Put adapters beside the linear layers of ``model``, which starts unchanged, and freeze the rest.

@@ -127,7 +127,7 @@ class TrajectoryPreference(nn.Module):
         draw = self._shared_draw(batch, chosen, generator)
 
         def score(part: slice) -> Tensor:
-            decisions = {name: value[part] for name, value in rows.items()}
+            decisions: dict[str, Any] = {name: value[part] for name, value in rows.items()}
             if self.needs_kl:
                 return torch.stack(self.policy.decision_kl(**decisions, reference=self.reference()), 1)
             if self.policy.exact:
@@ -228,8 +228,13 @@ class TrajectoryPreference(nn.Module):
         compared = ~batch["imitated"]
         losses = -whole[:, 0]
         if bool(compared.any()):
-            parts_of = (values, present, imitation, batch["grades"])
-            found = self._compared(*(x[compared] for x in parts_of), None if kl is None else kl[compared])
+            found = self._compared(
+                values[compared],
+                present[compared],
+                imitation[compared],
+                batch["grades"][compared],
+                None if kl is None else kl[compared],
+            )
             losses = losses.masked_scatter(compared, found.to(losses.dtype))
         return _weighed(losses, batch["weights"]), self._diagnosis(ratio, whole, values, present, batch)
 
@@ -390,9 +395,9 @@ def fitting(chosen: Mapping[str, Any], reduce: str = "mean") -> ChosenObjective:
     if objective.extra not in ("", "imitation", "kl"):
         raise ConfigError(f"The objective {name} has no place here: it also takes {EXTRAS[objective.extra]}.")
     if objective.score == "power":
-        raise ConfigError(f"The objective {name} weakens the reference, which trajectories have no option for.")
+        raise ConfigError(f"The objective {name} weakens the reference: trajectories have no option for it.")
     if "mean" in objective.score and reduce != "mean":
-        raise ConfigError(f"The objective {name} compares means over decisions: reduce={reduce} does not fit it.")
+        raise ConfigError(f"The objective {name} compares means: reduce={reduce} does not fit it.")
     if "beta" in options:
         raise ConfigError("The beta of an objective over trajectories is that of the scores.")
     return with_options(objective, options)

@@ -234,7 +234,7 @@ class SeeingPolicy(nn.Module, ABC):
         """
         if self.adapter is not None:
             raise ConfigError("This policy has an adapter already")
-        self.adapter = Adapter(**adapter)
+        self.adapter = Adapter.of(adapter)
         self.adapter.attach(self.model)
         self.config["adapter"] = dict(adapter)
 
@@ -257,8 +257,8 @@ class SeeingPolicy(nn.Module, ABC):
         """Loss of imitating recorded chunks; frames are shifted by a few pixels.
 
         Args:
-            batch: ``frames`` (B, S, S, 3) uint8, ``words`` (B, L), ``targets`` (B, N) and, where not all actions
-                count, ``mask`` (B, H).
+            batch: ``frames`` (B, S, S, 3) uint8, ``words`` (B, L), ``targets`` (B, N) and, where not all
+                actions count, ``mask`` (B, H).
             generator: Draws the shifts; without one, frames stay as they are.
         """
 

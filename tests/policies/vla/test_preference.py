@@ -63,9 +63,7 @@ def test_accumulating_pair_by_pair_is_the_large_batch(policy):
     for pair in range(2):
         members = slice(2 * pair, 2 * pair + 2)
         one = {name: value[members] for name, value in both.items() if name not in PER_GROUP}
-        small.append(
-            gradient(learner, one | {name: both[name][[pair]] for name in PER_GROUP})[1]
-        )
+        small.append(gradient(learner, one | {name: both[name][[pair]] for name in PER_GROUP})[1])
     assert float((sum(small) / 2 - large).abs().max()) < 1e-5 * float(large.abs().max())
 
 
@@ -180,7 +178,11 @@ def test_what_a_rollout_never_did_counts_in_no_loss(policy):
     batch = batch_of(policy, [2, 2], [[1.0, 0.0]])
     batch["taken"] = batch["taken"].clone()
     batch["taken"][0, 1, 1] = False
-    rows = batch["frames"].flatten(0, 1), batch["words"].repeat_interleave(2, 0), batch["targets"].flatten(0, 1)
+    rows = (
+        batch["frames"].flatten(0, 1),
+        batch["words"].repeat_interleave(2, 0),
+        batch["targets"].flatten(0, 1),
+    )
     each = policy.token_log_probs(*rows).detach().unflatten(0, (2, 2))
     done = torch.cat([each[0, 0], each[0, 1, : policy.entries // 2]])
     batch["reference"][0, 1] = each[0, 1, : policy.entries // 2].sum()
