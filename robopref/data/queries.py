@@ -3,12 +3,16 @@
 Letters used in shapes: n pairs, D features of a pair.
 """
 
+import itertools
+
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from robopref.data.preferences import Segments
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
+
+SAME_START = "same_start"  # name of the query that asks of pairs_of_states
 
 
 def random_pairs(
@@ -54,6 +58,34 @@ def random_pairs(
         Segments(a, start_a, lengths[a] if length is None else np.full(n, length)),
         Segments(b, start_b, lengths[b] if length is None else np.full(n, length)),
     )
+
+
+def pairs_of_states(store: TrajectoryStore, seed: int) -> list[tuple[int, int]]:
+    """Return all pairs of different episodes that began in the same state, in random order and orientation.
+
+    Raises:
+        DataError: No two episodes did.
+    """
+    found = [
+        pair
+        for episodes in initial_states(store).values()
+        for pair in itertools.combinations(episodes.tolist(), 2)
+    ]
+    if not found:
+        raise DataError(
+            f"{store.path} has no two episodes that began in the same state, so there is no pair."
+        )
+    rng = np.random.default_rng([seed, 5, 5])
+    turned = rng.random(len(found)) < 0.5
+    return [found[i][::-1] if turned[i] else found[i] for i in rng.permutation(len(found)).tolist()]
+
+
+def initial_states(store: TrajectoryStore) -> dict[str, Int64[np.ndarray, " n"]]:
+    """Return the episodes of each initial state, by the hash of the simulator's state after the reset."""
+    found: dict[str, list[int]] = {}
+    for episode in range(len(store)):
+        found.setdefault(store.provenance(episode).initial_state_hash, []).append(episode)
+    return {state: np.array(episodes, np.int64) for state, episodes in found.items()}
 
 
 def pair_features(store: TrajectoryStore, a: Segments, b: Segments) -> Float64[np.ndarray, "n D"]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from robopref.data.judgement import Feedback
 from robopref.data.preferences import Segments
-from robopref.data.queries import random_pairs
+from robopref.data.queries import SAME_START, pairs_of_states, random_pairs
 from robopref.data.queries_informed import query_named
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
@@ -92,7 +92,8 @@ def make_plan(
         store: The episodes.
         pairs: How many to ask about; fewer where there are no more.
         segment_length: Actions of each clip, or None for whole episodes.
-        query: How they are chosen, one of :data:`robopref.data.queries_informed.QUERIES`.
+        query: How they are chosen, one of :data:`robopref.data.queries_informed.QUERIES`; or ``same_start``:
+            whole episodes that began in the same state, in random order.
         seed: Of everything random.
         gold: How many checks to begin with: whole episodes that the environment's reward tells apart.
         shared: Share of the pairs that every annotator is asked about, so that their agreement can be
@@ -107,7 +108,13 @@ def make_plan(
         ConfigError: An option makes no sense, or the query needs a reward and there is none.
         DataError: There are not two segments to compare, or the reward cannot be read.
     """
-    query_named(query)
+    if query != SAME_START:
+        query_named(query)
+    elif segment_length is not None or online or gold:
+        raise ConfigError(
+            f"query={query} compares whole episodes of one state, in an order that stays: leave out "
+            "segment_length, gold and online."
+        )
     if pairs < 1 or gold < 0 or seed < 0:
         raise ConfigError(f"pairs must be 1 or more, gold and seed 0 or more, got {pairs}, {gold}, {seed}.")
     for name, share in (("shared", shared), ("random_share", random_share)):
@@ -115,9 +122,10 @@ def make_plan(
             raise ConfigError(f"{name} must lie in [0, 1]: it is a share of the pairs. Got {share}.")
     checks = golden_pairs(store, gold, seed)
     known = {frozenset(pair) for pair in checks}
-    fresh = (pair for pair in distinct_pairs(store, segment_length, seed) if frozenset(pair) not in known)
+    drawn = _of_states(store, seed) if query == SAME_START else distinct_pairs(store, segment_length, seed)
+    fresh = (pair for pair in drawn if frozenset(pair) not in known)
     words: list[object] = [store.fingerprint(), query, segment_length, seed, gold]
-    if query == "random":
+    if query in ("random", SAME_START):
         chosen = list(itertools.islice(fresh, pairs))
         at_random = np.ones(len(chosen), bool)
         if online:  # all are random, but what is learned from cannot be tested on
@@ -219,6 +227,11 @@ def golden_pairs(store: TrajectoryStore, n: int, seed: int) -> list[Pair]:
     chosen = np.random.default_rng([seed, 2, 2]).permutation(quarter**2)[:n]
     good, bad = order[-quarter:][chosen // quarter], order[:quarter][chosen % quarter]
     return [(_whole(store, int(g)), _whole(store, int(b))) for g, b in zip(good, bad, strict=True)]
+
+
+def _of_states(store: TrajectoryStore, seed: int) -> Iterator[Pair]:
+    for a, b in pairs_of_states(store, seed):
+        yield _whole(store, a), _whole(store, b)
 
 
 def _whole(store: TrajectoryStore, episode: int) -> Segment:

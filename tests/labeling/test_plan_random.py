@@ -1,10 +1,13 @@
 """Plans of random pairs: each once, with checks first, and what makes none."""
 
 import pytest
+from hydra import compose, initialize_config_module
 
 from robopref.errors import ConfigError, DataError
 from robopref.labeling.plan import make_plan
+from robopref.methods.phases.vla_scores import labelling_command
 from tests.labeling.made import made_store
+from tests.training.test_rollouts import collected
 
 
 @pytest.fixture
@@ -49,3 +52,31 @@ def test_a_plan_refuses_what_makes_no_sense(store, options, sentence):
 def test_a_plan_of_one_whole_episode_is_refused(tmp_path):
     with pytest.raises(DataError, match="needs two different"):
         make_plan(made_store(tmp_path / "one", 1), pairs=3)
+
+
+def test_a_study_of_same_starts_asks_of_each_pair_of_one_state_once_and_of_whole_episodes(tmp_path):
+    store = collected(tmp_path, seeds=(3, 5, 8), repeats=3)
+    starts = [store.provenance(episode).seed for episode in range(len(store))]
+    plan = make_plan(store, pairs=200, query="same_start")
+    assert len({frozenset(pair) for pair in plan.items}) == len(plan.items) == 3 * 3
+    for a, b in plan.items:
+        assert starts[a.episode] == starts[b.episode]
+        assert (a.start, a.length, b.length) == (0, *store.lengths[[a.episode, b.episode]])
+    assert make_plan(store, pairs=4, query="same_start").items == plan.items[:4]
+    with pytest.raises(ConfigError, match="leave out segment_length, gold and online"):
+        make_plan(store, pairs=4, query="same_start", segment_length=5)
+    with pytest.raises(DataError, match="no two episodes that began in the same state"):
+        make_plan(collected(tmp_path / "single", repeats=1), pairs=4, query="same_start")
+
+
+def test_what_people_are_told_to_run_asks_of_rollouts_that_can_be_compared(tmp_path):
+    words = labelling_command(tmp_path / "store", "sqlite:///labels.sqlite").split()
+    assert words[:2] == ["robopref", "label"]
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        config = compose("label", words[2:])
+    assert (config.query, config.feedback, config.segment_length, config.gold) == (
+        "same_start",
+        "pair",
+        None,
+        0,
+    )

@@ -7,6 +7,7 @@ import pytest
 
 from robopref.cli import main
 from robopref.data.label_store import LabelStore
+from robopref.data.queries import initial_states
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.methods.components import Sampling
@@ -16,7 +17,7 @@ from robopref.policies.saved import SEEING
 from robopref.policies.vla.saved import KINDS
 from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.saved import save_reward
-from robopref.rewards.staged.pairs import initial_states, whole_episode_preferences
+from robopref.rewards.staged.pairs import whole_episode_preferences
 
 SMALL = [
     "experiment=grape",

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from robopref.data.preferences import Preferences, Segments
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
@@ -9,6 +10,7 @@ from robopref.rewards.staged.expressions import NUMBER, TRUTH, Recorded, parse
 from robopref.rewards.staged.language import load_costs, parse_costs
 from robopref.rewards.staged.pairs import (
     Pairing,
+    check_rollout_pairs,
     check_same_start,
     random_pairs_of_states,
     ranked_lists,
@@ -238,3 +240,19 @@ def test_pairs_from_different_initial_states_are_refused(tmp_path):
     store = rollouts(tmp_path / "s", [1, 2], [(0, 1, 2, 3)] * 2)
     with pytest.raises(DataError, match=r"Episodes 0 and 1 .* began in different states"):
         check_same_start(store, np.array([0]), np.array([1]))
+    with pytest.raises(DataError, match=r"^sqlite:///anna, label 1: Episodes 0 and 1 of "):
+        check_same_start(store, np.array([0]), np.array([1]), where="sqlite:///anna")
+
+
+def test_a_judgement_of_a_part_of_a_rollout_is_refused_by_file_and_label(tmp_path):
+    store = rollouts(tmp_path / "s", [1, 1, 1], [(0, 1, 2, 3)] * 3)  # of three actions each
+    whole = Segments(np.array([0, 1]), np.array([0, 0]), np.array([3, 3]))
+    ones = np.ones(2, np.float32)
+    other = Segments(np.array([1, 2]), whole.start, whole.length)
+    check_rollout_pairs(store, Preferences(whole, other, ones, ones))
+    for start, length in ((0, 2), (1, 2)):
+        clip = Segments(np.array([1, 2]), np.array([0, start]), np.array([3, length]))
+        with pytest.raises(
+            DataError, match=rf"^anna, label 2: it judges 2 actions from action {start} on of episode 2"
+        ):
+            check_rollout_pairs(store, Preferences(whole, clip, ones, ones), where="anna")

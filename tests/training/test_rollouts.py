@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from robopref.data.queries import initial_states
 from robopref.errors import ConfigError
-from robopref.rewards.staged.pairs import initial_states
 from robopref.training.filming import film_store
 from robopref.training.rollouts import Assignment, collect_rollouts
 from robopref.training.signals import _replay, replayed_signals

@@ -32,7 +32,7 @@ from robopref.policies.vla.saved import load_vla, save_vla
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.rewards.staged.costs import store_costs
 from robopref.rewards.staged.language import load_costs
-from robopref.rewards.staged.pairs import check_same_start, random_pairs_of_states, ranked_lists
+from robopref.rewards.staged.pairs import check_rollout_pairs, random_pairs_of_states, ranked_lists
 from robopref.rewards.staged.tasks import cost_file
 from robopref.training.signals import replayed_signals
 
@@ -256,8 +256,8 @@ def _labels(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences]:
     """Pairs of each task, all of them from one initial state, as they were judged or at random.
 
     Raises:
-        DataError: A pair compares rollouts from different initial states; the message names the file and its
-            row.
+        DataError: A pair compares rollouts from different initial states, or parts of rollouts; the message
+            names the file and its row.
     """
     found = {}
     for source in judged.rollouts:
@@ -265,7 +265,7 @@ def _labels(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences]:
         if task not in judged.urls:
             continue
         pairs = read_labels(store, judged.urls[task])
-        check_same_start(store, pairs.a.episode, pairs.b.episode, where=hide_passwords(judged.urls[task]))
+        check_rollout_pairs(store, pairs, where=hide_passwords(judged.urls[task]))
         if how.pairs == "random":
             pairs = random_pairs_of_states(store, len(pairs), stream(lab.seed, f"random-pairs/{task}"))
         found[task] = pairs

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from robopref.data.label_store import LabelStore
+from robopref.data.queries import SAME_START
 from robopref.errors import ConfigError, hide_passwords, unknown_name
 from robopref.files import read_json, write_json
 from robopref.methods.phases.lab import Lab, file_content
@@ -147,13 +148,18 @@ def _judged_by_people(
         task = task_of(source)
         with LabelStore(urls[task]) as labels:
             if not labels.count():
-                waiting.append(f"robopref label data={source.store.path} labels={hide_passwords(urls[task])}")
+                waiting.append(labelling_command(source.store.path, urls[task]))
     if waiting:
         raise ConfigError(
-            "These rollouts wait for people to compare them; afterwards the same command goes on. Only pairs "
-            "that began in the same state are taken:\n  " + "\n  ".join(waiting)
+            "These rollouts wait for people to compare them; afterwards the same command goes on. Whole "
+            "rollouts from the same state are compared, and others refused:\n  " + "\n  ".join(waiting)
         )
     return dict(urls)
+
+
+def labelling_command(store: Path, url: str) -> str:
+    """Return the command by which people compare rollouts that began in the same state."""
+    return f"robopref label data={store} labels={hide_passwords(url)} query={SAME_START}"
 
 
 def _columns(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from robopref.data.preferences import Preferences, Segments
+from robopref.data.queries import initial_states
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 
@@ -32,14 +33,6 @@ class Pairing:
             raise ConfigError(f"top must be at least 1, got {self.top}")
         if not 0 <= self.gap < np.inf:
             raise ConfigError(f"gap must be a number of at least 0, got {self.gap}")
-
-
-def initial_states(store: TrajectoryStore) -> dict[str, Int64[np.ndarray, " n"]]:
-    """Return the episodes of each initial state, by the hash of the simulator's state after the reset."""
-    found: dict[str, list[int]] = {}
-    for episode in range(len(store)):
-        found.setdefault(store.provenance(episode).initial_state_hash, []).append(episode)
-    return {state: np.array(episodes, np.int64) for state, episodes in found.items()}
 
 
 def ranked_pairs(store: TrajectoryStore, scores: Float[np.ndarray, " N"], pairing: Pairing) -> Preferences:
@@ -129,6 +122,29 @@ def check_same_start(
                 f"{place}Episodes {a} and {b} of {store.path} began in different states (seeds {one.seed} "
                 f"and {other.seed} of {one.task} and {other.task}): only rollouts from one state compare."
             )
+
+
+def check_rollout_pairs(store: TrajectoryStore, pairs: Preferences, *, where: str = "") -> None:
+    """Refuse judgements that are not of whole rollouts from one state, as people may give them of clips.
+
+    Args:
+        store: The rollouts.
+        pairs: Judgements of them.
+        where: What they were read from, for the message.
+
+    Raises:
+        DataError: Naming the first other judgement, its number, and where it was read from.
+    """
+    check_same_start(store, pairs.a.episode, pairs.b.episode, where=where)
+    sides = (pairs.a, pairs.b)
+    whole = [(side.start == 0) & (side.length == store.lengths[side.episode]) for side in sides]
+    for row in np.flatnonzero(~(whole[0] & whole[1])).tolist():
+        side = sides[int(whole[0][row])]
+        episode, start, length = (int(x[row]) for x in (side.episode, side.start, side.length))
+        raise DataError(
+            f"{where}{', ' if where else ''}label {row + 1}: it judges {length} actions from action {start} "
+            f"on of episode {episode}, which has {store.lengths[episode]}; rollouts are compared as a whole."
+        )
 
 
 def _check_scores(store: TrajectoryStore, scores: np.ndarray) -> None:
