@@ -141,7 +141,7 @@ class Guard:
         raise Refusal(
             401,
             "This page needs the token that the server printed: open the address with ?token=. "
-            "Who runs the study can send it again.",
+            "The person who runs the study can send it again.",
         )
 
     async def _whose(self, shown: str) -> Visitor | None:
