@@ -49,7 +49,6 @@ MISTAKES = (0.05, 0.1, 0.2)
 COMPARED = [
     query for query in QUERIES if query != "hard_first"
 ]  # which is entropy, where nothing else is known
-DATE = "2026-11-21"
 EPISODES = {"pool": (200, 100), "test": (80, 200)}  # how many, and the seed of their collection
 
 TASK = """\
@@ -127,6 +126,7 @@ def run(query: str, seed: int, pool: TrajectoryStore, test: PreferencePairs, wor
     return {
         "query": query,
         "seed": seed,
+        "date": time.strftime("%Y-%m-%d"),
         "accuracy": accuracy,
         "right_labels": float((labels == truth)[asked].mean()),
     }
@@ -233,12 +233,14 @@ def page(rows: list[dict[str, Any]], figure: str) -> str:
     found = curves(rows)
     seeds = len(found["random"])
     informed = [query for query in found if query != "random"]
+    dates = sorted({row["date"] for row in rows if "date" in row})  # lines of older files have none
+    when = f"Run on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}" if dates else "Run"
     noise = np.mean([r["right_labels"] for r in rows if r["query"] == "random"])
     lines = [
         "# How many labels a reward needs",
         "",
         TASK.format(wrong=1 - noise),
-        f"{seeds} seeds, 95 % t intervals over them. Run on {DATE} with `scripts/bench/labels.py` on one",
+        f"{seeds} seeds, 95 % t intervals over them. {when} with `scripts/bench/labels.py` on one",
         f"core of {processor()}, torch {torch.__version__}. `hard_first` is `entropy` where nothing else",
         "says how hard a pair is, and is left out.",
         "",

@@ -1,6 +1,8 @@
 """robosuite's steps and ours in turn, in CPU time; and collection by two processes against one, in wall time.
 
-python scripts/bench/robosuite_step.py [--episodes 16]
+python scripts/bench/robosuite_step.py [--episodes 64]
+
+With both parts, outputs/bench/robosuite-step.json holds what was found, for environments.py --page.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import numpy as np
 
 from robopref.envs.robosuite.simulation import build, import_robosuite
 from robopref.envs.robosuite.tasks import TASKS
+from robopref.files import write_json
 from robopref.training.collect import collect
 
 ROUNDS, STEPS = 6, 30
@@ -25,6 +28,7 @@ def main() -> None:
     import_robosuite()
     from robopref.envs.robosuite.control import FastStep  # after it was told to be quiet
 
+    times_as_many: dict[str, float] = {}
     actions = np.random.default_rng(0).uniform(-1, 1, (STEPS, 7))
     for name, task in TASKS.items():
         upstream = build(task)
@@ -40,7 +44,8 @@ def main() -> None:
                     spent[way] += time.process_time() - begun
         rates = {way: ROUNDS * STEPS / seconds for way, seconds in spent.items()}
         text = ", ".join(f"{way} {rate:.0f}" for way, rate in rates.items())
-        print(f"{name}: {text} control steps per CPU second, {rates['here'] / rates['robosuite']:.2f} times")
+        times_as_many[name] = rates["here"] / rates["robosuite"]
+        print(f"{name}: {text} control steps per CPU second, {times_as_many[name]:.2f} times")
     if not options.episodes:
         return
     seconds = {}
@@ -61,6 +66,13 @@ def main() -> None:
         f"{options.episodes} episodes of can: {seconds[1]:.1f} s by one process, {seconds[2]:.1f} s by two "
         f"({seconds[1] / seconds[2]:.2f} times, start-up included)"
     )
+    found = {
+        "date": time.strftime("%Y-%m-%d"),
+        "times_as_many": times_as_many,
+        "episodes": options.episodes,
+        "two_processes": seconds[1] / seconds[2],
+    }
+    write_json(Path("outputs/bench/robosuite-step.json"), found)
 
 
 if __name__ == "__main__":
