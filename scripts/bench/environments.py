@@ -133,8 +133,8 @@ def about_robosuite(steps: Path) -> str:
     count = successes(make(name), FRESH_EPISODES, ever=False, first_seed=FRESH_SEED)
     text = (
         f"\nThe expert of `rs-square` was tuned on the seeds of the table; from seed {FRESH_SEED} on it "
-        f"succeeds in {share(count, FRESH_EPISODES)}, not\nquite a fresh sample: failures there showed that it lifted "
-        "before the fingers had closed.\n"
+        f"succeeds in {share(count, FRESH_EPISODES)}, not\nquite a fresh sample: failures there showed that "
+        "it lifted before the fingers had closed.\n"
     )
     if steps.exists():
         found = json.loads(steps.read_text())

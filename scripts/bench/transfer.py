@@ -174,7 +174,8 @@ def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:
         ABOUT[env],
         "",
         f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/transfer.py` on {machine}, data seeds",
-        f"{', '.join(map(str, seeds))}. Intervals are 95 % t intervals over seeds of the mean over all.",
+        f"{', '.join(map(str, seeds))}. "
+        + ("Intervals are 95 % t intervals over seeds of the mean over all." if len(seeds) > 1 else ""),
         "*Worst* is the worst single transfer, *inverted* how many ordered fewer than half of the pairs "
         "right.",
         "",
@@ -184,12 +185,14 @@ def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:
     for key, name in ROWS.items():
         by_seed = [np.mean([c["accuracy"][key] for c in cells if c["seed"] == s]) for s in seeds]
         values = [c["accuracy"][key] for c in cells]
-        spread = stats.sem(by_seed) * stats.t.ppf(0.975, len(seeds) - 1) if len(seeds) > 1 else float("nan")
+        spread = ""
+        if len(seeds) > 1:
+            spread = f" ± {100 * stats.sem(by_seed) * stats.t.ppf(0.975, len(seeds) - 1):.1f}"
         columns = [
             f"{100 * np.mean([c['accuracy'][key] for c in cells if c['target'] == t]):.0f}" for t in targets
         ]
         lines.append(
-            f"| {name} | {100 * np.mean(values):.1f} ± {100 * spread:.1f} | {100 * min(values):.0f} "
+            f"| {name} | {100 * np.mean(values):.1f}{spread} | {100 * min(values):.0f} "
             f"| {sum(v < 0.5 for v in values)} of {len(values)} | " + " | ".join(columns) + " |"
         )
     flagged = [f"{c['target']} (seed {c['seed']})" for c in cells if c["at_risk"]]
