@@ -1,6 +1,6 @@
 """Ranking what a diffusion policy proposes: against K and the number of labels, on paired initial states.
 
-    python scripts/bench/deformpam.py --tasks rope pile --seeds 0 1 2     # half an hour on two idle cores;
+    python scripts/bench/deformpam.py --tasks rope pile --seeds 0 1 2     # some 25 minutes of CPU time;
                                                                           # run again to go on
     python scripts/bench/deformpam.py --page table.md                     # what has been measured so far
     python scripts/bench/deformpam.py --picture docs/images/deformpam.png # the same, drawn, with films
@@ -194,18 +194,41 @@ def page(arguments: argparse.Namespace) -> str:
                 f"| {what} | {count} | {states} | {np.mean([x['returns'] for x in cell]):.2f} | {rate:.0%} | "
                 f"{interval(differences)} | {', '.join(f'{d.mean():.2f}' for d in differences.values())} |"
             )
-        text += ["", *duels(found, arguments), ""]
+        text += ["", *duels(found, arguments), "", *gates(task, arguments), ""]
     return "\n".join(text)
 
 
 def duels(found: Found, arguments: argparse.Namespace) -> list[str]:
-    """Each ranking with the usual K and all labels against every policy that samples once."""
-    singles = [key for key in found if key[1] == 1 and key[2] in (0, max(arguments.labels))]
-    text = ["| gain of | " + " | ".join(f"over {what}" for what, _, _ in singles) + " |"]
-    text += ["|---|" + "---|" * len(singles)]
+    """Each ranking with the usual K and all labels against a random choice and all that sample once."""
+    others = [key for key in found if key[1] == 1 and key[2] in (0, max(arguments.labels))]
+    others += [key for key in found if key[0] == "random"]
+    text = ["| gain of | " + " | ".join(f"over {what}" for what, _, _ in others) + " |"]
+    text += ["|---|" + "---|" * len(others)]
     for ranking in RANKINGS:
         key = (ranking, arguments.usual, max(arguments.labels))
-        text.append(f"| {ranking} | " + " | ".join(interval(gains(found, key, s)) for s in singles) + " |")
+        text.append(f"| {ranking} | " + " | ".join(interval(gains(found, key, o)) for o in others) + " |")
+    return text
+
+
+def gates(task: str, arguments: argparse.Namespace) -> list[str]:
+    """Of the policies from preferences: pairs ordered right, samples' error in the reference's, collapses."""
+    text = [
+        "| policy of | pairs ordered right | error of samples / reference's | collapsed |",
+        "|---|---|---|--:|",
+    ]
+    for states in sorted(arguments.labels):
+        files = sorted((arguments.out / task).glob(f"seed*/policy-N{states}/metrics.json"))
+        if not files:
+            continue
+        found = [json.loads(file.read_text()) for file in files]
+        right = ", ".join(f"{one['accuracy']:.0%}" for one in found)
+        verdicts = [one["gate"] for one in found]
+        ratios = [one["sampled_error"] / one["reference_sampled_error"] for one in verdicts]
+        collapsed = sum(one["collapsed"] for one in verdicts)
+        text.append(
+            f"| {states} ranked states | {right} | {', '.join(f'{x:.2g}' for x in ratios)} | "
+            f"{collapsed} of {len(found)} |"
+        )
     return text
 
 
