@@ -176,6 +176,17 @@ def test_a_failure_to_store_leaves_the_question_open(store, labels, monkeypatch)
     assert labels.count() == 1
 
 
+def test_an_answer_to_a_deleted_label_store_is_refused_and_taken_once_it_is_back(store, labels, tmp_path):
+    desk = set_up(store, labels)
+    question = present(desk, "anna")
+    file = (store.path / "labels.sqlite").rename(tmp_path / "away")
+    with pytest.raises(DataError, match="deleted or replaced"):
+        desk.answer("anna", question.id, "left")
+    file.rename(store.path / "labels.sqlite")
+    desk.answer("anna", question.id, "left")
+    assert [judgement.uid for judgement in labels.judgements().values()] == [question.id]
+
+
 def test_labels_of_other_data_are_refused(store, labels, tmp_path):
     answer_all(set_up(store, labels), "anna", limit=1)
     other = made_store(tmp_path / "other", 9, length=11)
