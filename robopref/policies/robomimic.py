@@ -288,24 +288,14 @@ def read_checkpoint(path: Path | str, keys: Mapping[str, int]) -> RobomimicPolic
     )
     if lacking:
         raise DataError(f"{path} is no checkpoint of robomimic: it lacks {', '.join(sorted(lacking))}.")
-    shapes = found["shape_metadata"]
-    sizes = {key: shape[0] for key, shape in shapes["all_shapes"].items() if len(shape) == 1}
-    if sizes != dict(keys) or len(sizes) != len(shapes["all_shapes"]):
+    try:
+        policy = _described(found, keys, path)
+    except (DataError, ConfigError):
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(
-            f"{path} was trained on the observations {shapes['all_shapes']}, not on {dict(keys)}."
-        )
-    settings = json.loads(found["config"])["algo"]
-    algorithm = _algorithm_of(found["algo_name"], settings, path)
-    settings = {name: value for name, value in settings.items() if name != "optim_params"}
-    policy = RobomimicPolicy(
-        sum(keys.values()),
-        int(shapes["ac_dim"]),
-        algorithm=algorithm,
-        keys=keys,
-        horizon=settings["rnn"]["horizon"] if algorithm == "bc_rnn_gmm" else 1,
-        settings=settings,
-        clip=1e6,  # robomimic's networks saw observations as they are
-    )
+            f"{path} is damaged: its config or shape_metadata describes no policy ({error!r})."
+        ) from error
     try:
         policy.actor.nets.load_state_dict(found["model"])
     except RuntimeError as error:
@@ -315,10 +305,33 @@ def read_checkpoint(path: Path | str, keys: Mapping[str, int]) -> RobomimicPolic
     return policy.eval()
 
 
+def _described(found: Mapping[str, Any], keys: Mapping[str, int], path: Path) -> RobomimicPolicy:
+    """Make the policy that a checkpoint's settings describe, with weights of its own."""
+    shapes = found["shape_metadata"]
+    sizes = {key: shape[0] for key, shape in shapes["all_shapes"].items() if len(shape) == 1}
+    if sizes != dict(keys) or len(sizes) != len(shapes["all_shapes"]):
+        raise DataError(
+            f"{path} was trained on the observations {shapes['all_shapes']}, not on {dict(keys)}."
+        )
+    settings = json.loads(found["config"])["algo"]
+    algorithm = _algorithm_of(found["algo_name"], settings, path)
+    settings = {name: value for name, value in settings.items() if name != "optim_params"}
+    return RobomimicPolicy(
+        sum(keys.values()),
+        int(shapes["ac_dim"]),
+        algorithm=algorithm,
+        keys=keys,
+        horizon=settings["rnn"]["horizon"] if algorithm == "bc_rnn_gmm" else 1,
+        settings=settings,
+        clip=1e6,  # robomimic's networks saw observations as they are
+    )
+
+
 def _algorithm_of(name: str, settings: Mapping[str, Any], path: Path) -> str:
     if name == "iql":
         return "iql"
-    on = {part for part in ("gaussian", "gmm", "vae", "rnn", "transformer") if settings[part]["enabled"]}
+    parts = ("gaussian", "gmm", "vae", "rnn", "transformer")
+    on = {part for part in parts if name == "bc" and settings[part]["enabled"]}
     for ours, (theirs, preset) in ALGORITHMS.items():
         if name == theirs and on == set(preset):
             if "rnn" in on and not settings["rnn"]["open_loop"]:
@@ -326,5 +339,5 @@ def _algorithm_of(name: str, settings: Mapping[str, Any], path: Path) -> str:
                     f"{path} holds a recurrent policy that is not open-loop; it needs rnn.open_loop."
                 )
             return ours
-    parts = " with ".join([name, *sorted(on)])
-    raise DataError(f"{path} holds {parts}; robopref reads {', '.join(ALGORITHMS)}.")
+    held = " with ".join([str(name), *sorted(on)])
+    raise DataError(f"{path} holds {held}; robopref reads {', '.join(ALGORITHMS)}.")

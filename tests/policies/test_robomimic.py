@@ -167,6 +167,10 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path):
         ({"algo": {"vae": {"enabled": True}}}, KEYS, "robopref reads bc_gaussian"),
         ({}, {"object": 3}, "was trained on the observations"),
         ({"model": {}}, KEYS, "does not fit the networks"),
+        ({"algo_name": "diffusion_policy"}, KEYS, "holds diffusion_policy; robopref reads bc_gaussian"),
+        ({"config": "{"}, KEYS, "is damaged: its config or shape_metadata describes no policy"),
+        ({"config": '{"algo": {}}'}, KEYS, "is damaged: its config"),
+        ({"shape_metadata": {"all_shapes": 3}}, KEYS, "is damaged: its config or shape_metadata"),
         ({"obs_normalization_stats": {"object": {"mean": np.zeros(2)}}}, KEYS, "hdf5_normalize_obs"),
     ],
 )
