@@ -32,7 +32,7 @@ from robopref.methods.phases.collect import collect
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.vla import build_policy, film, sample_rollouts, train_supervised
 from robopref.methods.phases.vla_align import Alignment, align_policy, gate
-from robopref.methods.phases.vla_scores import Judge, Judged, judge_rollouts
+from robopref.methods.phases.vla_scores import Judge, Judged, check_reached, judge_rollouts
 from robopref.methods.phases.vla_trials import Axis, evaluate_axes, validate
 from robopref.policies.vla.data import FilmedEpisodes
 from robopref.policies.vla.health import Trials, kept_round
@@ -86,9 +86,14 @@ class Grape:
         if self.axes[first].variants is not None:
             raise ConfigError(f"All policies are compared along the first axis: {first} has variants=null")
         self._check_emphases()
-        self.judge.check([scene.task for scene in self.scenes])
+        self.judge.check([scene.task for scene in self.scenes], stages=self.in_stages)
         for scene in self.scenes:
             scene.check()
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether some alignment compares stages."""
+        return any(how.segment == "stage" for how in (self.main, *(v.how for v in self.variants.values())))
 
     def _check_emphases(self) -> None:
         weighed = [name for name, variant in self.variants.items() if variant.emphasis is not None]
@@ -116,6 +121,8 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     """
     lab = Lab(record, parts.hardware, parts.seed)
     stores = {s.task: collect(lab, s, parts.demonstrations, parts.data_dir) for s in parts.scenes}
+    if parts.judge.kind == "costs" or parts.in_stages:
+        check_reached(lab, parts.judge, stores)
     shape = build_policy(lab, parts.policy, next(iter(stores.values())).layout.action_size)
     demonstrations = film(lab, "demonstrations", stores, shape, parts.camera)
     start = train_supervised(lab, parts.policy, demonstrations, parts.supervised_fit, learns=parts.supervised)

@@ -133,6 +133,12 @@ def test_what_is_not_in_the_language_is_refused(text):
         ),
         ("task: push", "task: !!python/object:os.system push", "no anchors, aliases or tags"),
         ("stages:", "stages: [", "not YAML"),
+        ("name: push", "name: reach", "line 10: a stage is called reach already, in line 5"),
+        (
+            "until: distance(object, goal) < 0.5",
+            "until: 1 > 2",
+            "line 11: '1 > 2' depends on no point or signal",
+        ),
         ("points: [hand, object, goal]", "points: [hand, hand]", "line 2: a name is given twice"),
     ],
 )
@@ -165,6 +171,14 @@ def test_what_a_model_proposes_goes_through_the_same_parser():
     assert [stage.name for stage in parse_costs(PROPOSED, name="proposal").stages] == ["grasp", "place"]
     with pytest.raises(ConfigError, match=r"proposal, line 6.*not part of the language"):
         parse_costs(PROPOSED.replace("height(cube) > 0.01", "open('/etc/passwd')[0] > 0"), name="proposal")
+
+
+def test_a_file_of_another_task_is_refused_by_line():
+    assert parse_costs(REACH_AND_PUSH, name="x", task="push").task == "push"
+    with pytest.raises(
+        ConfigError, match=r"^x, line 1: the costs are of the task push, and pull needs its own"
+    ):
+        parse_costs(REACH_AND_PUSH, name="x", task="pull")
 
 
 def test_every_cost_file_that_is_shipped_can_be_read():

@@ -31,9 +31,7 @@ from robopref.policies.vla.preference import TrajectoryPreference, fitting
 from robopref.policies.vla.saved import load_vla, save_vla
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.rewards.staged.costs import store_costs
-from robopref.rewards.staged.language import load_costs
 from robopref.rewards.staged.pairs import check_rollout_pairs, random_pairs_of_states, ranked_lists
-from robopref.rewards.staged.tasks import cost_file
 from robopref.training.signals import replayed_signals
 
 GATE = "gate.json"
@@ -143,6 +141,9 @@ def align_policy(
         "rollouts": [[source.frames.content() for source in judged.rollouts] for judged in rounds],
         "labels": [{task: content(found) for task, found in each.items()} for each in labels],
         "demonstrations": [source.frames.content() for source in demonstrations],
+        "stages": [judged.judge.contents(map(task_of, judged.rollouts)) for judged in rounds]
+        if how.segment == "stage"
+        else None,
         "fit": plan.identity,
         "seed": lab.seed,
     }
@@ -316,7 +317,7 @@ class _Comparison:
             grades += graded
             chances += [share] * len(found)
         chances += [imitated / max(len(alone), 1)] * len(alone)
-        stages = _stages(self.decisions, self.rollouts) if self.how.segment == "stage" else None
+        stages = _stages(self.decisions, self.rounds) if self.how.segment == "stage" else None
         parts = part_numbers(self.decisions, self.how.segment, windows=self.how.windows, stages=stages)
         return TrajectoryGroups(
             self.decisions,
@@ -442,15 +443,16 @@ class _Rows:
         return self.decisions.batch(np.array(rows))
 
 
-def _stages(decisions: Decisions, rollouts: Sequence[FilmedEpisodes]) -> np.ndarray:
+def _stages(decisions: Decisions, rounds: Sequence[Judged]) -> np.ndarray:
     """Stage of the state at each decision of the rollouts; 0 for demonstrations."""
     stages = np.zeros(len(decisions), np.int64)
-    for source, episodes in enumerate(rollouts):
-        store = episodes.store
-        file = load_costs(cost_file(task_of(episodes)))
-        for episode, found in enumerate(store_costs(file, store, replayed_signals(store))):
+    rollouts = [(judged.judge, episodes) for judged in rounds for episodes in judged.rollouts]
+    for source, (judge, episodes) in enumerate(rollouts):
+        store, costs = episodes.store, judge.costs_of(task_of(episodes))
+        signals = replayed_signals(store) if costs.signals else None
+        for episode, found in enumerate(store_costs(costs, store, signals)):
             number = decisions.trajectory(source, episode)
             first, count = decisions.starts[number], decisions.counts[number]
             states = np.arange(count) * episodes.frames.every
-            stages[first : first + count] = np.minimum(found.stages[states], len(file.stages) - 1)
+            stages[first : first + count] = np.minimum(found.stages[states], len(costs.stages) - 1)
     return stages

@@ -4,7 +4,7 @@ Whoever judges, the result is the same: a label store for each task, whose pairs
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float64
 
 from robopref.data.label_store import LabelStore
 from robopref.data.queries import SAME_START
+from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, hide_passwords, unknown_name
 from robopref.files import read_json, write_json
 from robopref.methods.phases.lab import Lab, file_content
@@ -24,7 +25,7 @@ from robopref.policies.vla.saved import load_vla
 from robopref.rewards.relabel import relabel
 from robopref.rewards.saved import FRAME_KINDS, load_frame_reward, load_reward
 from robopref.rewards.staged.costs import store_costs
-from robopref.rewards.staged.language import load_costs
+from robopref.rewards.staged.language import StagedCosts, load_costs
 from robopref.rewards.staged.pairs import Pairing, ranked_pairs
 from robopref.rewards.staged.scores import EMPHASES, ScoreWeights, combined, score_columns
 from robopref.rewards.staged.tasks import cost_file
@@ -40,6 +41,8 @@ class Judge:
     Attributes:
         kind: ``costs`` (the staged costs of the task), ``reward`` (a learned one) or ``human``.
         models: Folder of each task's reward, of observations (PEARL's) or of frames (RAPL's).
+        files: A task's own cost file, or a model's answer that holds one, in place of the one that comes with
+            robopref.
         emphasis: A key of :data:`robopref.rewards.staged.scores.EMPHASES`; of costs.
         weights: Of the terms of a score; of costs and rewards.
         pairing: How pairs are made of scores.
@@ -47,6 +50,7 @@ class Judge:
 
     kind: str = "costs"
     models: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     emphasis: str = "completion"
     weights: ScoreWeights = dataclasses.field(default_factory=ScoreWeights)
     pairing: Pairing = dataclasses.field(default_factory=Pairing)
@@ -62,18 +66,43 @@ class Judge:
                 f"kind={self.kind} and {dict(self.models)}"
             )
 
-    def check(self, tasks: Sequence[str]) -> None:
-        """Read cost files, or see that there is a reward for each task, before any work is done."""
+    def check(self, tasks: Sequence[str], *, stages: bool = False) -> None:
+        """See that each task has a reward or costs, and no other task has, before any work is done.
+
+        Args:
+            tasks: What is learned.
+            stages: Whether costs are needed whoever judges, for the stages that they name.
+        """
+        given = {"models": self.models, "files": self.files}
+        for name, other in ((name, sorted(set(held) - set(tasks))) for name, held in given.items()):
+            if other:
+                raise ConfigError(f"grape.judge.{name} names {other[0]}, which is none of {', '.join(tasks)}")
+        costs = stages or self.kind == "costs"
+        if self.files and not costs:
+            raise ConfigError(f"grape.judge.files would change nothing under kind={self.kind}")
         for task in tasks:
-            if self.kind == "costs":
-                load_costs(cost_file(task))
-            elif self.kind == "reward" and task not in self.models:
+            if costs:
+                self.costs_of(task)
+            if self.kind == "reward" and task not in self.models:
                 raise ConfigError(f"grape.judge.models names no reward for the task {task}")
 
-    def identity(self) -> dict[str, Any]:
-        """What judgements depend on."""
-        contents = {task: file_content(Path(folder) / WEIGHTS) for task, folder in self.models.items()}
-        return {**dataclasses.asdict(self), "models": contents}
+    def file_of(self, task: str) -> Path:
+        """Return where the costs of a task stand."""
+        return Path(self.files[task]) if task in self.files else cost_file(task)
+
+    def costs_of(self, task: str) -> StagedCosts:
+        """Read the costs of a task."""
+        return load_costs(self.file_of(task), task=task)
+
+    def identity(self, tasks: Sequence[str]) -> dict[str, Any]:
+        """What judgements of some tasks depend on."""
+        models = {task: file_content(Path(folder) / WEIGHTS) for task, folder in self.models.items()}
+        files = self.contents(tasks) if self.kind == "costs" else {}
+        return {**dataclasses.asdict(self), "models": models, "files": files}
+
+    def contents(self, tasks: Iterable[str]) -> dict[str, str]:
+        """Hashes of the cost files of some tasks."""
+        return {task: file_content(self.file_of(task)) for task in tasks}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,16 +113,54 @@ class Judged:
         rollouts: One entry per task.
         urls: The label store of each task that has labels.
         scores: Of each task, one per rollout; none where people judged.
+        judge: Who judged.
     """
 
     rollouts: Sequence[FilmedEpisodes]
     urls: Mapping[str, str]
     scores: Mapping[str, Float64[np.ndarray, " N"]]
+    judge: Judge
 
 
 def task_of(source: FilmedEpisodes) -> str:
     """Return the task of filmed episodes."""
     return source.store.provenance(0).task
+
+
+def check_reached(lab: Lab, judge: Judge, demonstrations: Mapping[str, TrajectoryStore]) -> None:
+    """Refuse costs with a stage that no demonstration completes, where some of them succeed.
+
+    Raises:
+        ConfigError: Naming the file, the line and the stage.
+    """
+
+    def work() -> dict[str, Any]:
+        reached = {}
+        for task, store in demonstrations.items():
+            costs = judge.costs_of(task)
+            if not store.successes.any():
+                lab.run.say(
+                    f"  no demonstration of {task} succeeds: none can show that its stages are reached"
+                )
+                continue
+            found = store_costs(costs, store, replayed_signals(store) if costs.signals else None)
+            reached[task] = {
+                stage.name: sum(one.reached[stage.name] is not None for one in found)
+                for stage in costs.stages
+            }
+            for stage in costs.stages:
+                if not reached[task][stage.name]:
+                    raise ConfigError(
+                        f"{costs.name}, line {stage.line}: the stage {stage.name} ({stage.until.text}) is "
+                        f"never reached, by none of {len(store)} demonstrations"
+                    )
+        return {"reached": reached}
+
+    settings = {
+        "files": judge.contents(demonstrations),
+        "data": {task: store.fingerprint() for task, store in demonstrations.items()},
+    }
+    lab.run.phase("costs", settings, work)
 
 
 def judge_rollouts(
@@ -109,7 +176,7 @@ def judge_rollouts(
     folder = lab.run.directory / "scores" / name
     urls = {task_of(source): f"sqlite:///{folder / task_of(source)}.sqlite" for source in rollouts}
     if judge.kind == "human":
-        return Judged(rollouts, _judged_by_people(folder, rollouts, urls), {})
+        return Judged(rollouts, _judged_by_people(folder, rollouts, urls), {}, judge)
 
     def work() -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,11 +199,11 @@ def judge_rollouts(
     settings = {
         "policy": file_content(policy / WEIGHTS),
         "data": [source.frames.content() for source in rollouts],
-        "judge": judge.identity(),
+        "judge": judge.identity(list(urls)),
     }
     result = lab.run.phase(f"score/{name}", settings, work)
     scores = {task: np.array(read_json(folder / f"scores-{task}.json")["score"]) for task in urls}
-    return Judged(rollouts, {task: url for task, url in urls.items() if result["pairs"][task]}, scores)
+    return Judged(rollouts, {task: url for task, url in urls.items() if result["pairs"][task]}, scores, judge)
 
 
 def _judged_by_people(
@@ -171,7 +238,8 @@ def _columns(
     decisions = Decisions(actor, [source], device=lab.fabric.device)
     likelihood = decisions.mean_scores(actor)
     if judge.kind == "costs":
-        costs = store_costs(load_costs(cost_file(task)), store, replayed_signals(store))
+        read = judge.costs_of(task)
+        costs = store_costs(read, store, replayed_signals(store) if read.signals else None)
         columns = score_columns(
             costs, store.successes, likelihood, emphasis=judge.emphasis, weights=judge.weights
         )

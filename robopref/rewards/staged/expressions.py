@@ -102,11 +102,13 @@ class Expression:
         text: As it was written.
         kind: Of its value: ``number`` or ``truth value``.
         compute: From what was recorded to one value per state, (R,).
+        names: Points and signals that it depends on.
     """
 
     text: str
     kind: str
     compute: Callable[[Recorded], np.ndarray]
+    names: frozenset[str]
 
 
 def parse(text: str, *, points: set[str], signals: set[str], wanted: str) -> Expression:
@@ -127,10 +129,11 @@ def parse(text: str, *, points: set[str], signals: set[str], wanted: str) -> Exp
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{text!r} is not an expression ({error.__class__.__name__}: {error})") from error
-    kind, compute = _Reader(points, signals).read(tree.body)
+    reader = _Reader(points, signals)
+    kind, compute = reader.read(tree.body)
     if kind != wanted:
         raise ConfigError(f"{text!r} is a {kind} where a {wanted} is needed")
-    return Expression(text, kind, compute)
+    return Expression(text, kind, compute, frozenset(reader.used))
 
 
 _Part = tuple[str, Callable[[Recorded], np.ndarray]]
@@ -141,6 +144,7 @@ class _Reader:
 
     def __init__(self, points: set[str], signals: set[str]) -> None:
         self.points, self.signals = points, signals
+        self.used: set[str] = set()
 
     def read(self, node: ast.expr) -> _Part:
         match node:
@@ -166,6 +170,7 @@ class _Reader:
         )
 
     def _name(self, name: str) -> _Part:
+        self.used.add(name)
         if name in self.points:
             return POINT, lambda recorded: recorded.points[name]
         if name in self.signals:

@@ -57,30 +57,32 @@ class Cost:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: when it ends, what its states cost, and what it costs never to end."""
+    """One stage: when it ends, what its states cost, what it costs never to end, and its line in the file."""
 
     name: str
     until: Expression
     costs: tuple[Cost, ...]
     missed: float
+    line: int
 
 
 @dataclass(frozen=True)
 class StagedCosts:
-    """A cost file that was read and checked."""
+    """A cost file that was read and checked; ``name`` is what messages call it."""
 
+    name: str
     task: str
     points: tuple[str, ...]
     signals: tuple[str, ...]
     stages: tuple[Stage, ...]
 
 
-def load_costs(path: Path | str) -> StagedCosts:
-    """Read a cost file.
+def load_costs(path: Path | str, *, task: str | None = None) -> StagedCosts:
+    """Read a cost file, or a model's answer that holds one, see :func:`parse_costs`.
 
     Raises:
         DataError: It cannot be read.
-        ConfigError: It is not a cost file; the message names file and line.
+        ConfigError: It is not a cost file, or of another task; the message names file and line.
     """
     path = Path(path)
     try:
@@ -89,19 +91,22 @@ def load_costs(path: Path | str) -> StagedCosts:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
-    return parse_costs(text, name=str(path))
+    return parse_costs(text, name=str(path), task=task)
 
 
-def parse_costs(text: str, *, name: str) -> StagedCosts:
+def parse_costs(text: str, *, name: str, task: str | None = None) -> StagedCosts:
     """Read the text of a cost file, or what a model proposed as one.
 
     Args:
-        text: YAML. Tags, anchors and several documents are refused.
+        text: YAML; or a model's answer, words around one block of it between ``` fences. Tags, anchors and
+            several documents are refused.
         name: What messages call it, with the line.
+        task: Of which it must be; None takes any.
 
     Raises:
-        ConfigError: It is not a cost file; the message names file and line.
+        ConfigError: It is not a cost file, or of another task; the message names file and line.
     """
+    text = _unfenced(text, name)
     try:
         if any(
             isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)
@@ -112,7 +117,22 @@ def parse_costs(text: str, *, name: str) -> StagedCosts:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
         raise ConfigError(f"{name}{line}: not YAML ({getattr(error, 'problem', None) or error})") from error
-    return _File(name).costs(node)
+    return _File(name).costs(node, task)
+
+
+def _unfenced(text: str, name: str) -> str:
+    """Blank all lines but those of the one fenced block, so that lines keep their numbers."""
+    lines = text.splitlines()
+    fences = [number for number, line in enumerate(lines) if line.strip().startswith("```")]
+    if not fences:
+        return text
+    if len(fences) != 2:
+        raise ConfigError(
+            f"{name}, line {fences[-1] + 1}: an answer holds one block between two ``` fences, got "
+            f"{len(fences)} fences"
+        )
+    first, last = fences
+    return "\n".join([*[""] * (first + 1), *lines[first + 1 : last]])
 
 
 class _File:
@@ -123,26 +143,42 @@ class _File:
         self.points: set[str] = set()
         self.signals: set[str] = set()
 
-    def costs(self, node: yaml.Node | None) -> StagedCosts:
+    def costs(self, node: yaml.Node | None, wanted: str | None) -> StagedCosts:
         if node is None:
             raise ConfigError(f"{self.name} is empty")
         fields = self.table(node, required=("task", "points", "stages"), optional=("signals",))
+        task = self.text(fields["task"])
+        if wanted not in (None, task):
+            raise self.wrong(fields["task"], f"the costs are of the task {task}, and {wanted} needs its own")
         points, signals = self.names(fields["points"]), self.names(fields.get("signals"))
         if twice := set(points) & set(signals):
             raise self.wrong(fields["signals"], f"{sorted(twice)[0]!r} is a point already")
         self.points, self.signals = set(points), set(signals)
-        stages = [self.stage(item) for item in self.items(fields["stages"])]
+        stages: dict[str, Stage] = {}
+        for item in self.items(fields["stages"]):
+            stage = self.stage(item)
+            if stage.name in stages:
+                raise self.wrong(
+                    item, f"a stage is called {stage.name} already, in line {stages[stage.name].line}"
+                )
+            stages[stage.name] = stage
         if not stages:
             raise self.wrong(fields["stages"], "there must be at least one stage")
-        return StagedCosts(self.text(fields["task"]), tuple(points), tuple(signals), tuple(stages))
+        return StagedCosts(self.name, task, tuple(points), tuple(signals), tuple(stages.values()))
 
     def stage(self, node: yaml.Node) -> Stage:
         fields = self.table(node, required=("name", "until"), optional=("costs", "missed"))
+        until = self.expression(fields["until"], expressions.TRUTH)
+        if not until.names:
+            raise self.wrong(
+                fields["until"], f"{until.text!r} depends on no point or signal: always, or never, reached"
+            )
         return Stage(
             name=self.text(fields["name"]),
-            until=self.expression(fields["until"], expressions.TRUTH),
+            until=until,
             costs=tuple(self.cost(item) for item in self.items(fields.get("costs"))),
             missed=self.number(fields.get("missed"), 1.0),
+            line=node.start_mark.line + 1,
         )
 
     def cost(self, node: yaml.Node) -> Cost:
