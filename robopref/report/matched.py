@@ -11,30 +11,40 @@ from robopref.report.style import MUTED, SERIES, Drawing, Panel, canvas, sequent
 
 def matched_frames(matches: Matches, *, key: str) -> Drawing:
     """The couplings of a preferred and a disliked episode with the demonstration, before and after."""
+    shares = {which: _shares(plan) for which, plan in matches.plans.items()}
+    largest = max(float(share.max()) for share in shares.values())
     panels = tuple(
-        _plan(plan, f"{side}, {stage}: distance {matches.distances[side, stage]:.2f}", f"{key}-{number}")
-        for number, ((side, stage), plan) in enumerate(matches.plans.items())
+        _coupling(
+            shares[side, stage] / largest,
+            f"{side}, {stage}: distance {matches.distances[side, stage]:.2f}",
+            f"{key}-{number}",
+        )
+        for number, (side, stage) in enumerate(shares)
     )
     preferred, disliked = matches.episodes
     caption = (
-        f"Episode {preferred} was preferred to episode {disliked}: the first such answer among those "
-        "held out, where there are any. Each is coupled with its nearest demonstration by optimal transport, "
-        "in the features before alignment and after it. A cell is the share of the frame's mass that goes to "
-        "the demonstration's frame: clear 0, full blue 1, shaded by its square root. A rising diagonal means "
-        "that the episode goes through the demonstration in its order and pace; an even row means that the "
-        "frame looks like none of it. The distance is what the reward compares: alignment should leave the "
-        "preferred episode the nearer one."
+        f"Episode {preferred} was preferred to episode {disliked}: the first such answer, of those held out "
+        "where there are any. Each is coupled with its nearest demonstration by optimal transport, in the "
+        "features before alignment and after it. A cell is the share of the frame's mass that goes to the "
+        f"demonstration's frame: clear 0, full blue {largest:.0%}. A rising diagonal means that the episode "
+        "goes through the demonstration in its order and pace; a falling one, backwards, which transport does "
+        "not mind unless frame_reward.time_weight makes it; an even row, that the frame looks like all of it "
+        "or like none. The distance is what the reward compares: after alignment the preferred episode "
+        "should be the nearer one."
     )
     return Drawing("Which frames match", caption, panels)
 
 
-def _plan(plan: np.ndarray, title: str, key: str) -> Panel:
+def _shares(plan: np.ndarray) -> np.ndarray:
     mass = plan.sum(1, keepdims=True)
-    share = np.divide(plan, mass, out=np.zeros_like(plan), where=mass > 0)
-    count, length = share.shape
+    return np.divide(plan, mass, out=np.zeros_like(plan), where=mass > 0)
+
+
+def _coupling(shade: np.ndarray, title: str, key: str) -> Panel:
+    count, length = shade.shape
     with canvas(4.0, 2.6, left=0.5) as (fig, ax):
         ax.imshow(
-            sequential(np.sqrt(share)),
+            sequential(shade),
             aspect="auto",
             interpolation="none",
             origin="lower",
@@ -55,8 +65,8 @@ def spaces(matches: Matches, *, key: str) -> Drawing:
     caption = (
         f"{len(matches.won)} frames of compared episodes on the two directions in which the features vary "
         "most, found anew in each picture. Blue: of episodes that won more than half of their comparisons; "
-        "orange: that lost more; grey: neither. Frames apart by colour are what the answers made to matter; "
-        "frames of one start lie together in both."
+        "orange: that lost more; grey: neither. Where the features say what the answers look at, the "
+        "colours part."
     )
     return Drawing("Features of frames", caption, panels)
 

@@ -112,10 +112,18 @@ class Lab:
         workers: That simulate.
         distractors: Disturb light, colours, textures and camera, anew for each episode.
         embodiment: None for the scene's usual arm.
+        seed: Of the episodes.
     """
 
     def __init__(
-        self, out: Path, name: str, workers: int, *, distractors: bool = False, embodiment: str | None = None
+        self,
+        out: Path,
+        name: str,
+        workers: int,
+        *,
+        distractors: bool = False,
+        embodiment: str | None = None,
+        seed: int = 0,
     ) -> None:
         self.name, self.task, self.distractors = name, TASKS[name], distractors
         self._out, self._workers = out, workers
@@ -127,7 +135,7 @@ class Lab:
             env_options=self.options,
             behaviours=self.task.behaviours,
             episodes=EPISODES,
-            seed=0,
+            seed=seed,
             workers=workers,
         )
         self.kinds = np.array([self.store.provenance(i).behaviour for i in range(len(self.store))])
