@@ -27,9 +27,9 @@ def matched_frames(matches: Matches, *, key: str) -> Drawing:
         "where there are any. Each is coupled with its nearest demonstration by optimal transport, in the "
         "features before alignment and after it. A cell is the share of the frame's mass that goes to the "
         f"demonstration's frame: clear 0, full blue {largest:.0%}. A rising diagonal means that the episode "
-        "goes through the demonstration in its order and pace; a falling one, backwards, which transport does "
-        "not mind unless frame_reward.time_weight makes it; an even row, that the frame looks like all of it "
-        "or like none. The distance is what the reward compares: after alignment the preferred episode "
+        "goes through the demonstration in its order and pace; a falling one, backwards, which transport "
+        "does not mind unless frame_reward.time_weight makes it; an even row, that the frame looks like all "
+        "of it or like none. The distance is what the reward compares: after alignment the preferred episode "
         "should be the nearer one."
     )
     return Drawing("Which frames match", caption, panels)

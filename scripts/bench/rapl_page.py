@@ -25,7 +25,7 @@ def lines(path: Path) -> Cells:
 
 
 def tables(out: Path) -> dict[str, str]:
-    """Every table by its name: ``aims``, and ``cells``, the long ones."""
+    """Every table by its name: ``aims``, ``curves`` and ``cells``, the long ones."""
     blocks: dict[str, Cells] = {}
     for line in (line for path in sorted(out.glob("results-*.jsonl")) for line in lines(path)):
         where = f"{line['criterion']}, {line['task']}" + ", with distractors" * line["distractors"]
@@ -33,6 +33,7 @@ def tables(out: Path) -> dict[str, str]:
     blocks = dict(sorted(blocks.items()))
     return {
         "aims": "\n".join([*labels_needed(blocks), "", *rewards_of_frames(blocks)]),
+        "curves": "\n".join(curves(blocks)),
         "cells": "\n".join([*itertools.chain(*map(whole, blocks, blocks.values())), *ways(blocks)]),
     }
 
@@ -73,6 +74,17 @@ def rewards_of_frames(blocks: Mapping[str, Cells], count: int = 100) -> list[str
             text.append(_row(where, len(rows), *map(spread, values), "yes" if reached[-1] else "no"))
     says = f"The reward of frames reaches {AIM} within an episode in {sum(reached)} of {len(reached)} lines."
     return [*text, "", says]
+
+
+def curves(blocks: Mapping[str, Cells]) -> list[str]:
+    """Mean of ``all`` over seeds against the number of preferences."""
+    counts = sorted({x["preferences"] for part in blocks.values() for x in part})
+    text = _head("criterion, task: mean of `all`", "method", *(f"N = {count}" for count in counts))
+    for where, part in blocks.items():
+        for name in part[0]["methods"]:
+            of = [[x["methods"][name]["all"] for x in part if x["preferences"] == n] for n in counts]
+            text.append(_row(where, name, *(f"{np.mean(values):.2f}" if values else "" for values in of)))
+    return text
 
 
 def whole(where: str, part: Cells) -> list[str]:

@@ -245,6 +245,15 @@ def test_broken_checkpoints_are_refused_with_their_name(tmp_path):
         PretrainedEncoder(str(tmp_path / "text"))
 
 
+@pytest.mark.parametrize("family", SIZES)
+def test_a_truncated_checkpoint_of_any_family_is_refused(family, tmp_path):
+    tiny(family, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(DataError, match="cannot be read"):
+        PretrainedEncoder(str(tmp_path))
+
+
 def test_a_model_that_is_not_there_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DataError, match="nothing"):
