@@ -133,7 +133,9 @@ def show(found: Mapping[str, str], page: str) -> None:
             raise SystemExit(
                 f"{page} has no place for {name}: <!-- {name}: how it is made --> ... <!-- end -->"
             )
-        text = place.sub(lambda match, table=table: f"{match[1]}\n{table.strip()}\n\n{match[2]}", text)
+        text = place.sub(
+            lambda match, table=table: f"{match[1]}\n{table.strip() or 'Nothing yet.'}\n\n{match[2]}", text
+        )
     Path(page).write_text(text)
 
 
