@@ -53,16 +53,17 @@ def arithmetic(batch: int, width: int) -> float:
     return forward + back + products(states, ACTION, backward=True)
 
 
-def product_rate(batch: int, width: int, device: torch.device) -> float:
-    """Operations per second of one hot (batch, width) x (width, width) product."""
-    x, weight = torch.randn(batch, width, device=device), torch.randn(width, width, device=device)
-    out = torch.empty(batch, width, device=device)
+def product_rate(batch: int, width: int, device: torch.device, members: int = 1) -> float:
+    """Operations per second of so many hot (batch, width) x (width, width) products in one call."""
+    x = torch.randn(members, batch, width, device=device)
+    weight, out = torch.randn(members, width, width, device=device), torch.empty_like(x)
 
     def multiply() -> None:
-        torch.mm(x, weight, out=out)
+        torch.bmm(x, weight.transpose(1, 2), out=out)
 
-    count = max(1, round(1e9 / (2 * batch * width * width)))
-    return max(2 * batch * width * width * count / seconds(multiply, count, device) for _ in range(5))
+    work = 2 * members * batch * width * width
+    count = max(1, round(1e9 / work))
+    return max(work * count / seconds(multiply, count, device) for _ in range(5))
 
 
 def main() -> None:
@@ -112,6 +113,7 @@ def main() -> None:
         updates["together, compiled"] = lambda: at_once(fused)
     spent: dict[str, list[float]] = {name: [] for name in updates}
     peak = product_rate(options.batch, options.width, device)
+    joint = product_rate(options.batch, options.width, device, count)
     for repeat in range(options.repeats + 1):
         for name, update in updates.items():
             took = seconds(update, options.steps, device)
@@ -129,8 +131,9 @@ def main() -> None:
             f"{rate * work / 1e9:.0f} GFLOP/s"
         )
     print(
-        f"an update is {work / 1e6:.0f} MFLOP, one hot product runs at {peak / 1e9:.0f} GFLOP/s: at most "
-        f"{peak / work:.0f} updates per second, {peak / work * base / options.steps / count:.2f}x"
+        f"an update is {work / 1e6:.0f} MFLOP, one hot product runs at {peak / 1e9:.0f} GFLOP/s ({count} in "
+        f"one call at {joint / 1e9:.0f}): at most {peak / work:.0f} updates per second, "
+        f"{peak / work * base / options.steps / count:.2f}x"
     )
 
 
