@@ -10,8 +10,11 @@ Unless told otherwise, conditional gradient starts once from the product plan an
 distance profiles, and the cheaper end is kept. The second start returns an exact isometry where there is one
 with distinct profiles; the first alone often misses it.
 
-Between sets of equal size and weight each step is an assignment (:mod:`~.assignment`); elsewhere POT,
-imported on first use since it imports torch, does the linear programs and the conditional gradient.
+Between sets of equal size and weight each step is an assignment (:mod:`~.assignment`). Elsewhere it is a
+transport problem (:mod:`~.transport`), which takes longer: between sets of equal size and other weights the
+second start is only followed where it begins below the first one's end, and sets of different size, which
+are no isometry point by point, have the first start alone. POT, imported on first use since it imports
+torch, solves the transport problems and the entropic problem.
 
 Letters used in shapes: M points of the source, N points of the target.
 """
@@ -24,13 +27,11 @@ import numpy as np
 from jaxtyping import Float
 
 from robopref.alignment.assignment import AssignmentProblem
+from robopref.alignment.transport import TransportProblem, cheapest
 from robopref.errors import ConfigError, DataError, DivergedError
 
 MARGINAL_TOLERANCE = 1e-3
 """Largest relative error in a marginal that an entropic plan may end with."""
-
-EMD_ITERATIONS = 10_000_000
-"""Most pivots of the network simplex; POT's default of 100,000 is too few for a thousand points."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,17 @@ def gromov_wasserstein(
         plan = wasserstein(between, p, q, epsilon=epsilon)
         return Coupling(plan, float((plan * between).sum()))
 
-    starts = [_checked_plan(start, p, q)] if start is not None else []
-    if not starts:
-        profile = alpha * profile_cost(first, second, p, q) + (1 - alpha) * between
-        starts = [p[:, None] * q[None], wasserstein(profile, p, q)]
     problem = _Problem(first, second, p, q, between, alpha, epsilon, max_iterations, tolerance)
-    ends = [problem.solve(begin) for begin in starts]
-    return min(ends, key=lambda end: end.cost)
+    if start is not None:
+        return problem.solve(_checked_plan(start, p, q))
+    end = problem.solve(None)
+    if len(p) != len(q) and epsilon == 0:
+        return end
+    profile = alpha * profile_cost(first, second, p, q) + (1 - alpha) * between
+    other = wasserstein(profile, p, q)
+    if not (problem.equal or epsilon > 0) and problem.cost(other) >= end.cost:
+        return end
+    return min(end, problem.solve(other), key=lambda end: end.cost)
 
 
 @dataclass(frozen=True)
@@ -123,56 +128,37 @@ class _Problem:
         gromov = max(float(own - 2 * crossed), 0.0)
         return (1 - self.alpha) * float((plan * self.between).sum()) + self.alpha * gromov
 
-    def solve(self, begin: np.ndarray) -> Coupling:
+    def solve(self, begin: np.ndarray | None) -> Coupling:
+        """Return the end of one run from a plan, or from the product plan."""
         if self.epsilon > 0:
-            plan = self._entropic(begin)
+            plan = self._entropic(np.outer(self.p, self.q) if begin is None else begin)
             return Coupling(plan, self.cost(plan))
         plan = _without_dust(self._conditional(begin), self.p, self.q)
-        before, after = self.cost(begin), self.cost(plan)
+        if not self.equal:
+            return Coupling(plan, self.cost(plan))
+        start = np.outer(self.p, self.q) if begin is None else begin
+        before, after = self.cost(start), self.cost(plan)
         if before <= after:  # a step along a tie, or rounding: stay
-            return Coupling(begin, before)
+            return Coupling(start, before)
         return Coupling(plan, after)
 
-    def _conditional(self, begin: np.ndarray) -> np.ndarray:
-        if self._equal():
-            problem = AssignmentProblem(
-                self.first, self.second, self.alpha, self.between if self.alpha < 1 else None
-            )
-            product = bool(np.ptp(begin) <= 1e-12 * begin.max())
-            match = problem.solve(
-                None if product else begin, max_iterations=self.max_iterations, tolerance=self.tolerance
-            )
+    def _conditional(self, begin: np.ndarray | None) -> np.ndarray:
+        between = self.between if self.alpha < 1 else None
+        limits: dict[str, Any] = {"max_iterations": self.max_iterations, "tolerance": self.tolerance}
+        if self.equal:
+            match = AssignmentProblem(self.first, self.second, self.alpha, between).solve(begin, **limits)
             if match is not None:
-                plan = np.zeros_like(begin)
+                plan = np.zeros((len(match), len(match)))
                 plan[np.arange(len(match)), match] = 1 / len(match)
                 return plan
-        return self._conditional_of_pot(begin)
+        problem = TransportProblem(self.first, self.second, self.p, self.q, self.alpha, between)
+        return problem.solve(begin, **limits)
 
-    def _equal(self) -> bool:
+    @property
+    def equal(self) -> bool:
         """Whether both sets have the same size, and all points the same weight."""
         weights = np.concatenate([self.p, self.q])
         return len(self.p) == len(self.q) and bool(np.ptp(weights) <= 1e-12 * weights.max())
-
-    def _conditional_of_pot(self, begin: np.ndarray) -> np.ndarray:
-        import ot
-
-        common: dict[str, Any] = {
-            "symmetric": True,
-            "G0": begin,
-            "max_iter": self.max_iterations,
-            "tol_rel": self.tolerance,
-            "tol_abs": self.tolerance,
-            "numItermaxEmd": EMD_ITERATIONS,
-        }
-        if self.alpha == 1:
-            # The minimiser does not depend on the two scales, but POT's absolute tolerance does.
-            first, second = (values / (values.max() or 1.0) for values in (self.first, self.second))
-            plan: Any = ot.gromov.gromov_wasserstein(first, second, self.p, self.q, **common)
-        else:
-            plan = ot.gromov.fused_gromov_wasserstein(
-                self.between, self.first, self.second, self.p, self.q, alpha=self.alpha, **common
-            )
-        return plan
 
     def _entropic(self, begin: np.ndarray) -> np.ndarray:
         import ot
@@ -209,13 +195,13 @@ def wasserstein(
         DataError: Costs that are not finite, or impossible weights.
         DivergedError: The entropic iteration (``epsilon`` > 0) did not reach the marginals.
     """
-    import ot
-
     cost = _checked_matrix(cost, cost.shape, "cost")
     p = checked_weights(source_weights, cost.shape[0], "source")
     q = checked_weights(target_weights, cost.shape[1], "target")
     if epsilon == 0:
-        return _without_dust(ot.emd(p, q, cost, numItermax=EMD_ITERATIONS), p, q)
+        return _without_dust(cheapest(cost, p, q)[0], p, q)
+    import ot
+
     plan: Any = ot.sinkhorn(p, q, cost, reg=epsilon, method="sinkhorn_log", numItermax=10_000)
     _check_marginals(plan, p, q, epsilon)
     return plan
@@ -240,7 +226,10 @@ def profile_cost(
         order = np.argsort(distances, axis=1, kind="stable")
         ordered = np.take_along_axis(distances, order, axis=1)
         reached = np.cumsum(weights[order], axis=1)
+        if np.ptp(weights) == 0:  # then all rows are reached alike
+            reached = reached[:1]
         index = np.stack([np.searchsorted(row, shares - 1e-12) for row in reached]).clip(max=len(weights) - 1)
+        index = np.broadcast_to(index, (len(distances), count))
         return np.take_along_axis(ordered, index, axis=1) / (float(weights @ distances @ weights) or 1.0)
 
     a, b = profiles(source_distances, source_weights), profiles(target_distances, target_weights)

@@ -1,0 +1,31 @@
+"""Many Gromov-Wasserstein problems in one call, on all cores.
+
+The solvers spend their time in compiled code that lets other threads run, so threads suffice: nothing is
+copied to other processes, and problems may share their distances.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from robopref.alignment.gromov import Coupling, gromov_wasserstein
+
+
+def solve_all(problems: Iterable[Mapping[str, Any]], *, workers: int | None = None) -> list[Coupling]:
+    """Return the coupling of each problem, in their order, whatever the number of workers.
+
+    Args:
+        problems: Arguments of :func:`~.gromov.gromov_wasserstein` for each; sizes may differ.
+        workers: Problems solved at a time; as many as this process has cores by default.
+
+    Raises:
+        ConfigError, DataError, DivergedError: As :func:`~.gromov.gromov_wasserstein`, of the first bad one.
+    """
+    with ThreadPoolExecutor(workers or cores()) as pool:
+        return list(pool.map(lambda problem: gromov_wasserstein(**problem), problems))
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
