@@ -19,8 +19,9 @@ from jaxtyping import Float, Int
 
 from robopref.alignment.controls import hand_object_labels, medoid_labels, shuffled_labels, wasserstein_plan
 from robopref.alignment.distances import check_metric, cross_distances, pairwise_distances
+from robopref.alignment.ensemble import solve_all
 from robopref.alignment.features import check_feature_names, compute_features
-from robopref.alignment.gromov import Coupling, checked_weights, gromov_wasserstein, random_plan
+from robopref.alignment.gromov import checked_weights, random_plan
 from robopref.alignment.record import TransferRecord
 from robopref.alignment.sets import LabelledSet, choose_by_clusters
 from robopref.alignment.transfer import confidence, transfer_labels, vote
@@ -30,6 +31,9 @@ from robopref.errors import ConfigError, DataError, unknown_name
 log = logging.getLogger(__name__)
 
 SELECTIONS = ("vote", "lowest_cost")
+SOLVERS = ("auto", "full", "quantised")
+FULL_UP_TO = 400
+"""Episodes of a set up to which ``solver=auto`` couples them in full."""
 
 
 class CrossTaskAlignment:
@@ -53,6 +57,11 @@ class CrossTaskAlignment:
         episodes_per_cluster: Episodes drawn at random from each cluster.
         feature_floor: Deviation below which a number counts as constant (see :func:`~.features.standardise`).
         max_iterations: Most iterations of one solve.
+        solver: ``full``, or ``quantised`` by way of landmarks (:mod:`~.quantised`; each restart then chooses
+            other landmarks), or ``auto``: quantised, and said so, where a set in a coupling has more than
+            :data:`FULL_UP_TO` episodes. Plain Wasserstein is always solved in full.
+        landmarks: Most landmarks of a set.
+        memory_gib: Most memory that couplings and labels may take; more is refused before it is begun.
 
     Raises:
         ConfigError: An unknown name or a value out of range.
@@ -75,6 +84,9 @@ class CrossTaskAlignment:
         episodes_per_cluster: int = 2,
         feature_floor: float = 1e-6,
         max_iterations: int = 1000,
+        solver: str = "auto",
+        landmarks: int = 100,
+        memory_gib: float = 4.0,
     ):
         if isinstance(features, str) or not features:
             raise ConfigError(f"features must be a list of at least one name, got {features!r}.")
@@ -82,7 +94,12 @@ class CrossTaskAlignment:
         check_metric(metric, scale)
         if select not in SELECTIONS:
             raise ConfigError(unknown_name("way to select", select, SELECTIONS))
+        if solver not in SOLVERS:
+            raise ConfigError(unknown_name("solver", solver, SOLVERS))
+        if not memory_gib > 0:
+            raise ConfigError(f"memory_gib must be positive, got {memory_gib}.")
         for name, value, least in (
+            ("landmarks", landmarks, 2),
             ("restarts", restarts, 0),
             ("subsets", subsets, 1),
             ("episodes_per_cluster", episodes_per_cluster, 1),
@@ -110,6 +127,7 @@ class CrossTaskAlignment:
         self.max_episodes = max_episodes
         self.clusters, self.episodes_per_cluster = clusters, episodes_per_cluster
         self.feature_floor, self.max_iterations = feature_floor, max_iterations
+        self.solver, self.landmarks, self.memory_gib = solver, landmarks, memory_gib
 
     def transfer(
         self,
@@ -129,28 +147,20 @@ class CrossTaskAlignment:
         if not names or len(set(names)) < len(names):
             raise DataError(f"An alignment needs one source or more, each with its own name, got {names}.")
         weights = checked_weights(target_weights, len(target), "target")
-        votes = _Votes()
+        self._check_memory(sources, len(target))
         target_features = self._all_features(target, "the target")
-        for source in sources:
-            source_weights = checked_weights(source.weights, len(source.segments), source.name)
-            source_features = self._all_features(source.segments, f"the source '{source.name}'")
-            for subset in range(self.subsets):
-                for feature in self.features:
-                    rows = self._choose(source_features[feature], source_weights, rng, source.name)
-                    columns = self._choose(target_features[feature], weights, rng, "target")
-                    ends = self._solve(
-                        {name: values[rows] for name, values in source_features.items()},
-                        {name: values[columns] for name, values in target_features.items()},
-                        feature,
-                        source_weights[rows] / source_weights[rows].sum(),
-                        weights[columns] / weights[columns].sum(),
-                        rng,
-                    )
-                    votes.chosen.append((source, rows, columns))
-                    for number, end in enumerate(ends):
-                        key = self._key(source.name, feature, subset, number, len(ends))
-                        plan = _over_all(end.plan, rows, columns, (len(source.segments), len(target)))
-                        votes.add(key, source, plan, end.cost)
+        asked = self._problems(sources, target_features, weights, rng)
+        ends = iter(solve_all(problem for each in asked for problem in each.problems))
+        votes = _Votes()
+        for each in asked:
+            found = [next(ends) for _ in each.problems]
+            if self.select == "lowest_cost":
+                found = [min(found, key=lambda end: end.cost)]
+            votes.chosen.append((each.source, each.rows, each.columns))
+            for number, end in enumerate(found):
+                shape = (len(each.source.segments), len(target))
+                plan = _over_all(end.plan, each.rows, each.columns, shape)
+                votes.add(self._key(each, number, len(found)), each.source, plan, end.cost)
         if all((confidence(matrix) == 0).all() for matrix in votes.labels):
             raise DataError(
                 "No target pair was matched with a source pair of which one is preferred; "
@@ -199,42 +209,91 @@ class CrossTaskAlignment:
             return counted
         return np.sort(rng.choice(counted, self.max_episodes, replace=False))
 
-    def _solve(
+    def _problems(
         self,
-        source: dict[str, np.ndarray],
-        target: dict[str, np.ndarray],
-        feature: str,
-        p: Float[np.ndarray, " M"],
-        q: Float[np.ndarray, " N"],
+        sources: Sequence[LabelledSet],
+        target_features: dict[str, np.ndarray],
+        weights: Float[np.ndarray, " N"],
         rng: np.random.Generator,
-    ) -> list[Coupling]:
-        first = pairwise_distances(source[feature], metric=self.metric, scale=self.scale)
-        second = pairwise_distances(target[feature], metric=self.metric, scale=self.scale)
-        between = None
-        if self.alpha < 1:
-            scale = "max" if self.scale == "none" else self.scale
-            between = cross_distances(source[self.node_features], target[self.node_features], scale=scale)
-        starts = [None, *(random_plan(rng, p, q) for _ in range(self.restarts))]
-        ends = [
-            gromov_wasserstein(
-                first,
-                second,
-                source_weights=p,
-                target_weights=q,
-                fused_cost=between,
-                alpha=self.alpha,
-                start=start,
-                epsilon=self.epsilon,
-                max_iterations=self.max_iterations,
-            )
-            for start in starts
-        ]
-        return ends if self.select == "vote" else [min(ends, key=lambda end: end.cost)]
+    ) -> list["_Asked"]:
+        """Return the problems of every source, subset and feature; equal rows share their distances."""
+        known: dict[tuple[str, str, bytes], np.ndarray] = {}
+        asked = []
+        for source in sources:
+            source_weights = checked_weights(source.weights, len(source.segments), source.name)
+            source_features = self._all_features(source.segments, f"the source '{source.name}'")
+            for subset in range(self.subsets):
+                for feature in self.features:
+                    rows = self._choose(source_features[feature], source_weights, rng, source.name)
+                    columns = self._choose(target_features[feature], weights, rng, "target")
+                    distances = []
+                    sides = ((source.name, source_features, rows), ("", target_features, columns))
+                    for owner, features, kept in sides:
+                        key = (owner, feature, kept.tobytes())
+                        if key not in known:
+                            known[key] = pairwise_distances(
+                                features[feature][kept], metric=self.metric, scale=self.scale
+                            )
+                        distances.append(known[key])
+                    p, q = (
+                        own[kept] / own[kept].sum()
+                        for own, kept in ((source_weights, rows), (weights, columns))
+                    )
+                    problem: dict[str, Any] = {
+                        "source_distances": distances[0],
+                        "target_distances": distances[1],
+                        "source_weights": p,
+                        "target_weights": q,
+                        "alpha": self.alpha,
+                        "epsilon": self.epsilon,
+                        "max_iterations": self.max_iterations,
+                    }
+                    if self.alpha < 1:
+                        problem["fused_cost"] = cross_distances(
+                            source_features[self.node_features][rows],
+                            target_features[self.node_features][columns],
+                            scale="max" if self.scale == "none" else self.scale,
+                        )
+                    problems = self._starts(problem, rng)
+                    asked.append(_Asked(source, feature, subset, rows, columns, problems))
+        return asked
 
-    def _key(self, source: str, feature: str, subset: int, number: int, ends: int) -> str:
-        parts = [source]
-        parts += [feature] if len(self.features) > 1 else []
-        parts += [f"subset-{subset}"] if self.subsets > 1 else []
+    def _starts(self, problem: dict[str, Any], rng: np.random.Generator) -> list[dict[str, Any]]:
+        p, q = problem["source_weights"], problem["target_weights"]
+        most = max(len(p), len(q))
+        quantised = self.alpha > 0 and (
+            self.solver == "quantised" or (self.solver == "auto" and most > FULL_UP_TO)
+        )
+        if quantised:
+            if self.solver == "auto":
+                log.warning(
+                    "A coupling of %d by %d episodes goes by way of %d landmarks: solver=auto is full up to "
+                    "%d episodes; solver=full takes minutes.",
+                    *(len(p), len(q), self.landmarks, FULL_UP_TO),
+                )
+            return [
+                problem | {"landmarks": self.landmarks, "rng": child}
+                for child in rng.spawn(1 + self.restarts)
+            ]
+        return [problem, *(problem | {"start": random_plan(rng, p, q)} for _ in range(self.restarts))]
+
+    def _check_memory(self, sources: Sequence[LabelledSet], target: int) -> None:
+        """Refuse what would not fit: a plan and two label matrices of each solve, distances of each set."""
+        votes = self.subsets * len(self.features) * (1 + self.restarts if self.select == "vote" else 1)
+        numbers = sum(votes * (len(own.segments) * target + 2 * target**2) for own in sources)
+        numbers += len(self.features) * (target**2 + sum(len(own.segments) ** 2 for own in sources))
+        needed = 8 * numbers / 2**30
+        if needed > self.memory_gib:
+            raise DataError(
+                f"The transfer to {target} episodes needs about {needed:.2g} GiB for couplings and labels; "
+                f"memory_gib allows {self.memory_gib:g}. Give fewer sources, features, subsets or restarts, "
+                "a smaller target, or a higher memory_gib."
+            )
+
+    def _key(self, asked: "_Asked", number: int, ends: int) -> str:
+        parts = [asked.source.name]
+        parts += [asked.feature] if len(self.features) > 1 else []
+        parts += [f"subset-{asked.subset}"] if self.subsets > 1 else []
         parts += [f"start-{number}"] if ends > 1 else []
         return "/".join(parts)
 
@@ -283,7 +342,7 @@ class CrossTaskAlignment:
     ) -> dict[str, Any]:
         names = (
             "metric scale alpha node_features epsilon restarts select subsets max_episodes clusters "
-            "episodes_per_cluster feature_floor max_iterations"
+            "episodes_per_cluster feature_floor max_iterations solver landmarks memory_gib"
         )
         return {
             "method": "cross-task alignment",
@@ -293,6 +352,18 @@ class CrossTaskAlignment:
             "target_episodes": len(target),
             "controls_left_out": left_out,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """The problems of one source, feature and subset, one for each start, between the chosen episodes."""
+
+    source: LabelledSet
+    feature: str
+    subset: int
+    rows: np.ndarray
+    columns: np.ndarray
+    problems: list[dict[str, Any]]
 
 
 @dataclass

@@ -10,20 +10,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from robopref.alignment.gromov import Coupling, gromov_wasserstein
+from robopref.alignment.quantised import quantised_gromov_wasserstein
 
 
 def solve_all(problems: Iterable[Mapping[str, Any]], *, workers: int | None = None) -> list[Coupling]:
     """Return the coupling of each problem, in their order, whatever the number of workers.
 
     Args:
-        problems: Arguments of :func:`~.gromov.gromov_wasserstein` for each; sizes may differ.
+        problems: Arguments of :func:`~.gromov.gromov_wasserstein` for each, or of
+            :func:`~.quantised.quantised_gromov_wasserstein` where they name ``landmarks``; sizes may differ.
         workers: Problems solved at a time; as many as this process has cores by default.
 
     Raises:
         ConfigError, DataError, DivergedError: As :func:`~.gromov.gromov_wasserstein`, of the first bad one.
     """
     with ThreadPoolExecutor(workers or cores()) as pool:
-        return list(pool.map(lambda problem: gromov_wasserstein(**problem), problems))
+        return list(pool.map(_solve, problems))
+
+
+def _solve(problem: Mapping[str, Any]) -> Coupling:
+    return (quantised_gromov_wasserstein if "landmarks" in problem else gromov_wasserstein)(**problem)
 
 
 def cores() -> int:

@@ -13,8 +13,8 @@ with distinct profiles; the first alone often misses it.
 Between sets of equal size and weight each step is an assignment (:mod:`~.assignment`). Elsewhere it is a
 transport problem (:mod:`~.transport`), which takes longer: between sets of equal size and other weights the
 second start is only followed where it begins below the first one's end, and sets of different size, which
-are no isometry point by point, have the first start alone. POT, imported on first use since it imports
-torch, solves the transport problems and the entropic problem.
+are no isometry point by point, have the first start alone, unless it stays where it is. POT, imported on
+first use since it imports torch, solves the transport problems and the entropic problem.
 
 Letters used in shapes: M points of the source, N points of the target.
 """
@@ -97,11 +97,12 @@ def gromov_wasserstein(
     if start is not None:
         return problem.solve(_checked_plan(start, p, q))
     end = problem.solve(None)
-    if len(p) != len(q) and epsilon == 0:
+    stuck = np.allclose(end.plan, np.outer(p, q), rtol=1e-9, atol=0)
+    if len(p) != len(q) and epsilon == 0 and not stuck:
         return end
     profile = alpha * profile_cost(first, second, p, q) + (1 - alpha) * between
     other = wasserstein(profile, p, q)
-    if not (problem.equal or epsilon > 0) and problem.cost(other) >= end.cost:
+    if not (problem.equal or epsilon > 0 or stuck) and problem.cost(other) >= end.cost:
         return end
     return min(end, problem.solve(other), key=lambda end: end.cost)
 
@@ -121,12 +122,8 @@ class _Problem:
     tolerance: float
 
     def cost(self, plan: np.ndarray) -> float:
-        """Return (1 - alpha) <M, T> + alpha GW(T), the square expanded (Peyre et al. 2016, Proposition 1)."""
-        rows, columns = plan.sum(axis=1), plan.sum(axis=0)
-        own = rows @ self.first**2 @ rows + columns @ self.second**2 @ columns
-        crossed = (plan * (self.first @ plan @ self.second)).sum()
-        gromov = max(float(own - 2 * crossed), 0.0)
-        return (1 - self.alpha) * float((plan * self.between).sum()) + self.alpha * gromov
+        between = self.between if self.alpha < 1 else None
+        return coupling_cost(plan, self.first, self.second, self.alpha, between)
 
     def solve(self, begin: np.ndarray | None) -> Coupling:
         """Return the end of one run from a plan, or from the product plan."""
@@ -180,6 +177,21 @@ class _Problem:
             )
         _check_marginals(plan, self.p, self.q, self.epsilon)
         return plan
+
+
+def coupling_cost(
+    plan: Float[np.ndarray, "M N"],
+    first: Float[np.ndarray, "M M"],
+    second: Float[np.ndarray, "N N"],
+    alpha: float = 1.0,
+    between: Float[np.ndarray, "M N"] | None = None,
+) -> float:
+    """Return (1 - alpha) <M, T> + alpha GW(T), the square expanded (Peyre et al. 2016, Proposition 1)."""
+    rows, columns = plan.sum(axis=1), plan.sum(axis=0)
+    own = rows @ first**2 @ rows + columns @ second**2 @ columns
+    crossed = (plan * (first @ plan @ second)).sum()
+    linear = 0.0 if between is None else float((plan * between).sum())
+    return (1 - alpha) * linear + alpha * max(float(own - 2 * crossed), 0.0)
 
 
 def wasserstein(

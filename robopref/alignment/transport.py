@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from robopref.errors import DivergedError
 
@@ -102,8 +102,17 @@ def cheapest(
     p: Float[np.ndarray, " M"],
     q: Float[np.ndarray, " N"],
     potentials: Potentials | None = None,
+    *,
+    listed: Bool[np.ndarray, "M N"] | None = None,
 ) -> tuple[Float[np.ndarray, "M N"], Potentials]:
-    """Solve one transport problem by POT's network simplex; ``potentials`` of a similar one save it pivots.
+    """Solve one transport problem by POT's network simplex.
+
+    Args:
+        cost: Of a unit of mass from each row to each column.
+        p: Row sums of the plan.
+        q: Column sums of the plan.
+        potentials: Of a similar problem; they save pivots.
+        listed: Where the plan may have entries; everywhere by default.
 
     Raises:
         DivergedError: The simplex did not end.
@@ -114,7 +123,15 @@ def cheapest(
     if potentials is not None:
         potentials = (potentials[0] - least, potentials[1])
     options: dict[str, Any] = {"log": True, "center_dual": False, "check_marginals": False}
-    plan, log = ot.emd(p, q, cost - least, EMD_ITERATIONS, potentials_init=potentials, **options)
+    if listed is None:
+        plan, log = ot.emd(p, q, cost - least, EMD_ITERATIONS, potentials_init=potentials, **options)
+    else:
+        from scipy.sparse import coo_matrix  # here: it is slow to import
+
+        rows, columns = np.nonzero(listed)
+        entries = coo_matrix((cost[rows, columns] - least, (rows, columns)), shape=cost.shape)
+        found, log = ot.emd(p, q, entries, EMD_ITERATIONS, **options)
+        plan = found.toarray()
     if log["warning"] is not None:
         raise DivergedError(f"A transport problem of {cost.shape} was not solved: {log['warning']}")
     return plan, (log["u"] + least, log["v"])

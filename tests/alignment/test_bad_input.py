@@ -1,0 +1,101 @@
+"""What an alignment does with sets that are small, uneven, broken or unlike each other."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from robopref.alignment.auto import AutoAlignment
+from robopref.alignment.cpa import CrossTaskAlignment
+from robopref.alignment.sets import LabelledSet
+from robopref.alignment.transfer import labels_from_scores
+from robopref.errors import DataError
+
+WAYS = {
+    "auto": AutoAlignment(),
+    "cpa": CrossTaskAlignment(),
+    "quantised": CrossTaskAlignment(solver="quantised", landmarks=3),
+    "wasserstein": CrossTaskAlignment(alpha=0.0),
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    return WAYS[request.param]
+
+
+def ranked(name, segments) -> LabelledSet:
+    return LabelledSet(name, segments, labels_from_scores(np.arange(float(len(segments)))))
+
+
+def transfer(way, sources, target):
+    return way.transfer(sources, target, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 7), (8, 2), (9, 5)])
+def test_sets_of_two_and_of_uneven_size_are_aligned(way, make_segments, sizes):
+    target = make_segments(count=sizes[1], seed=1)
+    record = transfer(way, [ranked("press", make_segments(count=sizes[0]))], target)
+    assert record.labels.shape == (sizes[1], sizes[1])
+    np.testing.assert_allclose(record.labels + record.labels.T, 1, rtol=1e-12)
+
+
+def test_a_set_of_one_episode_is_refused(way, make_segments):
+    with pytest.raises(DataError, match=r"1 episode\(s\); a comparison needs at least 2"):
+        transfer(way, [ranked("press", make_segments(count=5))], make_segments(count=1))
+    with pytest.raises(DataError, match=r"'press' holds 1 episode\(s\)"):
+        ranked("press", make_segments(count=1))
+
+
+def test_duplicated_episodes_are_aligned(way, make_segments, take):
+    twice = take(make_segments(count=4), np.repeat(np.arange(4), 2))
+    record = transfer(way, [ranked("press", make_segments(count=8, seed=1))], twice)
+    assert np.isfinite(record.labels).all()
+
+
+def test_a_set_of_copies_of_one_episode_is_refused(way, make_segments, take):
+    copies = take(make_segments(count=4), np.zeros(5, int))
+    with pytest.raises(DataError, match="the same in all 5 episodes"):
+        transfer(way, [ranked("press", make_segments(count=5))], copies)
+
+
+def test_constant_entries_of_observations_and_actions_do_not_count(make_segments):
+    source, target = make_segments(count=6), make_segments(count=6, seed=1)
+    record = transfer(WAYS["cpa"], [ranked("press", source)], target)
+    padded = [
+        dataclasses.replace(
+            own, observations=np.concatenate([own.observations, np.full_like(own.observations, 7)], axis=-1)
+        )
+        for own in (source, target)
+    ]
+    again = transfer(WAYS["cpa"], [ranked("press", padded[0])], padded[1])
+    np.testing.assert_array_equal(again.labels, record.labels)
+
+
+def test_nan_is_refused_and_its_episode_named(make_segments):
+    broken = make_segments(count=5)
+    broken.observations[3, 2, 0] = np.nan
+    with pytest.raises(DataError, match=r"NaN or infinite in 1 of 5 episodes \(first: \[3\]\)"):
+        transfer(WAYS["cpa"], [ranked("press", make_segments(count=5, seed=1))], broken)
+
+
+@pytest.mark.parametrize("outcome", [0.0, 1.0])
+def test_a_source_of_nothing_but_failures_or_successes_orders_nothing_and_is_refused(make_segments, outcome):
+    labels = labels_from_scores(np.full(6, outcome))
+    with pytest.raises(DataError, match="are ties, so no episode is better than another"):
+        LabelledSet("press", make_segments(count=6), labels)
+
+
+def test_a_target_of_nothing_but_failures_is_ordered_and_cannot_be_judged(way, make_segments):
+    record = transfer(way, [ranked("press", make_segments(count=6))], make_segments(count=6, seed=1))
+    with pytest.raises(DataError, match="no pair has a right order"):
+        record.accuracy(np.zeros(6))
+
+
+def test_tasks_of_other_horizons_observations_and_actions_are_aligned(way, make_segments):
+    target = make_segments(count=6, steps=30, observation_size=45, seed=1)
+    target = dataclasses.replace(target, actions=np.concatenate([target.actions] * 2, axis=-1))
+    if isinstance(way, AutoAlignment):  # 'frame' reads Meta-World's observations, which both have in front
+        assert target.observations.shape[-1] > 18
+    record = transfer(way, [ranked("press", make_segments(count=8))], target)
+    assert np.isfinite(record.labels).all()
