@@ -9,7 +9,9 @@ A directory holds ``config.json``, ``model.safetensors`` (or its shards with ``m
 and ``tokenizer.json``, as published on the Hugging Face hub.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,25 @@ from robopref.policies.vla.vision import HALF, FusedVision, VisionTransformer
 PROMPT = "In: What action should the robot take to {}?\nOut:"
 SPACE = 29871  # Llama's token for a lone space, which OpenVLA was trained to see before its actions
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HEADS = {"vit_large_patch14_reg4_dinov2.lvd142m": 16, "vit_so400m_patch14_siglip_224": 16}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-NOT_USED = (".norm.", ".attn_pool.", "rotary_emb.inv_freq")  # behind the features, or computed
+POOLED = ("q", "kv", "proj", "norm", "mlp.fc1", "mlp.fc2")  # layers behind SigLIP's features, in timm
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What a published vision encoder consists of, besides the sizes that its tensors have."""
+
+    heads: int
+    depth: int
+    registers: int = 0
+    scaled: bool = False
+
+
+ENCODERS = {
+    "vit_large_patch14_reg4_dinov2.lvd142m": Encoder(16, 24, registers=4, scaled=True),
+    "vit_so400m_patch14_siglip_224": Encoder(16, 27),
+}
 
 
 class OpenVLAPolicy(TokenPolicy):
@@ -78,6 +95,10 @@ class OpenVLAPolicy(TokenPolicy):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not (0 < temperature < math.inf and 0 < learning_rate < math.inf):
+            raise ConfigError(
+                f"temperature and learning_rate must be positive, got {temperature} and {learning_rate}"
+            )
         if dtype not in DTYPES:
             raise ConfigError(unknown_name("type of numbers", dtype, DTYPES))
         if weights not in (None, "int4"):
@@ -137,7 +158,13 @@ class OpenVLAPolicy(TokenPolicy):
         action = known[name]["action"]
         low, high = (torch.tensor(action[key], dtype=torch.float32) for key in ("q01", "q99"))
         self.action_size, self.range = len(low), ActionRange(len(low))
-        self.range.set(low, high, torch.tensor(action.get("mask", [True] * len(low))))
+        scaled = torch.tensor(action.get("mask", [True] * len(low)))
+        for entry in ((low.minimum(-high) < -1 - 1e-6) & scaled).nonzero().flatten().tolist():
+            raise DataError(
+                f"{path / 'config.json'}: entry {entry} of the actions of {name} goes from {low[entry]:g} to "
+                f"{high[entry]:g}, and actions here lie in [-1, 1]: what goes beyond would be cut off."
+            )
+        self.range.set(low, high, scaled)
 
     @torch.no_grad()
     def _look(self) -> None:
@@ -247,19 +274,18 @@ def _build(
 ) -> VisionLanguageAction:
     """Build the model on no device at all, with the sizes that its tensors have."""
     shapes = _shapes(files)
-    heads = described.get("vision_heads") or [
-        HEADS[name] for name in described["timm_model_ids"] if name in HEADS
-    ]
-    if len(heads) != 2:
-        raise DataError(f"{path / 'config.json'}: only the fused backbone {sorted(HEADS)} is known here.")
+    known = [ENCODERS[name] for name in described["timm_model_ids"] if name in ENCODERS]
+    parts = [Encoder(**part) for part in described.get("vision_encoders", [])] or known
+    if len(parts) != 2:
+        raise DataError(f"{path / 'config.json'}: only the fused backbone {sorted(ENCODERS)} is known here.")
     text = dict(described["text_config"])
     sizes = {key: text[key] for key in LanguageSizes.__dataclass_fields__ if key in text}
     if "num_key_value_heads" not in sizes and "num_attention_heads" in sizes:
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
     encoders = []
     with torch.device("meta"):
-        for name, count in zip(("featurizer", "fused_featurizer"), heads, strict=True):
-            encoders.append(_encoder(f"vision_backbone.{name}.", shapes, image_size, count, path))
+        for name, part in zip(("featurizer", "fused_featurizer"), parts, strict=True):
+            encoders.append(_encoder(f"vision_backbone.{name}.", shapes, image_size, part, path))
         vision = FusedVision(
             encoders[0], encoders[1], means=[IMAGENET[0], HALF[0]], deviations=[IMAGENET[1], HALF[1]]
         )
@@ -270,43 +296,46 @@ def _build(
 
 
 def _encoder(
-    prefix: str, shapes: Mapping[str, tuple[int, ...]], image_size: int, heads: int, path: Path
+    prefix: str, shapes: Mapping[str, tuple[int, ...]], image_size: int, part: Encoder, path: Path
 ) -> VisionTransformer:
     def shape(name: str) -> tuple[int, ...]:
         if prefix + name not in shapes:
             raise DataError(f"{path} lacks the tensor {prefix + name}, so it is no OpenVLA model.")
         return shapes[prefix + name]
 
-    blocks = {
-        name.removeprefix(prefix).split(".")[1] for name in shapes if name.startswith(f"{prefix}blocks.")
-    }
-    registers = shapes.get(f"{prefix}reg_token")
     return VisionTransformer(
         image_size,
         patch=shape("patch_embed.proj.weight")[2],
         width=shape("patch_embed.proj.weight")[0],
-        depth=len(blocks) - 1,  # features are those before the last block
-        heads=heads,
+        depth=part.depth - 1,  # features are those before the last block
+        heads=part.heads,
         hidden=shape("blocks.0.mlp.fc1.weight")[0],
-        registers=0 if registers is None else registers[1],
-        scaled=f"{prefix}blocks.0.ls1.scale_factor" in shapes,
+        registers=part.registers,
+        scaled=part.scaled,
     )
+
+
+def _not_used(model: VisionLanguageAction) -> tuple[set[str], set[str]]:
+    """Names of what a published checkpoint holds besides: always, and perhaps (behind the features)."""
+    always, perhaps = set[str](), set[str]()
+    for name in ("featurizer", "fused_featurizer"):
+        encoder, prefix = getattr(model.vision_backbone, name), f"vision_backbone.{name}."
+        last = f"{prefix}blocks.{len(encoder.blocks)}."
+        always |= {last + parameter for parameter, _ in encoder.blocks[0].named_parameters()}
+        layers = ["norm"] if encoder.prefix else ["norm", *(f"attn_pool.{layer}" for layer in POOLED)]
+        perhaps |= {f"{prefix}{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+        if not encoder.prefix:
+            perhaps.add(f"{prefix}attn_pool.latent")
+    for number in range(len(model.language_model.model.layers)):
+        perhaps.add(f"language_model.model.layers.{number}.self_attn.rotary_emb.inv_freq")
+    return always, perhaps
 
 
 def _load(model: VisionLanguageAction, files: Mapping[str, Path], path: Path, dtype: torch.dtype) -> None:
     wanted = dict(model.named_parameters())
-    last = {
-        f"vision_backbone.{name}.blocks.{len(getattr(model.vision_backbone, name).blocks)}."
-        for name in ("featurizer", "fused_featurizer")
-    }
-    surplus = [
-        name
-        for name in files
-        if name not in wanted
-        and not any(word in name for word in NOT_USED)
-        and not any(name.startswith(prefix) for prefix in last)
-    ]
-    missing = sorted(set(wanted) - set(files))
+    always, perhaps = _not_used(model)
+    surplus = set(files) - set(wanted) - always - perhaps
+    missing = sorted((set(wanted) | always) - set(files))
     if missing or surplus:
         raise DataError(
             f"{path} does not hold this OpenVLA model: missing {missing[:5]} ({len(missing)} in all), not "

@@ -92,7 +92,10 @@ def write_checkpoint(folder):
     config = {
         "image_sizes": [14, 14],
         "timm_model_ids": ["tiny", "tiny"],
-        "vision_heads": [2, 3],
+        "vision_encoders": [
+            {"heads": 2, "depth": 3, "registers": 4, "scaled": True},
+            {"heads": 3, "depth": 3},
+        ],
         "pad_token_id": VOCABULARY,
         "pad_to_multiple_of": 64,
         "text_config": {
@@ -303,3 +306,64 @@ def test_recomputing_activations_changes_no_gradient(checkpoint):
         gradients.append([p.grad for p in policy.parameters() if p.grad is not None])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+def rewritten(checkpoint, change):
+    """The checkpoint with its tensors, a dictionary, changed."""
+    tensors = load_file(checkpoint / "model.safetensors")
+    change(tensors)
+    save_file(tensors, checkpoint / "model.safetensors")
+    return checkpoint
+
+
+def without(*parts):
+    def change(tensors):
+        for name in [name for name in tensors if any(part in name for part in parts)]:
+            del tensors[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "part", ["fused_featurizer.blocks.2.", "featurizer.blocks.1.ls1", "cls_token", "featurizer.pos_embed"]
+)
+def test_whatever_is_missing_of_a_published_checkpoint_is_named(checkpoint, part):
+    with pytest.raises(DataError, match="missing "):
+        OpenVLAPolicy(rewritten(checkpoint, without(part)), dtype="float32")
+
+
+def test_a_vision_encoder_without_its_tokens_is_no_other_encoder(checkpoint):
+    with pytest.raises(DataError, match=r"missing .*cls_token.*reg_token.* \(2 in all\)"):
+        OpenVLAPolicy(rewritten(checkpoint, without("cls_token", "reg_token")), dtype="float32")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "language_model.model.layers.9.norm.weight",
+        "vision_backbone.featurizer.blocks.2.bogus",
+        "vision_backbone.featurizer.attn_pool.latent",  # which DINOv2 has not
+        "vision_backbone.fused_featurizer.attn_pool.bogus",
+        "language_model.model.layers.2.self_attn.rotary_emb.inv_freq",
+    ],
+)
+def test_a_tensor_that_only_resembles_a_published_one_is_not_expected(checkpoint, name):
+    def change(tensors):
+        tensors[name] = torch.zeros(3)
+
+    with pytest.raises(DataError, match=rf"not expected \['{name}'\]"):
+        OpenVLAPolicy(rewritten(checkpoint, change), dtype="float32")
+
+
+def test_actions_beyond_what_can_be_sent_are_refused_and_not_cut_off(checkpoint):
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["norm_stats"]["bridge_orig"]["action"] |= {"q01": [-2.0, -1.0], "q99": [2.0, 1.0]}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="entry 0 of the actions of bridge_orig goes from -2 to 2"):
+        OpenVLAPolicy(checkpoint, dtype="float32")
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": -1.0}, {"learning_rate": 0.0}])
+def test_a_temperature_or_a_step_that_is_not_positive_is_refused(checkpoint, options):
+    with pytest.raises(ConfigError, match="temperature and learning_rate must be positive"):
+        OpenVLAPolicy(checkpoint, dtype="float32", **options)
