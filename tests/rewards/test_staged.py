@@ -150,7 +150,7 @@ def test_a_refusal_names_file_and_line(old, new, said):
     assert str(refusal.value).startswith("proposal.yaml")
 
 
-# What a vision-language model answered when it was shown this module's documentation, kept as it came.
+# In the form in which a model answers, written for this test.
 PROPOSED = """\
 task: stack
 points: [hand, cube, target]
@@ -171,6 +171,15 @@ def test_what_a_model_proposes_goes_through_the_same_parser():
     assert [stage.name for stage in parse_costs(PROPOSED, name="proposal").stages] == ["grasp", "place"]
     with pytest.raises(ConfigError, match=r"proposal, line 6.*not part of the language"):
         parse_costs(PROPOSED.replace("height(cube) > 0.01", "open('/etc/passwd')[0] > 0"), name="proposal")
+
+
+def test_an_answer_may_have_words_around_its_block_and_lines_are_those_of_the_answer():
+    answer = f"The cube must be grasped first.\n\n```yaml\n{PROPOSED}```\nIt ends at the target."
+    assert [stage.line for stage in parse_costs(answer, name="answer").stages] == [8, 12]
+    with pytest.raises(ConfigError, match=r"^answer, line 9: No predicate or function is called 'near'"):
+        parse_costs(answer.replace("until: distance(hand", "until: near(hand"), name="answer")
+    with pytest.raises(ConfigError, match="one block between two ``` fences, got 4 fences"):
+        parse_costs(answer + answer, name="answer")
 
 
 def test_a_file_of_another_task_is_refused_by_line():
