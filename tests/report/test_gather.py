@@ -263,3 +263,16 @@ def test_of_policies_that_are_no_baselines_the_run_is_about_the_one_that_was_tri
     phases = [{"name": f"evaluate/{name}", "seconds": 1.0} for name in "ba"]
     edit_json(folder / "run.json", lambda content: content.update(phases=phases))
     assert main() == "b"
+
+
+def test_matches_of_frames_that_lack_an_array_or_do_not_fit_are_refused(run):
+    np.savez(run / "reward/matches.npz", episodes=np.array([1, 2]))
+    with pytest.raises(DataError, match="what alignment did to a pair"):
+        read_run(run)
+    sides = [f"{side}/{stage}" for side in ("preferred", "disliked") for stage in ("before", "after")]
+    arrays = {f"plan/{name}": np.ones((2, 3)) for name in sides}
+    arrays |= {f"distance/{name}": np.array(0.1) for name in sides}
+    arrays |= {f"space/{stage}": np.ones((5, 2)) for stage in ("before", "after")}
+    np.savez(run / "reward/matches.npz", episodes=np.array([1, 2]), won=np.ones(4), **arrays)
+    with pytest.raises(DataError, match=r"spaces \(n, 2\), got"):
+        read_run(run)
