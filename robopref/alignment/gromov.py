@@ -11,10 +11,9 @@ distance profiles, and the cheaper end is kept. The second start returns an exac
 with distinct profiles; the first alone often misses it.
 
 Between sets of equal size and weight each step is an assignment (:mod:`~.assignment`). Elsewhere it is a
-transport problem (:mod:`~.transport`), which takes longer: between sets of equal size and other weights the
-second start is only followed where it begins below the first one's end, and sets of different size, which
-are no isometry point by point, have the first start alone, unless it stays where it is. POT, imported on
-first use since it imports torch, solves the transport problems and the entropic problem.
+transport problem (:mod:`~.transport`), which takes longer: there the first start stands alone, unless it
+does not leave the product plan. POT, imported on first use since it imports torch, solves the transport
+problems and the entropic problem.
 
 Letters used in shapes: M points of the source, N points of the target.
 """
@@ -98,12 +97,10 @@ def gromov_wasserstein(
         return problem.solve(_checked_plan(start, p, q))
     end = problem.solve(None)
     stuck = np.allclose(end.plan, np.outer(p, q), rtol=1e-9, atol=0)
-    if len(p) != len(q) and epsilon == 0 and not stuck:
+    if not (problem.equal or epsilon > 0 or stuck):
         return end
     profile = alpha * profile_cost(first, second, p, q) + (1 - alpha) * between
     other = wasserstein(profile, p, q)
-    if not (problem.equal or epsilon > 0 or stuck) and problem.cost(other) >= end.cost:
-        return end
     return min(end, problem.solve(other), key=lambda end: end.cost)
 
 

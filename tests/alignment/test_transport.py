@@ -85,14 +85,7 @@ def test_costs_far_below_zero_are_solved_with_and_without_potentials():
         np.testing.assert_allclose(shifted, plain, atol=1e-12)
 
 
-def test_isometric_sets_whose_points_weigh_differently_are_matched_point_by_point():
-    points, p = np.random.default_rng(0).normal(size=(12, 3)), np.arange(1.0, 13.0)
-    order = np.random.default_rng(1).permutation(12)
-    found = gromov_wasserstein(
-        pairwise_distances(points),
-        pairwise_distances(points[order]),
-        source_weights=p,
-        target_weights=p[order],
-    )
-    assert found.cost == pytest.approx(0, abs=1e-12)
-    np.testing.assert_array_equal(found.plan.argmax(axis=0), order)
+def test_two_points_which_a_product_plan_cannot_tell_apart_are_still_told_apart():
+    first, pair = pairwise_distances(np.random.default_rng(0).normal(size=(7, 3))), 1.0 - np.eye(2)
+    found = gromov_wasserstein(first, pair)
+    assert (found.plan == 0).sum() >= 6  # a corner: of 14 entries at most 7 + 2 - 1 have mass
