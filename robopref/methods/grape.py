@@ -25,6 +25,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from robopref.data.language import wordings
 from robopref.errors import ConfigError
 from robopref.files import write_json
 from robopref.methods.components import Collection, Component, Fit, Hardware, Sampling, Scene
@@ -36,6 +37,7 @@ from robopref.methods.phases.vla_scores import Judge, Judged, check_reached, jud
 from robopref.methods.phases.vla_trials import Axis, evaluate_axes, validate
 from robopref.policies.vla.data import FilmedEpisodes
 from robopref.policies.vla.health import Trials, kept_round
+from robopref.policies.vla.preference import refuse_family
 from robopref.training.run import Run
 
 
@@ -87,13 +89,21 @@ class Grape:
             raise ConfigError(f"All policies are compared along the first axis: {first} has variants=null")
         self._check_emphases()
         self.judge.check([scene.task for scene in self.scenes], stages=self.in_stages)
+        if self.judge.kind == "human" and any(how.compares == "lists" for how in self.alignments):
+            raise ConfigError("Objectives of lists need a score of every rollout, and people give pairs")
         for scene in self.scenes:
+            wordings(scene.task)
             scene.check()
+
+    @property
+    def alignments(self) -> list[Alignment]:
+        """All that is learned from rollouts."""
+        return [self.main, *(variant.how for variant in self.variants.values())]
 
     @property
     def in_stages(self) -> bool:
         """Whether some alignment compares stages."""
-        return any(how.segment == "stage" for how in (self.main, *(v.how for v in self.variants.values())))
+        return any(how.segment == "stage" for how in self.alignments)
 
     def _check_emphases(self) -> None:
         weighed = [name for name, variant in self.variants.items() if variant.emphasis is not None]
@@ -124,6 +134,8 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     if parts.judge.kind == "costs" or parts.in_stages:
         check_reached(lab, parts.judge, stores)
     shape = build_policy(lab, parts.policy, next(iter(stores.values())).layout.action_size)
+    for how in parts.alignments:
+        refuse_family(how.chosen, shape)
     demonstrations = film(lab, "demonstrations", stores, shape, parts.camera)
     start = train_supervised(lab, parts.policy, demonstrations, parts.supervised_fit, learns=parts.supervised)
     policies, passed = {"supervised": start}, {"supervised": _validated(lab, parts, "supervised", start)}
@@ -132,10 +144,9 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     current, judged = "supervised", list[Judged]()
     for number in range(1, parts.rounds + 1):
         name, before = f"round{number}", policies[current]
-        found = sample_rollouts(lab, name, before, parts.scenes, parts.sampling, parts.camera)
-        judged.append(
-            judge_rollouts(lab, name, before, film(lab, name, found, shape, parts.camera), parts.judge)
-        )
+        rollouts = sample_rollouts(lab, name, before, parts.scenes, parts.sampling, parts.camera)
+        filmed = film(lab, name, rollouts, shape, parts.camera)
+        judged.append(judge_rollouts(lab, name, before, filmed, parts.judge))
         if number == 1:
             for variant in parts.variants:
                 policies[variant], kept[f"{variant}-kept"] = _varied(
@@ -147,7 +158,17 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
         )
         tried = _validated(lab, parts, aligned, policies[aligned])
         trials = Trials(passed[current]["successes"], tried["successes"])
-        if gate(lab, aligned, before, policies[aligned], judged[-1], parts.main, trials)["collapsed"]:
+        found = gate(
+            lab,
+            aligned,
+            before,
+            policies[aligned],
+            judged[-1],
+            parts.main,
+            trials,
+            first=start if number > 1 else None,
+        )
+        if found["collapsed"]:
             record.say(f"  round {number} destroyed the policy: stopping, and keeping what was before it")
             break
         passed[aligned], current = tried, aligned

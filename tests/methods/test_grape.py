@@ -1,23 +1,32 @@
 """The whole of GRAPE on one task, small enough for a minute: hence slow."""
 
+import dataclasses
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
 
-from robopref.cli import main
+from robopref.cli import build, main
+from robopref.cli.launch import register_resolvers
 from robopref.data.label_store import LabelStore
 from robopref.data.queries import initial_states
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
-from robopref.methods.components import Sampling
+from robopref.methods import grape
+from robopref.methods.components import Sampling, Scene
 from robopref.methods.phases.vla_align import Alignment
-from robopref.methods.phases.vla_scores import Judge
+from robopref.methods.phases.vla_scores import Judge, Judged
 from robopref.policies.saved import SEEING
 from robopref.policies.vla.saved import KINDS
 from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.saved import save_reward
 from robopref.rewards.staged.pairs import whole_episode_preferences
+from robopref.training.run import Run
+from tests.policies.vla.conftest import tiny
 
 SMALL = [
     "experiment=grape",
@@ -45,6 +54,7 @@ SMALL = [
     "workers=0",
     "device=cpu",
 ]
+PEOPLE = ["grape.judge.kind=human", "~grape.variants.safety", "~grape.variants.efficiency"]
 SHORT = ["~grape.axes.wording", "~grape.axes.object", "~grape.variants.filtered-bc"]
 
 
@@ -142,6 +152,106 @@ def test_settings_that_make_no_sense_are_refused():
         Judge(kind="vlm")
     with pytest.raises(ConfigError, match="no reward for the task door-close"):
         Judge(kind="reward", models={"drawer-close": "x"}).check(["drawer-close", "door-close"])
+
+
+# -- the algorithm, with everything that computes replaced --------------------------------------------------
+
+
+def parts_of(monkeypatch, *overrides):
+    register_resolvers()
+    monkeypatch.setattr(Scene, "check", lambda scene: None)
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        return build.grape(compose("run", ["experiment=grape", "device=cpu", *overrides]))
+
+
+def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
+    given = ["learning_rate=3e-5", "segment=stage", "adapter={rank: 8}", "beta=0.7"]
+    parts = parts_of(monkeypatch, *(f"grape.alignment.{one}" for one in given))
+    how = {name: variant.how for name, variant in parts.variants.items()}
+    assert {one.learning_rate for one in how.values()} == {3e-5}
+    assert all(one.adapter == {"rank": 8} for one in how.values())
+    assert how["random-pairs"] == dataclasses.replace(parts.main, pairs="random")
+    assert how["safety"] == how["efficiency"] == parts.main
+    assert (how["tpo"].segment, how["tpo"].reduce, how["tpo"].beta) == ("trajectory", "sum", None)
+    assert (how["filtered-bc"].kind, how["filtered-bc"].segment) == ("chosen", "window")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["grape.judge.kind=human"], "leave out ~grape.variants.safety ~grape.variants.efficiency"),
+        ([*PEOPLE, "grape.alignment.objective=plackett_luce"], "people give pairs"),
+        ([*PEOPLE, "grape.emphasis=safety"], "emphasis=safety weighs costs"),
+        ([*PEOPLE, "grape.pairing.gap=0.5"], "where people judge they change nothing"),
+        (["grape.variants.safety.emphasis=speed"], "emphasis must be one of completion, safety, efficiency"),
+        (["+grape.axes.in-domain.variants=[]"], "compared along the first axis"),
+        ([*PEOPLE, "grape.tasks=[dial-turn]"], "task with instructions"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused_at_once(monkeypatch, overrides, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parts_of(monkeypatch, *overrides)
+
+
+def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, tmp_path):
+    """Round two has the best rate and collapses, as the imitation does; round three is never begun."""
+    rates = {"supervised": 0.5, "safety": 0.4, "filtered-bc": 0.9, "grape-round1": 0.6, "grape-round2": 0.9}
+    asked, gated = [], []
+
+    def judge(lab, name, policy, rollouts, judge):
+        asked.append((name, policy.name, judge.emphasis))
+        return Judged([], {}, {}, judge)
+
+    def gate(lab, name, start, aligned, judged, how, trials, first=None):
+        gated.append((name, start.name, None if first is None else first.name))
+        return {"collapsed": name in ("grape-round2", "filtered-bc")}
+
+    replaced = {
+        "collect": lambda *_: SimpleNamespace(layout=SimpleNamespace(action_size=4)),
+        "check_reached": lambda *_: None,
+        "build_policy": lambda *_: tiny(),
+        "film": lambda *_: [],
+        "train_supervised": lambda *_, **__: Path("supervised"),
+        "sample_rollouts": lambda *_: {},
+        "judge_rollouts": judge,
+        "align_policy": lambda lab, name, *_: Path(name),
+        "gate": gate,
+        "validate": lambda lab, name, *_, **__: {
+            "successes": np.zeros(4, bool),
+            "rate": rates[name],
+            "steps": 9.0,
+        },
+        "evaluate_axes": lambda lab, name, policy, scenes, axes, **_: {
+            axis: {"rate": rates[name]} for axis in axes
+        },
+    }
+    for name, fake in replaced.items():
+        monkeypatch.setattr(grape, name, fake)
+    gone = [
+        f"~grape.variants.{name}"
+        for name in ("efficiency", "tpo", "bc-on-all", "stepwise-dpo", "random-pairs")
+    ]
+    parts = parts_of(monkeypatch, "grape.rounds=3", *gone)
+    said = []
+    record = Run(tmp_path, name="x", method="grape", task="x", seed=0, config="", say=said.append)
+    grape.run(parts, record)
+    results, kept = read(tmp_path / "grape.json"), read(tmp_path / "kept.json")
+    assert kept["policy"] == "grape-round1"
+    assert kept["variants"] == {"safety-kept": "supervised", "filtered-bc-kept": "supervised"}
+    assert set(results) == {*rates, "safety-kept", "filtered-bc-kept", "grape"}
+    assert set(results["safety"]) == {"in-domain", "object"}
+    assert set(results["filtered-bc"]) == {"in-domain", "wording", "visual", "object", "camera"}
+    assert len(results["grape"]) == len(results["supervised"]) == 6
+    assert asked == [
+        ("round1", "supervised", "completion"),
+        ("round1-safety", "supervised", "safety"),
+        ("round2", "grape-round1", "completion"),
+    ]
+    assert gated[-2:] == [
+        ("grape-round1", "supervised", None),
+        ("grape-round2", "grape-round1", "supervised"),
+    ]
+    assert "round 2 destroyed the policy" in " ".join(said)
 
 
 def test_an_objective_decides_what_is_compared():

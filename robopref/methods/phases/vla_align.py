@@ -190,6 +190,7 @@ def gate(
     judged: Judged,
     how: Alignment,
     trials: Trials | None,
+    first: Path | None = None,
 ) -> dict[str, Any]:
     """Say whether an aligned policy has collapsed, see :mod:`robopref.policies.vla.health`.
 
@@ -201,6 +202,7 @@ def gate(
         judged: The rollouts of ``start`` that it learned from.
         how: How it learned.
         trials: Success of both from the validation states.
+        first: The supervised policy, where ``start`` is one of an earlier round: drift adds up.
     """
     labels = _labels(lab, judged, how)
     settings = {
@@ -208,6 +210,7 @@ def gate(
         "aligned": file_content(aligned / WEIGHTS),
         "labels": {task: content(found) for task, found in labels.items()},
         "trials": None if trials is None else [trials.start.tolist(), trials.now.tolist()],
+        "first": None if first is None else file_content(first / WEIGHTS),
     }
 
     def work() -> dict[str, Any]:
@@ -217,6 +220,10 @@ def gate(
         chosen = _better(decisions, judged, labels)
         rows = _rows(decisions, chosen)
         belongs = np.repeat(chosen, decisions.counts[chosen])
+        from_first = None
+        if first is not None:
+            supervised = load_vla(first, device=lab.fabric.device)
+            from_first = _divergence(supervised, after, decisions, rows)
         found = verdict(
             condition(before, decisions, rows),
             condition(after, decisions, rows),
@@ -224,6 +231,7 @@ def gate(
             divergence=_divergence(before, after, decisions, rows),
             exact=after.exact,
             trials=trials,
+            from_first=from_first,
         )
         write_json(aligned / GATE, found)
         return found

@@ -65,6 +65,10 @@ class Judge:
                 "grape.judge.models names a reward for each task, for kind=reward and no other, got "
                 f"kind={self.kind} and {dict(self.models)}"
             )
+        if self.kind != "costs" and self.emphasis != "completion":
+            raise ConfigError(f"emphasis={self.emphasis} weighs costs, which kind={self.kind} has none of")
+        if self.kind == "human" and (self.weights, self.pairing) != (ScoreWeights(), Pairing()):
+            raise ConfigError("weights and pairing are of scores: where people judge they change nothing")
 
     def check(self, tasks: Sequence[str], *, stages: bool = False) -> None:
         """See that each task has a reward or costs, and no other task has, before any work is done.

@@ -39,10 +39,11 @@ class Condition:
     """What was measured of a policy in some decisions.
 
     Attributes:
-        error: Mean squared difference of the actions it takes from those that were taken.
+        error: Mean squared difference of the actions it takes from those that were taken, both on the scale
+            of its bins, on which 1 is the largest action.
         score: Of what was done, per token or number; a surrogate where scores are not exact.
         entropy: Of its tokens in nats; None where it is not known.
-        saturation: Share of its actions beyond 0.95.
+        saturation: Share of its actions beyond 0.95 on that scale.
     """
 
     error: Float[np.ndarray, " n"]
@@ -60,8 +61,8 @@ def condition(
     draws = torch.Generator().manual_seed(0)  # the same for every policy that is asked
     for first in range(0, len(rows), rows_at_once):
         part = decisions.batch(rows[first : first + rows_at_once])
-        taken = policy.decide(part["frames"], part["words"])
-        done = policy.actions(part["targets"])
+        taken = policy.scaled(policy.decide(part["frames"], part["words"]))
+        done = policy.scaled(policy.actions(part["targets"]))
         draw = policy.draw(len(taken), generator=draws)
         counted = part["mask"].sum(1)
         away = torch.where(part["mask"], (taken - done).square().mean(2), 0.0)
@@ -107,6 +108,7 @@ def verdict(
     divergence: float | None,
     exact: bool,
     trials: Trials | None = None,
+    from_first: float | None = None,
 ) -> dict[str, Any]:
     """Compare a policy with its start in the decisions of preferred rollouts.
 
@@ -117,6 +119,7 @@ def verdict(
         divergence: KL from the start, in nats per token or number; None where it is not known.
         exact: Whether scores are log-probabilities.
         trials: Success of both from validation states, where they were tried.
+        from_first: KL from the supervised policy, where the start is another, of an earlier round.
 
     Returns:
         Means of all that was measured, ``collapsed``, and ``reason``, empty if it has not.
@@ -139,6 +142,7 @@ def verdict(
         "chosen_change": fall,
         "chosen_change_deviation": fall_spread,
         "kl": divergence,
+        "kl_from_first": from_first,
     }
     reasons = [*_of_actions(found, means), *_of_scores(found, exact)]
     if trials is not None:
@@ -178,6 +182,10 @@ def _of_scores(found: dict[str, Any], exact: bool) -> list[str]:
         reasons.append(f"preferred actions lost {-fall:.3g} {unit}")
     if found["kl"] is not None and not found["kl"] <= DRIFT:
         reasons.append(f"the divergence from its start is {found['kl']:.3g} nats per token")
+    if found["kl_from_first"] is not None and not found["kl_from_first"] <= DRIFT:
+        reasons.append(
+            f"the divergence from the supervised policy is {found['kl_from_first']:.3g} nats per token"
+        )
     return reasons
 
 

@@ -79,6 +79,10 @@ class TokenPolicy(SeeingPolicy):
         values = self.bins.decode(targets).unflatten(-1, (self.horizon, self.action_size))
         return self.range.from_bins(values).clamp(-1, 1)
 
+    def scaled(self, actions: Float[Tensor, "*n H A"]) -> Float[Tensor, "*n H A"]:
+        """Actions on the scale of the bins."""
+        return self.range.to_bins(actions)
+
     # -- scores of tokens ----------------------------------------------------------------------------------
 
     def token_logits(

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from robopref.errors import ConfigError, unknown_name
 from robopref.nets.windows import windowed_loss
-from robopref.objectives.description import EXTRAS
+from robopref.objectives.description import EXTRAS, Objective
 from robopref.objectives.registry import ChosenObjective, find, with_options
 from robopref.objectives.scores import REDUCTIONS
 from robopref.policies.chunks import Draw
@@ -105,11 +105,7 @@ class TrajectoryPreference(nn.Module):
         self.beta, self.reduce, self.imitation_weight = beta, reduce, imitation_weight
         self.window, self.learning_rate = window, learning_rate
         self.needs_kl = self.objective.objective.extra == "kl"
-        if (self.needs_kl or self.objective.objective.tokens_only) and not isinstance(policy, TokenPolicy):
-            raise ConfigError(
-                f"The objective {chosen['name']} needs the probabilities of tokens, which a "
-                f"{type(policy).__name__} has none of."
-            )
+        refuse_family(fitted.objective, policy)
         keeps = self.needs_kl or not policy.exact
         self._before = moving_weights(policy) if keeps else {}
         self.register_buffer("baseline", torch.tensor(0.0))  # mean score so far, for KTO and BCO
@@ -369,6 +365,19 @@ def _over_segments(values: Tensor, present: Tensor) -> Tensor:
 
 def _weighed(losses: Tensor, weights: Tensor) -> Tensor:
     return (losses * weights).sum() / weights.sum().clamp(min=1e-12)
+
+
+def refuse_family(objective: Objective, policy: SeeingPolicy) -> None:
+    """Refuse to align a policy that has not what an objective asks for.
+
+    Raises:
+        ConfigError: It has no tokens.
+    """
+    if (objective.extra == "kl" or objective.tokens_only) and not isinstance(policy, TokenPolicy):
+        raise ConfigError(
+            f"The objective {objective.name} needs the probabilities of tokens, which a "
+            f"{type(policy).__name__} has none of."
+        )
 
 
 def fitting(chosen: Mapping[str, Any], reduce: str = "mean") -> ChosenObjective:

@@ -130,6 +130,10 @@ class SeeingPolicy(nn.Module, ABC):
         """Entropy per token in nats; None of numbers (a Gaussian's is the same in all states)."""
         return None
 
+    def scaled(self, actions: Float[Tensor, "*n H A"]) -> Float[Tensor, "*n H A"]:
+        """Actions on the scale on which they are learned: [-1, 1] is what training saw of each entry."""
+        return actions
+
     def counting(self, targets: Tensor, mask: Bool[Tensor, "n H"] | None) -> Bool[Tensor, "n N"]:
         """Which numbers of targets belong to actions that count: all of them without a mask."""
         if mask is None:

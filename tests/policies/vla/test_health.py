@@ -51,6 +51,12 @@ def test_a_divergence_from_the_start_is_named():
     assert "the divergence from its start is 3 nats per token" in found["reason"]
 
 
+def test_drift_from_the_supervised_policy_adds_up_over_rounds():
+    found = verdict(measured(), measured(), WHERE, divergence=0.3, exact=True, from_first=0.9)
+    assert found["collapsed"]
+    assert found["reason"] == "the divergence from the supervised policy is 0.9 nats per token"
+
+
 def test_what_chance_explains_is_no_collapse():
     """A mean change of 0.02 among trajectories that change by 0.2 up and down."""
     start, now = measured(), measured(error=0.12, score=-3.06)
@@ -90,6 +96,18 @@ def test_an_untrained_policy_has_the_entropy_of_its_bins(tmp_path):
     taken = policy.decide(batch["frames"], batch["words"])
     expected = (taken - policy.actions(batch["targets"])).square().mean((1, 2))
     assert found.error == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_actions_are_judged_on_the_scale_of_the_bins(tmp_path):
+    """An arm whose largest step is 0.02, and a policy that always takes it."""
+    policy = tiny()
+    policy.range.set(torch.full((2,), -0.02), torch.full((2,), 0.02))
+    decisions = Decisions(policy, [two_ways(tmp_path)])
+    policy.decide = lambda *_, **__: torch.full((3, 2, 2), 0.02)
+    found = condition(policy, decisions, np.arange(3))
+    assert found.saturation.tolist() == [1, 1, 1]
+    apart = (0.02 - policy.actions(decisions.targets[:3])) / 0.02
+    assert found.error == pytest.approx(apart.square().mean((1, 2)).numpy(), rel=1e-4)
 
 
 # -- whole trainings ----------------------------------------------------------------------------------------

@@ -316,6 +316,16 @@ def test_kto_remembers_its_baseline_and_takes_single_rollouts(policy):
     assert float(learner.baseline_batches) == 1
 
 
+def test_bco_over_trajectories_is_a_classifier_around_the_mean_score_so_far(policy):
+    batch = batch_of(policy, [2, 3], [[1.0], [0.0]])
+    batch["reference"] = batch["reference"] - torch.tensor([[1.0], [0.5]])
+    learner = TrajectoryPreference(policy, objective="bco", reduce="mean", beta=2.0, window=99)
+    loss, _ = learner.loss(batch)
+    up, down, shift = 2.0, 1.0, 1.5  # beta times the mean log-ratios, and their mean
+    expected = (math.log1p(math.exp(-(up - shift))) + math.log1p(math.exp(down - shift))) / 2
+    assert loss.item() == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_shorter_list_leaves_out_whom_it_has_not(policy):
     batch = batch_of(policy, [2, 2, 2], [[2.0, 1.0, 0.0]])
     batch["mask"][2] = False

@@ -1,0 +1,159 @@
+"""What an alignment compares: who is drawn how often, who is imitated, and which labels are refused."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from robopref.data.label_store import LabelStore
+from robopref.data.preferences import Preferences, Segments
+from robopref.errors import ConfigError, DataError
+from robopref.methods.components import Hardware
+from robopref.methods.phases import vla_align
+from robopref.methods.phases.lab import Lab
+from robopref.methods.phases.vla_align import Alignment, _Comparison, _labels, _stages
+from robopref.methods.phases.vla_scores import Judge, Judged
+from robopref.policies.vla.data import Decisions
+from robopref.rewards.staged.pairs import Pairing, ranked_pairs, whole_episode_preferences
+from robopref.training.run import Run
+from tests.policies.vla.conftest import tiny
+from tests.policies.vla.test_data import filmed
+from tests.policies.vla.test_health import two_ways
+
+BETTER = np.arange(0, 12, 2)  # two_ways: the first of each two rollouts is the better
+SCORES = np.tile([1.0, 0.0], 6)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    record = Run(folder, name="x", method="grape", task="x", seed=0, config="")
+    made = Lab(record, Hardware(device="cpu"), 0)
+    made.__dict__["fabric"] = SimpleNamespace(device=torch.device("cpu"))  # Fabric itself takes seconds
+    return made
+
+
+@pytest.fixture(scope="module")
+def rollouts(tmp_path_factory):
+    return two_ways(tmp_path_factory.mktemp("rollouts") / "s")
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory):
+    return filmed(tmp_path_factory.mktemp("demonstrations") / "s", [6, 6], [None, None])
+
+
+@pytest.fixture(scope="module")
+def judged(rollouts, tmp_path_factory):
+    url = f"sqlite:///{tmp_path_factory.mktemp('labels') / 'drawer-open.sqlite'}"
+    found = ranked_pairs(rollouts.store, SCORES, Pairing())
+    with LabelStore(url) as labels:
+        add(labels, rollouts.store, found)
+    return Judged([rollouts], {"drawer-open": url}, {"drawer-open": SCORES}, Judge())
+
+
+def add(labels, store, preferences):
+    labels.add_preferences(
+        preferences,
+        source="cost",
+        annotator="costs",
+        data_fingerprint=store.fingerprint(),
+        episodes=len(store),
+    )
+
+
+def compared(lab, rounds, shown, **how):
+    alignment = Alignment(**how)
+    labels = [_labels(lab, judged, alignment) for judged in rounds]
+    return _Comparison(tiny(), rounds, labels, [shown], alignment, lab)
+
+
+@pytest.mark.parametrize("objective", ["rpro", "plackett_luce", "kto"])
+def test_present_earlier_and_demonstrated_groups_are_drawn_in_their_shares(
+    lab, judged, demonstrations, objective
+):
+    comparison = compared(lab, [judged, judged], demonstrations, objective=objective, replay=0.25)
+    groups = comparison.groups()
+    assert groups.chances is not None
+    chances, imitated = groups.chances.numpy(), groups.imitated
+    earlier = (groups.groups[:, 0] < 12) & ~imitated
+    assert chances[imitated].sum() == pytest.approx(0.15)
+    assert chances[earlier].sum() == pytest.approx(0.25)
+    assert chances[~earlier & ~imitated].sum() == pytest.approx(0.6)
+    assert groups.groups[imitated, 0].tolist() == [24, 25]  # after two rounds of twelve
+    assert (groups.groups[imitated, 1:] == -1).all()
+    singles = objective == "kto"
+    assert len(groups) == (26 if singles else 14)
+
+
+def test_the_better_rollout_has_the_higher_grade(lab, judged, demonstrations):
+    groups = compared(lab, [judged], demonstrations, demonstrations=0.0).groups()
+    first_wins = groups.grades[:6, 0] > groups.grades[:6, 1]
+    winners = np.where(first_wins, groups.groups[:6, 0], groups.groups[:6, 1])
+    assert sorted(winners) == BETTER.tolist()
+
+
+def test_imitation_takes_the_winners_or_all_and_demonstrations_beside_them(lab, judged, demonstrations):
+    def rows(kind):
+        found = compared(lab, [judged], demonstrations, kind=kind, replay=0.0, demonstrations=0.25).imitated()
+        return [part // 3 for part in found.parts], found._bounds  # three decisions in each trajectory
+
+    (chosen, shown), bounds = rows("chosen")
+    assert sorted(set(chosen.tolist())) == BETTER.tolist()
+    assert sorted(set(shown.tolist())) == [12, 13]
+    assert bounds.tolist() == pytest.approx([0.75, 1.0])
+    (everyone, _), _ = rows("all")
+    assert sorted(set(everyone.tolist())) == list(range(12))
+
+
+def test_random_pairs_are_of_one_state_as_many_and_blind_to_who_is_better(lab, judged):
+    found = _labels(lab, judged, Alignment(pairs="random"))["drawer-open"]
+    assert len(found) == 6
+    assert (found.a.episode // 2 == found.b.episode // 2).all()
+    preferred = np.where(found.label > 0.5, found.a.episode, found.b.episode)
+    assert 0 < np.isin(preferred, BETTER).sum() < 6
+
+
+def test_a_label_across_states_is_refused_with_its_file_and_number(lab, rollouts, tmp_path):
+    url = f"sqlite:///{tmp_path / 'labels.sqlite'}"
+    good = whole_episode_preferences(rollouts.store, np.array([0]), np.array([1]))
+    first, second = (
+        Segments(np.array([e]), np.array([0]), rollouts.store.lengths[[e]]) for e in (0, 3)
+    )  # of different states
+    one = np.ones(1, np.float32)
+    with LabelStore(url) as labels:
+        add(labels, rollouts.store, good)
+        add(labels, rollouts.store, Preferences(first, second, one, one))
+    with pytest.raises(DataError, match=r"labels\.sqlite, label 2: Episodes 0 and 3 of .* different states"):
+        _labels(lab, Judged([rollouts], {"drawer-open": url}, {}, Judge()), Alignment())
+
+
+def test_a_stage_is_that_of_the_state_of_each_decision_and_demonstrations_have_none(
+    rollouts, demonstrations, monkeypatch
+):
+    """States 0, 2 and 4 begin decisions; who has completed both stages stays in the last."""
+    stages = np.array([0, 0, 1, 1, 2, 2, 2])
+    costs = SimpleNamespace(stages=[1, 2], signals=())
+    monkeypatch.setattr(Judge, "costs_of", lambda judge, task: costs)
+    monkeypatch.setattr(
+        vla_align, "store_costs", lambda file, store, signals: [SimpleNamespace(stages=stages)] * len(store)
+    )
+    found = _stages(Decisions(tiny(), [rollouts, demonstrations]), [Judged([rollouts], {}, {}, Judge())])
+    assert found.tolist() == [0, 1, 1] * 12 + [0] * 6
+
+
+def test_alignments_that_cannot_work_are_refused_before_anything_is_done():
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"segment": "bogus"}, "No segment is called 'bogus'"),
+        ({"reduce": "bogus"}, "No reduction is called 'bogus'"),
+        ({"beta": -1.0}, "beta must be positive, got -1"),
+        ({"window": 0}, "window must be positive, got 0"),
+        ({"adapter": {"rnk": 3}}, "No option of an adapter is called 'rnk'"),
+        ({"objective": "ipo", "reduce": "sum"}, "reduce=sum does not fit it"),
+        ({"kind": "chosen", "objective": "dpo", "beta": 0.5}, "objective, beta would change nothing"),
+    ]
+    for wrong, said in cases:
+        with pytest.raises(ConfigError, match=said):
+            Alignment(**wrong)
