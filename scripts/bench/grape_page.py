@@ -126,7 +126,7 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
     )
     if changed := differences(held, wanted):
         raise ConfigError(
-            f"{folder} holds a run with other settings ({'; '.join(changed)}). Choose another --folder, or "
+            f"{folder} holds a run with other settings ({changed}). Choose another --folder, or "
             "delete it; --read makes tables of what is there"
         )
     return True
@@ -329,7 +329,7 @@ def check_alike(runs: Sequence[Finished]) -> None:
     first, *others = (result_settings({**run.config, "seed": 0}) for run in runs)
     for run, settings in zip(runs[1:], others, strict=True):
         if changed := differences(first, settings):
-            raise DataError(f"The runs {runs[0].seed} and {run.seed} differ: {'; '.join(changed)}.")
+            raise DataError(f"The runs {runs[0].seed} and {run.seed} differ: {changed}.")
 
 
 def tables(runs: Sequence[Finished]) -> str:
