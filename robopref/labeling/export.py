@@ -12,8 +12,7 @@ from robopref import files
 from robopref.data.judgement import Judgement, tool_version
 from robopref.data.label_parquet import FORMAT, SCHEMA, VERSION, write_labels
 from robopref.data.label_store import LabelStore
-from robopref.data.label_tables import shown_url
-from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.errors import ConfigError, DataError, hide_passwords, unknown_name
 from robopref.labeling.agreement import Estimate
 from robopref.labeling.agreement_report import AgreementReport, agreement_report
 
@@ -46,7 +45,7 @@ def export_labels(labels: LabelStore, folder: Path, formats: Sequence[str] = ("p
             raise ConfigError(unknown_name("format", name, FORMATS))
     rows = labels.rows()
     if not rows:
-        raise DataError(f"{shown_url(labels.url)} holds no labels to export.")
+        raise DataError(f"{hide_passwords(labels.url)} holds no labels to export.")
     for name in formats:
         FORMATS[name](folder / f"labels.{name}", rows)
     files.write_text(folder / CARD, data_card(labels, rows))
