@@ -176,11 +176,13 @@ def followed_tensors(
     Raises:
         DataError: Nothing is left, besides what :func:`transition_tensors` refuses.
     """
-    (*arrays, terminals, rows, scaling), last = _selected(store, rewards, standardise, 1.0, None)
+    (observations, actions, values, terminals, rows, scaling), last = _selected(
+        store, rewards, standardise, 1.0, None
+    )
     rows = rows[(rows < last[rows]) | (terminals[rows] > 0)]
     if not len(rows):
         raise DataError("No action is followed by another one: every episode is a single step")
-    return FollowedSampler(*_on(device, (*arrays, terminals, rows, scaling)))
+    return FollowedSampler(*_on(device, (observations, actions, values, terminals, rows, scaling)))
 
 
 def chunk_tensors(

@@ -273,6 +273,7 @@ def test_matches_of_frames_that_lack_an_array_or_do_not_fit_are_refused(run):
     arrays = {f"plan/{name}": np.ones((2, 3)) for name in sides}
     arrays |= {f"distance/{name}": np.array(0.1) for name in sides}
     arrays |= {f"space/{stage}": np.ones((5, 2)) for stage in ("before", "after")}
-    np.savez(run / "reward/matches.npz", episodes=np.array([1, 2]), won=np.ones(4), **arrays)
+    arrays |= {"episodes": np.array([1, 2]), "won": np.ones(4)}
+    np.savez(run / "reward/matches.npz", **arrays)  # pyright: ignore[reportArgumentType]
     with pytest.raises(DataError, match=r"spaces \(n, 2\), got"):
         read_run(run)
