@@ -104,11 +104,14 @@ def test_show_draws_returns_and_keypoints(store, tmp_path, capfd):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
 
 
-def test_convert_says_what_it_did(store, capfd):
-    code, text = said(capfd, "convert", f"from={store}", "to=there", "format=lerobot")
-    assert code == 0
+@pytest.mark.parametrize(("there", "kind"), [("x.hdf5", "robomimic"), ("x", "minari"), ("x", "lerobot")])
+def test_convert_takes_relative_places_and_says_what_it_did(store, capfd, there, kind):
+    if kind == "minari":
+        pytest.importorskip("minari")
+    code, text = said(capfd, "convert", "from=here", f"to={there}", f"format={kind}")
+    assert code == 0, text
     assert "4 episodes, 14 steps, 4 labels" in " ".join(text.split())
-    code, text = said(capfd, "convert", "from=there", "to=back", "labels=false")
+    code, text = said(capfd, "convert", f"from={there}", "to=back", "labels=false")
     assert "4 episodes, 14 steps, 0 labels" in " ".join(text.split())
 
 

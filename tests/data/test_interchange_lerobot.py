@@ -328,6 +328,15 @@ def test_a_column_of_another_type_is_named(sample, tmp_path, column, values, sen
         convert(sample, tmp_path / "made", lossy=True)
 
 
+@pytest.mark.parametrize(("name", "again"), [("next.reward", "reward"), ("next.success", "success")])
+def test_a_second_column_of_rewards_or_successes_is_a_loss(sample, tmp_path, name, again):
+    table = pq.read_table(sample / DATA)
+    pq.write_table(table.append_column(again, table[name]), sample / DATA)
+    edit_info(sample, features=features_of(sample) | {again: features_of(sample)[name]})
+    with pytest.raises(DataError, match=rf"would lose: .*the feature '{again}' \("):
+        convert(sample, tmp_path / "made")
+
+
 def test_fewer_episodes_than_were_announced_are_a_loss(sample, tmp_path):
     edit_info(sample, total_episodes=4, total_frames=20)
     with pytest.raises(DataError) as refusal:

@@ -203,6 +203,14 @@ def test_what_has_no_place_is_a_loss_wherever_it_stands(theirs, tmp_path, change
     assert not (tmp_path / "made").exists()
 
 
+def test_an_observation_added_to_a_file_of_ours_is_a_loss(ours, tmp_path):
+    with h5py.File(ours, "a") as file:
+        for demo in file["data"].values():
+            demo["obs/extra"] = demo["next_obs/extra"] = np.zeros((len(demo["actions"]), 2))
+    with pytest.raises(DataError, match=r"would lose: the observation 'extra' \("):
+        convert(ours, tmp_path / "made")
+
+
 def test_how_a_file_was_recorded_is_kept_and_its_simulators_version_named(theirs, tmp_path):
     arguments = {
         "env_name": "Lift",

@@ -20,7 +20,7 @@ Letters used in shapes: T steps of an episode, O observation size, A action size
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
             f"{path / OURS} speaks of {len(ours)} episodes, but the data set has {len(episodes)}. If another "
             "tool edited the data set, delete that file and convert with lossy=true."
         )
-    columns = sorted(_used(keys, layout) & features.keys())
+    columns = sorted(_used(features, keys, layout))
     counted = None
     with TrajectoryStore.create_with(folder, layout) as store:
         for record, file, table in _tables(path, info, episodes, columns):
@@ -166,13 +166,13 @@ def _account(
     features: Mapping[str, Any], keys: list[str], layout: Layout, path: Path, ledger: Ledger
 ) -> None:
     """Write down which features have no place in a store."""
-    used = _used(keys, layout)
+    used = _used(features, keys, layout)
     for key, feature in features.items():
         if key not in used and feature["dtype"] != "video":
             ledger.lose(f"the feature '{key}' ({feature['dtype']})", path)
-    if not any(name in features for name in REWARDS):
+    if _first_of(REWARDS, features) is None:
         ledger.note("the data set has no rewards; zero was taken")
-    if not any(name in features for name in SUCCESSES):
+    if _first_of(SUCCESSES, features) is None:
         ledger.note("the data set does not say which steps were successes; none was assumed")
 
 
@@ -183,9 +183,14 @@ def _account_episodes(path: Path, ledger: Ledger) -> None:
         ledger.lose_others("the column", names, EPISODE, file)
 
 
-def _used(keys: list[str], layout: Layout) -> set[str]:
-    """Return the features that a store has a place for, in this data set or not."""
-    return {*keys, ACTION, *REWARDS, *SUCCESSES, DONE, *INDICES, *(POINT + n for n in layout.keypoints)}
+def _used(features: Iterable[str], keys: list[str], layout: Layout) -> set[str]:
+    """Return the features that are read: of several names for the same thing, the first."""
+    names = {*keys, ACTION, DONE, *INDICES, *(POINT + name for name in layout.keypoints)}
+    return (names | {_first_of(REWARDS, features), _first_of(SUCCESSES, features)}) & set(features)
+
+
+def _first_of(names: Iterable[str], features: Iterable[str]) -> str | None:
+    return next((name for name in names if name in features), None)
 
 
 def episode_records(path: Path) -> list[dict[str, Any]]:
@@ -290,8 +295,8 @@ def _episode(
     if "task_index" in features and (features["task_index"] != features["task_index"][:1]).any():
         ledger.lose("which of the episode's tasks each step belongs to ('task_index')", where)
     none = np.zeros((len(states), 1), np.float32)
-    rewards = next((features[name] for name in REWARDS if name in features), none)
-    successes = next((features[name] for name in SUCCESSES if name in features), none)
+    rewards = features.get(_first_of(REWARDS, features) or "", none)
+    successes = features.get(_first_of(SUCCESSES, features) or "", none)
     return Trajectory(
         observations=np.concatenate([states, last[STATE][None]]),
         actions=float32(vectors({ACTION: features[ACTION]}, where), "actions", where, ledger),

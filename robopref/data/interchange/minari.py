@@ -66,6 +66,7 @@ def write_minari(store: TrajectoryStore, folder: Path, name: str) -> None:
         ) from error
     from gymnasium.spaces import Box
 
+    folder = folder.absolute()  # minari 0.5.4 joins a relative path twice when it counts bytes
     (folder / "data").mkdir(parents=True)
     limit = 1.0 if float(np.abs(store.array("actions")).max()) <= 1 else np.inf
     storage = MinariStorage.new(

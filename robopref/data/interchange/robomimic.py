@@ -94,6 +94,8 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
         ours = KEY in data.attrs and not observation
         keys = [FLAT] if ours else choose(observation, known, str(path))
         layout = _layout(data, names[0], keys, path, ledger)
+        if ours:
+            known = [FLAT, *(POINT + name for name in layout.keypoints)]
         task = _environment(data, path)
         with TrajectoryStore.create_with(folder, layout) as store:
             for name in names:
