@@ -8,13 +8,14 @@ from robopref.errors import ConfigError, MissingExtraError
 from robopref.files import read_json
 
 USAGE = """usage: robopref export run=<run> target=<bundle> [spec=<robot.json>]
-                       [scorer=reward|implicit|product|none]
+                       [scorer=reward|implicit|product|none] [sampler=policy|reference]
        robopref export policy=<folder> [reward=<folder>] [data=<store>] target=<bundle> ...
 
 Writes ONNX networks with their normalisers, manifest.json and parity.json (torch against ONNX Runtime).
-policy=, reward= and data= replace what the run holds. spec= is a JSON file that says what only you know:
-names, units and frames of observations and actions, limits, workspace boxes, how to hold, where home is
-(docs/deploy.md)."""
+policy=, reward= and data= replace what the run holds. sampler= says what proposes candidates: the policy, or
+the reference that it started from, which is the default of a run of DeformPAM. spec= is a JSON file that says
+what only you know: names, units and frames of observations and actions, limits, workspace boxes, how to hold,
+where home is (docs/deploy.md)."""
 
 OPTIONS = {
     "run": Path,
@@ -23,6 +24,7 @@ OPTIONS = {
     "data": Path,
     "target": Path,
     "scorer": str,
+    "sampler": str,
     "spec": Path,
 }
 
@@ -45,7 +47,7 @@ def export(arguments: list[str]) -> int:
         raise ConfigError("export needs run=<run> (or policy=<folder>) and target=<bundle>.")
     run = options.get("run")
     found = {} if run is None else exporting.find_in_run(run)
-    found |= {name: options[name] for name in ("policy", "reward", "data") if name in options}
+    found |= {name: options[name] for name in ("policy", "reward", "data", "sampler") if name in options}
     spec = read_json(options["spec"]) if "spec" in options else {}
     if not isinstance(spec, dict):
         raise ConfigError(f"{options['spec']} must hold a JSON object.")
@@ -55,9 +57,10 @@ def export(arguments: list[str]) -> int:
         target,
         reward_dir=found.get("reward"),
         scorer=options.get("scorer"),
+        sampler=found.get("sampler", "policy"),
         data=found.get("data"),
         spec=spec,
-        source={name: str(path) for name, path in {"run": run, **found}.items() if path is not None},
+        source={name: str(value) for name, value in {"run": run, **found}.items() if value is not None},
     )
     for name, kinds in report.parity.items():
         for kind, result in kinds.items():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from robopref.cli.export import export as command
 from robopref.deploy import export as exporting
 from robopref.deploy import parity
 from robopref.deploy.bundle import load
@@ -166,6 +167,70 @@ def test_every_network_of_a_denoiser_and_its_ranking_has_random_and_recorded_par
         assert max(kinds[kind]["relative_difference"] for kind in ("random", "recorded")) <= 1e-5
 
 
+def deformpam_run(run, policy):
+    """What such a run leaves behind, its policy far from its reference."""
+    torch.manual_seed(3)
+    for parameter in policy.actor.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    save_policy(run / "policy", policy)
+    (run / "run.json").write_text(json.dumps({"method": "deformpam", "task": "toy"}))
+    gate = {"collapsed": True, "reason": "samples miss preferred actions"}
+    (run / "policy" / "metrics.json").write_text(json.dumps({"gate": gate}))
+    return run
+
+
+def test_a_run_of_deformpam_ranks_what_its_reference_proposes(folders, tmp_path, capsys):
+    run, spec = tmp_path / "run", tmp_path / "spec.json"
+    reference = made_policy(BehaviourCloning)
+    policy = PreferencePolicy(observation_size=SEEN, action_size=A, hidden=(16,))
+    policy.start_from(reference)
+    run = deformpam_run(run, policy)
+    spec.write_text(json.dumps({"task": "toy", "control_hz": 20.0}))
+    assert command([f"run={run}", f"target={tmp_path / 'b'}", f"spec={spec}"]) == 0
+    assert "COLLAPSED" not in capsys.readouterr().out
+    bundle, (seen,) = load(tmp_path / "b"), observations(1, seed=9)
+    assert bundle.manifest.scorer["kind"] == "implicit"
+    chunks = bundle.sampler.sample(seen, np.zeros((1, 1, A), np.float32), lambda: None)
+    rows = torch.from_numpy(seen)[None]
+    assert chunks[0] == pytest.approx(reference.act(rows)[0].numpy(), abs=1e-5)
+    assert np.abs(chunks[0] - policy.act(rows)[0].numpy()).max() > 0.01
+
+
+def test_to_sample_a_collapsed_policy_is_noted(tmp_path):
+    run = deformpam_run(tmp_path / "run", PreferencePolicy(SEEN, A, hidden=(4,)))
+    (note,) = exporting._collapsed(run / "policy")
+    assert note.startswith(
+        "COLLAPSED: candidates are samples of a policy that must not act by itself: samples"
+    )
+
+
+def test_a_denoiser_without_a_reference_cannot_sample_from_one():
+    with pytest.raises(ConfigError, match="a FlowPolicy has none; sampler=policy"):
+        networks.policy_parts(made_denoiser("flow"), "reference")
+    with pytest.raises(ConfigError, match="Did you mean 'reference'"):
+        networks.policy_parts(made_denoiser("flow"), "refrence")
+
+
+@pytest.mark.slow
+def test_candidates_of_a_deformpam_bundle_are_those_of_its_reference(store, tmp_path):
+    backbone = {"kind": "mlp", "hidden": [8]}
+    policy = PreferencePolicy(SEEN, A, actor={"kind": "diffusion", "horizon": 3, "backbone": backbone})
+    reference = made_denoiser("diffusion")
+    policy.start_from(reference)
+    run = deformpam_run(tmp_path / "run", policy)
+    save_policy(tmp_path / "r", reference)
+    found = exporting.find_in_run(run)
+    assert found["sampler"] == "reference"
+    for name, folder, sampler in (("b", run / "policy", "reference"), ("own", tmp_path / "r", "policy")):
+        exporting.export(folder, tmp_path / name, sampler=sampler, data=store.path)
+    (seen,) = observations(1, seed=9)
+    bundles = [load(tmp_path / name) for name in ("b", "own")]
+    noise = bundles[0].sampler.noise(np.random.default_rng(0), 8)
+    ours, theirs = (bundle.sampler.sample(seen, noise, lambda: None) for bundle in bundles)
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    assert bundles[0].manifest.scorer["kind"] == "surrogate"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "reward"),
@@ -237,6 +302,25 @@ def test_a_spec_says_what_only_a_person_knows(folders, store):
     assert manifest.action.physical(np.array([-1.0, 1.0])).tolist() == [0.0, 0.5]
     assert manifest.action.hold is None
     assert manifest.action.home.tolist() == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "rate"),
+    [
+        ({"boxes": [{"name": "b", "entries": [0], "low": [0.25], "high": [0.3]}]}, None),
+        ({"rate_per_s": [0.5, 0.5]}, [0.5, 0.5]),
+        ({"high": [0.35, 1.0]}, None),
+    ],
+)
+def test_what_a_spec_does_not_say_of_limits_still_follows_the_action_s_units(folders, store, limits, rate):
+    action = {"low": [0.2, -1.0], "high": [0.4, 1.0], "hold": "last"}
+    record = description.describe(load_policy(folders / "bc"), store, {"action": action, "limits": limits})
+    found = Manifest.read({**record, **REST}, "spec").limits
+    unit = load(folders / "bundle").manifest.limits.rate
+    assert found.low.tolist() == [0.2, -1.0]
+    assert found.high.tolist() == limits.get("high", [0.4, 1.0])
+    assert found.rate == pytest.approx(rate or unit * [0.1, 1.0])  # a range of 0.2 instead of 2
+    assert len(found.boxes) == len(limits.get("boxes", []))
 
 
 REST = {"policy": {"kind": "gaussian"}, "scorer": None, "networks": {}, "source": {}}

@@ -38,6 +38,7 @@ def export(
     *,
     reward_dir: Path | None = None,
     scorer: str | None = None,
+    sampler: str = "policy",
     data: Path | None = None,
     spec: Mapping[str, Any] | None = None,
     source: Mapping[str, Any] | None = None,
@@ -50,6 +51,7 @@ def export(
         reward_dir: Of a saved reward.
         scorer: What ranks candidates: "reward", "implicit" (how much likelier the policy holds them than its
             reference does), their "product" or "none"; if not given, the first of them that there is.
+        sampler: What proposes candidates: the "policy", or its frozen "reference", of which DeformPAM samples.
         data: A trajectory store: recorded inputs for the parity report, the control rate, the task, and how
             fast actions change.
         spec: Instead of what is derived: ``task``, ``control_hz``, ``observation`` (a list of parts) and
@@ -57,13 +59,13 @@ def export(
         source: Where it comes from; kept in the manifest (JSON values).
 
     Raises:
-        ConfigError: The target exists, or the scorer does not fit.
+        ConfigError: The target exists, or the scorer or the sampler does not fit.
         DataError: A file or the spec makes no sense, or ONNX Runtime differs from torch by more than 1e-5.
     """
     if target.exists():
         raise ConfigError(f"{target} exists already; choose another target, or remove it.")
     policy = load_policy(policy_dir)
-    settings, parts = policy_parts(policy)
+    settings, parts = policy_parts(policy, sampler)
     reward = None if reward_dir is None else load_reward(reward_dir)
     scorer_settings, further = scorer_parts(policy, reward, scorer)
     parts |= further
@@ -92,7 +94,8 @@ def export(
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(manifest, report, _notes(manifest, store))
+    notes = _notes(manifest, store)
+    return Exported(manifest, report, notes + _collapsed(policy_dir) if sampler == "policy" else notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +116,18 @@ def _notes(manifest: Manifest, store: TrajectoryStore | None) -> tuple[str, ...]
     if any(part.low is None for part in manifest.observation):
         notes.append("no range of observations: give low and high of each part in a spec")
     return tuple(notes)
+
+
+def _collapsed(policy_dir: Path) -> tuple[str, ...]:
+    """What the gate of a policy learned from preferences says against sampling from it."""
+    metrics = policy_dir / "metrics.json"
+    gate = read_json(metrics).get("gate", {}) if metrics.is_file() else {}
+    if not gate.get("collapsed"):
+        return ()
+    return (
+        f"COLLAPSED: candidates are samples of a policy that must not act by itself: {gate.get('reason')}. "
+        "sampler=reference takes them from the policy that it started from.",
+    )
 
 
 def _write(folder: Path, name: str, part: Part) -> Network:
@@ -165,19 +180,21 @@ def _compare(
     return parity.compare(name, by_torch, onnx, batches)
 
 
-def find_in_run(run: Path) -> dict[str, Path]:
-    """The policy, reward and data of a run directory, as far as they exist.
+def find_in_run(run: Path) -> dict[str, Any]:
+    """The policy, reward and data of a run directory, as far as they exist, and its method's sampler.
 
     Raises:
         DataError: It holds no policy.
     """
     if not (run / "policy" / "config.json").is_file():
         raise DataError(f"{run} holds no policy/: give the folder of a finished run, or policy=<folder>.")
-    found = {"policy": run / "policy"}
+    found: dict[str, Any] = {"policy": run / "policy"}
     if (run / "reward" / "config.json").is_file():
         found["reward"] = run / "reward"
-    task = read_json(run / "run.json").get("task") if (run / "run.json").is_file() else None
-    phase = run / "phases" / f"collect-{task}.json"
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    if record.get("method") == "deformpam":  # it ranks what its reference proposes
+        found["sampler"] = "reference"
+    phase = run / "phases" / f"collect-{record.get('task')}.json"
     if phase.is_file():
         data = Path(read_json(phase)["settings"]["data"])
         if (data / "store.json").is_file():

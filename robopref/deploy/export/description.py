@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from robopref.data.store import TrajectoryStore
-from robopref.deploy.manifest import FORMAT, SCHEMA, Manifest
+from robopref.deploy.manifest import FORMAT, SCHEMA, Manifest, read_action
 from robopref.errors import ConfigError, unknown_name
 from robopref.nets.normalise import Normaliser
 from robopref.policies.offline import OfflinePolicy
@@ -99,17 +99,15 @@ def _apply(record: dict[str, Any], spec: Mapping[str, Any]) -> None:
     for name, value in spec.items():
         if name not in known:
             raise ConfigError(f"spec: {unknown_name('field', name, known)}")
-        if name in ("action", "limits"):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"spec: {name} must be a JSON object, got {value!r:.60}")
-            record[name] |= value
-    scaled = {"low", "high"} & set(spec.get("action", {}))
-    if scaled and "limits" not in spec:  # limits are in the action's units
-        action, rate = record["action"], record["limits"]["rate_per_s"]
-        record["limits"] |= {"low": action["low"], "high": action["high"]}
+        if name in ("action", "limits") and not isinstance(value, Mapping):
+            raise ConfigError(f"spec: {name} must be a JSON object, got {value!r:.60}")
+    record["action"] |= spec.get("action", {})
+    if {"low", "high"} & set(spec.get("action", {})):  # limits are in the action's units
+        action, rate = read_action(record["action"], "spec: action"), record["limits"]["rate_per_s"]
+        record["limits"] |= {"low": action.low.tolist(), "high": action.high.tolist()}
         if rate is not None:
-            spread = np.subtract(action["high"], action["low"]) / 2
-            record["limits"]["rate_per_s"] = (np.array(rate) * spread).tolist()
+            record["limits"]["rate_per_s"] = (np.array(rate) * (action.high - action.low) / 2).tolist()
+    record["limits"] |= spec.get("limits", {})
     record |= {name: spec[name] for name in ("task", "control_hz", "observation") if name in spec}
     for name in ("task", "control_hz"):
         if name not in record:

@@ -17,6 +17,8 @@ from robopref.policies.preference import PreferencePolicy
 from robopref.rewards.candidates import DRAWS, WINDOW, CandidateReward
 from robopref.rewards.ensemble import EnsembleReward
 
+PREFIXES = {"policy": "", "reference": "reference_"}  # of a denoiser's networks
+SAMPLERS = tuple(PREFIXES)
 SCORERS = ("reward", "implicit", "product", "none")
 
 
@@ -83,22 +85,29 @@ class _Denoiser(nn.Module):
         return self.network(noisy, times, condition)
 
 
-def policy_parts(policy: OfflinePolicy) -> tuple[dict[str, Any], dict[str, Part]]:
-    """What the runtime needs to know of a policy, and its networks.
+def policy_parts(policy: OfflinePolicy, sampler: str = "policy") -> tuple[dict[str, Any], dict[str, Part]]:
+    """What the runtime needs to know of a policy, or of its frozen ``reference``, to sample; its networks.
 
     Raises:
-        ConfigError: It is of a family that cannot be exported.
+        ConfigError: It is of a family that cannot be exported, or has no reference.
     """
-    actor: Any = policy.actor
+    if sampler not in SAMPLERS:
+        raise ConfigError(unknown_name("sampler", sampler, SAMPLERS))
+    if sampler == "reference" and not isinstance(policy, PreferencePolicy):
+        raise ConfigError(
+            f"sampler=reference samples from the reference of a policy learned from preferences, and a "
+            f"{type(policy).__name__} has none; sampler=policy samples from itself."
+        )
+    actor: Any = policy.actor if sampler == "policy" else policy.reference
     kind = type(actor).__name__
     if kind not in ACTORS:
         raise ConfigError(f"A {kind} cannot be exported; {', '.join(ACTORS)} can.")
-    return ACTORS[kind](actor)
+    return ACTORS[kind](actor, sampler)
 
 
-def _gaussian_parts(actor: GaussianPolicy) -> tuple[dict[str, Any], dict[str, Part]]:
-    settings = {"kind": "gaussian", "network": "policy", "deviation": _deviation(actor)}
-    return settings, {"policy": _mean_part(actor)}
+def _gaussian_parts(actor: GaussianPolicy, sampler: str) -> tuple[dict[str, Any], dict[str, Part]]:
+    settings = {"kind": "gaussian", "network": sampler, "deviation": _deviation(actor)}
+    return settings, {sampler: _mean_part(actor)}
 
 
 def _mean_part(actor: GaussianPolicy) -> Part:
@@ -109,7 +118,8 @@ def _deviation(actor: GaussianPolicy) -> list[float]:
     return actor.bounded_log_deviation().detach().double().exp().tolist()
 
 
-def _denoiser_parts(actor: Any, prefix: str = "") -> dict[str, Part]:
+def _denoiser_parts(actor: Any, sampler: str = "policy") -> dict[str, Part]:
+    prefix = PREFIXES[sampler]
     features, chunk = actor.encoder.size, (actor.horizon, actor.action_size)
     seen = {"observations": (actor.observation_size,)}
     asked = {"noisy": chunk, "times": (), "condition": (features,)}
@@ -119,25 +129,25 @@ def _denoiser_parts(actor: Any, prefix: str = "") -> dict[str, Part]:
     }
 
 
-def _diffusion_parts(actor: Any) -> tuple[dict[str, Any], dict[str, Part]]:
+def _diffusion_parts(actor: Any, sampler: str) -> tuple[dict[str, Any], dict[str, Part]]:
     settings = {
         "kind": "diffusion",
-        "encoder": "encoder",
-        "denoiser": "denoiser",
+        "encoder": f"{PREFIXES[sampler]}encoder",
+        "denoiser": f"{PREFIXES[sampler]}denoiser",
         "alphas": actor.denoising.alphas_cumprod.double().tolist(),
         "timesteps": actor.denoising.timesteps.tolist(),
         "eta": float(actor.eta),
     }
-    return settings, _denoiser_parts(actor)
+    return settings, _denoiser_parts(actor, sampler)
 
 
-def _flow_parts(actor: Any) -> tuple[dict[str, Any], dict[str, Part]]:
-    settings = {"kind": "flow", "encoder": "encoder", "denoiser": "denoiser", "steps": actor.sample_steps}
-    return settings, _denoiser_parts(actor)
+def _flow_parts(actor: Any, sampler: str) -> tuple[dict[str, Any], dict[str, Part]]:
+    settings = {name: f"{PREFIXES[sampler]}{name}" for name in ("encoder", "denoiser")}
+    return {"kind": "flow", **settings, "steps": actor.sample_steps}, _denoiser_parts(actor, sampler)
 
 
 # by name, for diffusion and flow policies bring diffusers, which a Gaussian one does not need
-ACTORS: dict[str, Callable[[Any], tuple[dict[str, Any], dict[str, Part]]]] = {
+ACTORS: dict[str, Callable[[Any, str], tuple[dict[str, Any], dict[str, Part]]]] = {
     "GaussianPolicy": _gaussian_parts,
     "DiffusionActor": _diffusion_parts,
     "FlowActor": _flow_parts,
@@ -179,7 +189,7 @@ def scorer_parts(
         names = ("encoder", "denoiser", "reference_encoder", "reference_denoiser")
         settings: dict[str, Any] = {"kind": "surrogate", **{name: name for name in names}}
         settings |= {"beta": policy.preference.beta, "draws": DRAWS, "window": list(WINDOW)}
-        return settings, _denoiser_parts(reference, "reference_")
+        return settings, _denoiser_parts(actor) | _denoiser_parts(reference, "reference")
     settings = {
         "kind": "implicit",
         "network": "policy",
@@ -188,7 +198,7 @@ def scorer_parts(
         "reference_deviation": _deviation(reference),
         "beta": policy.preference.beta,
     }
-    return settings, {"reference": _mean_part(reference)}
+    return settings, {"policy": _mean_part(actor), "reference": _mean_part(reference)}
 
 
 def _reward_part(reward: EnsembleReward, policy: OfflinePolicy) -> Part:
