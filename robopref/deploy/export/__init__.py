@@ -51,7 +51,7 @@ def export(
         reward_dir: Of a saved reward.
         scorer: What ranks candidates: "reward", "implicit" (how much likelier the policy holds them than its
             reference does), their "product" or "none"; if not given, the first of them that there is.
-        sampler: What proposes candidates: the "policy", or its frozen "reference", of which DeformPAM samples.
+        sampler: What proposes candidates: the "policy", or its frozen "reference", as in DeformPAM.
         data: A trajectory store: recorded inputs for the parity report, the control rate, the task, and how
             fast actions change.
         spec: Instead of what is derived: ``task``, ``control_hz``, ``observation`` (a list of parts) and
