@@ -25,6 +25,7 @@ from robopref.files import read_json, write_json, write_text
 
 PACKAGES = ("robopref", "torch", "numpy", "mujoco", "metaworld", "gymnasium", "POT")
 NAMED_LEAVES = 5  # of those in which settings differ
+LONG = 200  # characters of a value that is printed whole
 
 
 def fingerprint(value: Any) -> str:
@@ -283,17 +284,21 @@ def _finite(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any) -> str:
-    """Name the first leaves in which two JSON-like values differ: ``a.b: 1, now 2; c[0]: 3, now 4``."""
+    """Name the first leaves in which two JSON-like values differ: ``a.b: 1, now 2; c: [3], now [4]``.
+
+    Lists too long for a sentence are gone through entry by entry.
+    """
     found = list(_differing(old, new, ""))
     more = [f"and {len(found) - NAMED_LEAVES} more"] if len(found) > NAMED_LEAVES else []
     return "; ".join(found[:NAMED_LEAVES] + more)
 
 
 def _differing(old: Any, new: Any, name: str) -> Iterator[str]:
+    long = max(len(str(old)), len(str(new))) > LONG
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             yield from _differing(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+    elif long and isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for place, (was, now) in enumerate(zip(old, new, strict=True)):
             yield from _differing(was, now, f"{name}[{place}]")
     elif old != new:
@@ -302,4 +307,4 @@ def _differing(old: Any, new: Any, name: str) -> Iterator[str]:
 
 def _short(value: Any) -> str:
     text = hide_passwords(str(value))
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
