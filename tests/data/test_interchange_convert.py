@@ -233,6 +233,26 @@ def test_labels_beside_another_file_are_never_overwritten(odd_store):
     assert held.read_bytes() == before
 
 
+def test_what_was_stopped_between_its_labels_and_its_data_can_be_done_again(odd_store, monkeypatch):
+    def stopped_at_the_data(path, target):
+        if target == odd_store.parent / "drawer.hdf5":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with TrajectoryStore.open(odd_store) as store, LabelStore.beside(store) as labels:
+        given = [Judgement(0, 0, 1, 1, 0, 1, "a", "human", "ann")]
+        labels.add(given, data_fingerprint=store.fingerprint(), episodes=3)
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", stopped_at_the_data)
+    with pytest.raises(KeyboardInterrupt):
+        convert(odd_store, odd_store.parent / "drawer.hdf5")
+    monkeypatch.undo()
+    assert not (odd_store.parent / "drawer.hdf5").exists()
+    assert (odd_store.parent / "preferences/drawer.parquet").exists()
+    assert convert(odd_store, odd_store.parent / "drawer.hdf5").labels == 1
+    assert convert(odd_store.parent / "drawer.hdf5", odd_store.parent / "back").labels == 1
+
+
 def test_recorded_frames_are_a_loss_that_is_named(odd_store, kind):
     (odd_store / "frames").mkdir()
     (odd_store / "frames" / "0.mp4").write_bytes(b"video")

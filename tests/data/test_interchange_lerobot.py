@@ -22,7 +22,7 @@ from robopref.data.footage import Footage
 from robopref.data.interchange.convert import convert
 from robopref.data.interchange.footage import cameras_of
 from robopref.data.interchange.lerobot_videos import statistics
-from robopref.data.interchange.videos import index_videos, read_videos
+from robopref.data.interchange.videos import index_videos, read_videos, read_views
 from robopref.errors import ConfigError, DataError
 from robopref.labeling.footage import read_footage
 from robopref.training.video import write_video
@@ -393,6 +393,7 @@ def test_videos_go_there_and_back_and_each_frame_stays_with_its_step(filmed, tmp
     video = (tmp_path / "store/frames/top/file-000.mp4").read_bytes()
     assert video == (filmed / VIDEO).read_bytes()
     held = read_videos(tmp_path / "store", 3)
+    index_videos(tmp_path / "store", held, {"top": {"camera": "corner2", "width": 64}})
     assert brightness(held, "top", 1, 4) == [3, 4, 5, 6]
     convert(tmp_path / "store", tmp_path / "again", target_format="lerobot")
     assert (tmp_path / "again" / VIDEO).read_bytes() == video
@@ -412,6 +413,7 @@ def test_videos_go_there_and_back_and_each_frame_stays_with_its_step(filmed, tmp
     with TrajectoryStore.open(tmp_path / "store") as one, TrajectoryStore.open(tmp_path / "back") as other:
         assert one.fingerprint() == other.fingerprint()
     assert read_videos(tmp_path / "back", 3).keys() == {"top"}
+    assert read_views(tmp_path / "back") == {"top": {"camera": "corner2", "width": 64}}
 
 
 def test_a_video_that_is_shorter_than_its_table_is_named_with_episode_and_key(filmed, tmp_path):

@@ -204,9 +204,11 @@ def test_what_has_no_place_is_a_loss_wherever_it_stands(theirs, tmp_path, change
 
 
 def test_an_observation_added_to_a_file_of_ours_is_a_loss(ours, tmp_path):
-    with h5py.File(ours, "a") as file:
-        for demo in file["data"].values():
+    def add(data):
+        for demo in data.values():
             demo["obs/extra"] = demo["next_obs/extra"] = np.zeros((len(demo["actions"]), 2))
+
+    spoil(ours, add)
     with pytest.raises(DataError, match=r"would lose: the observation 'extra' \("):
         convert(ours, tmp_path / "made")
 

@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from robopref.data.interchange.carried import Ledger
-from robopref.data.interchange.videos import FOLDER, INDEX, check_videos, read_videos, write_videos
+from robopref.data.interchange.videos import (
+    FOLDER,
+    INDEX,
+    check_videos,
+    read_videos,
+    read_views,
+    write_videos,
+)
 from robopref.data.label_store import LabelStore
 from robopref.data.layout import HEADER
 from robopref.data.store import TrajectoryStore
@@ -103,16 +110,15 @@ def convert(
     target_format = _target_format(target, target_format, source_format)
     if target.exists():
         raise DataError(f"{target} exists already; convert into a new place, or remove it first.")
-    if labels and labels_of(target).exists():
-        raise DataError(
-            f"{labels_of(target)} exists already, and may hold people's answers; choose another name for "
-            f"{target.name}, or move these labels away first."
-        )
     if source_format == STORE and observation:
         raise ConfigError("observation= says what to read from another format; this is a store.")
     ledger = Ledger()
     with _beside(target, source) as scratch:
         made = scratch / target.name
+        count = 0
+        if labels and source_format == STORE:
+            count = _export_labels(source, labels_of(made))
+            _refuse_other_labels(labels_of(made), labels_of(target))
         if source_format == STORE:
             episodes, steps = _write(source, made, target_format, ledger, videos)
         else:
@@ -124,10 +130,7 @@ def convert(
                 episodes, steps = len(store), int(store.lengths.sum())
                 _note_range(store, source, ACTIONS[source_format], ledger)
         notes = ledger.settle(lossy)
-        count = 0
-        if labels and source_format == STORE:
-            count = _export_labels(source, labels_of(made))
-        elif labels:
+        if labels and source_format != STORE:
             with _explained(labels_of(source)):
                 count = _import_labels(labels_of(source), made)
         if labels_of(made).exists() and not made.is_dir():
@@ -181,6 +184,7 @@ def _target_format(target: Path, wanted: str | None, source_format: str) -> str:
 def _take_videos(source: Path, made: Path | None, ledger: Ledger) -> None:
     """Check the videos of a LeRobotDataset, and copy them to a store; or do without."""
     from robopref.data.interchange.footage import lerobot_videos, video_keys
+    from robopref.data.interchange.lerobot import lerobot_views
 
     keys = video_keys(source)
     if made is None:
@@ -189,7 +193,8 @@ def _take_videos(source: Path, made: Path | None, ledger: Ledger) -> None:
         return
     cameras = lerobot_videos(source)
     check_videos(cameras, keys)
-    write_videos(made, cameras)
+    views = lerobot_views(source)
+    write_videos(made, cameras, {camera: views[camera] for camera in cameras if camera in views})
 
 
 def _write(source: Path, made: Path, target_format: str, ledger: Ledger, videos: bool) -> tuple[int, int]:
@@ -215,7 +220,8 @@ def _write(source: Path, made: Path, target_format: str, ledger: Ledger, videos:
 
             taken = cameras if videos else {}
             check_videos(taken, {})
-            write_lerobot(store, made, taken)
+            views = {camera: view for camera, view in read_views(source).items() if camera in taken}
+            write_lerobot(store, made, taken, views)
         return len(store), int(store.lengths.sum())
 
 
@@ -236,6 +242,15 @@ def _export_labels(source: Path, place: Path) -> int:
     with TrajectoryStore.open(source) as store, LabelStore.beside(store) as labels:
         labels.check_data(store)
         return labels.export_parquet(place)
+
+
+def _refuse_other_labels(made: Path, place: Path) -> None:
+    """Refuse to write over labels, unless they are the same: a conversion that was killed left them."""
+    if place.exists() and not (made.exists() and made.read_bytes() == place.read_bytes()):
+        raise DataError(
+            f"{place} exists already, and may hold people's answers; choose another name for what is made, "
+            "or move these labels away first."
+        )
 
 
 def _import_labels(place: Path, made: Path) -> int:

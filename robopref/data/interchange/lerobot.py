@@ -20,7 +20,7 @@ Letters used in shapes: T steps of an episode, O observation size, A action size
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from robopref.data.interchange.carried import (
     flags,
     float32,
     named,
+    parse,
     read_episode,
     read_header,
     unknown_origin,
@@ -53,7 +54,8 @@ INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 EPISODE = ("episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index")
 PLACES = ("data", "meta", "stats", "videos")
 """Columns of ``meta/episodes``, and what the names of others begin with."""
-OURS = "meta/robopref.parquet"
+OURS, VIEWS = "meta/robopref.parquet", "robopref-views"
+"""Our table, and what its metadata call the views that cameras were filmed from."""
 TOLERANCE_S = 1e-3
 """How far a step's time may be from its number over the rate; LeRobot rounds times to float32."""
 
@@ -146,6 +148,14 @@ def _our_table(path: Path) -> pa.Table | None:
     return _table(path / OURS) if (path / OURS).exists() else None
 
 
+def lerobot_views(path: Path) -> Mapping[str, Any]:
+    """Return the view that each camera was filmed from, as our own table knows it."""
+    ours = _our_table(path)
+    if ours is None:
+        return {}
+    return parse((ours.schema.metadata or {}).get(VIEWS.encode(), b"{}"), str(path / OURS))
+
+
 def _layout(info: Mapping[str, Any], keys: list[str], ours: pa.Table | None, path: Path) -> Layout:
     features = info["features"]
     widths = {key: int(np.prod(features[key]["shape"])) for key in keys}
@@ -170,9 +180,9 @@ def _account(
     for key, feature in features.items():
         if key not in used and feature["dtype"] != "video":
             ledger.lose(f"the feature '{key}' ({feature['dtype']})", path)
-    if _first_of(REWARDS, features) is None:
+    if not _first_of(REWARDS, features):
         ledger.note("the data set has no rewards; zero was taken")
-    if _first_of(SUCCESSES, features) is None:
+    if not _first_of(SUCCESSES, features):
         ledger.note("the data set does not say which steps were successes; none was assumed")
 
 
@@ -183,14 +193,14 @@ def _account_episodes(path: Path, ledger: Ledger) -> None:
         ledger.lose_others("the column", names, EPISODE, file)
 
 
-def _used(features: Iterable[str], keys: list[str], layout: Layout) -> set[str]:
+def _used(features: Collection[str], keys: list[str], layout: Layout) -> set[str]:
     """Return the features that are read: of several names for the same thing, the first."""
     names = {*keys, ACTION, DONE, *INDICES, *(POINT + name for name in layout.keypoints)}
-    return (names | {_first_of(REWARDS, features), _first_of(SUCCESSES, features)}) & set(features)
+    return {*names, *_first_of(REWARDS, features), *_first_of(SUCCESSES, features)} & set(features)
 
 
-def _first_of(names: Iterable[str], features: Iterable[str]) -> str | None:
-    return next((name for name in names if name in features), None)
+def _first_of(names: tuple[str, ...], features: Collection[str]) -> list[str]:
+    return [name for name in names if name in features][:1]
 
 
 def episode_records(path: Path) -> list[dict[str, Any]]:
@@ -295,8 +305,8 @@ def _episode(
     if "task_index" in features and (features["task_index"] != features["task_index"][:1]).any():
         ledger.lose("which of the episode's tasks each step belongs to ('task_index')", where)
     none = np.zeros((len(states), 1), np.float32)
-    rewards = features.get(_first_of(REWARDS, features) or "", none)
-    successes = features.get(_first_of(SUCCESSES, features) or "", none)
+    rewards = next((features[name] for name in _first_of(REWARDS, features)), none)
+    successes = next((features[name] for name in _first_of(SUCCESSES, features)), none)
     return Trajectory(
         observations=np.concatenate([states, last[STATE][None]]),
         actions=float32(vectors({ACTION: features[ACTION]}, where), "actions", where, ledger),

@@ -4,6 +4,7 @@ Letters used in shapes: T steps of an episode, D numbers a step.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from robopref.data.footage import Cameras
 from robopref.data.interchange.carried import KEY, episode_json, header_json
-from robopref.data.interchange.lerobot import ACTION, DONE, OURS, POINT, REWARDS, STATE, SUCCESSES
+from robopref.data.interchange.lerobot import ACTION, DONE, OURS, POINT, REWARDS, STATE, SUCCESSES, VIEWS
 from robopref.data.interchange.lerobot_videos import VIDEO_PATH, LeRobotVideos, statistics
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Trajectory
@@ -25,13 +26,19 @@ FILES_PER_CHUNK, FILE_MB = 1000, 100
 TYPES = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}
 
 
-def write_lerobot(store: TrajectoryStore, folder: Path, cameras: Cameras | None = None) -> None:
+def write_lerobot(
+    store: TrajectoryStore,
+    folder: Path,
+    cameras: Cameras | None = None,
+    views: Mapping[str, Any] | None = None,
+) -> None:
     """Write all episodes of a store as a data set in a new folder.
 
     Args:
         store: The episodes.
         folder: Where.
         cameras: Their videos, which are copied as they are.
+        views: What robopref filmed cameras from, by camera.
 
     Raises:
         DataError: A video has another rate than the actions: LeRobot wants a frame for each.
@@ -69,7 +76,7 @@ def write_lerobot(store: TrajectoryStore, folder: Path, cameras: Cameras | None 
     writer.close()
     _write(pa.Table.from_pylist(records), folder / EPISODES_PATH)
     _write(_task_table(tasks), folder / "meta" / "tasks.parquet")
-    _write(_our_table(store), folder / OURS)
+    _write(_our_table(store, views or {}), folder / OURS)
     overall = {name: statistics(all_) for name, all_ in kept.items()} | videos.statistics()
     write_json(folder / "meta" / "stats.json", overall)
     info = _info(store, features | videos.features(), len(tasks))
@@ -194,7 +201,7 @@ def _task_table(tasks: list[str]) -> pa.Table:
     return table.replace_schema_metadata({"pandas": json.dumps(about)})
 
 
-def _our_table(store: TrajectoryStore) -> pa.Table:
+def _our_table(store: TrajectoryStore, views: Mapping[str, Any]) -> pa.Table:
     """Return what a row a step has no place for: last states, where episodes came from, how they ended."""
     episodes = [store.episode(index) for index in range(len(store))]
     columns: dict[str, Any] = {KEY: [episode_json(episode) for episode in episodes]}
@@ -202,7 +209,8 @@ def _our_table(store: TrajectoryStore) -> pa.Table:
     for name in store.layout.keypoints:
         columns[POINT + name] = [episode.keypoints[name][-1] for episode in episodes]
     types = [pa.string(), *[pa.list_(pa.float32())] * (len(columns) - 1)]
-    schema = pa.schema(list(zip(columns, types, strict=True)), metadata={KEY: header_json(store)})
+    metadata = {KEY: header_json(store), VIEWS: json.dumps(dict(views))}
+    schema = pa.schema(list(zip(columns, types, strict=True)), metadata=metadata)
     return pa.table(columns, schema=schema)
 
 

@@ -77,8 +77,13 @@ def _footage(folder: Path, camera: str, place: Mapping[str, Any]) -> Footage:
     return Footage(camera, file, int(place["frames"]), float(place["start_s"]), float(place["fps"]))
 
 
-def write_videos(store: Path, cameras: Cameras) -> None:
+def write_videos(store: Path, cameras: Cameras, views: Mapping[str, Any]) -> None:
     """Copy videos to a store, and write its index.
+
+    Args:
+        store: Its folder.
+        cameras: The videos.
+        views: As of :func:`read_views`.
 
     Raises:
         DataError: A file cannot be written.
@@ -89,7 +94,7 @@ def write_videos(store: Path, cameras: Cameras) -> None:
         camera: copy_files(places, store / FOLDER / camera, "file-{number:03d}.mp4")
         for camera, places in cameras.items()
     }
-    index_videos(store, copied)
+    index_videos(store, copied, views)
 
 
 def index_videos(store: Path, cameras: Cameras, views: Mapping[str, Any] | None = None) -> None:
