@@ -1,4 +1,8 @@
-"""Observation spaces that say no more than is known, and are finite."""
+"""Observation spaces that are finite, as Gymnasium's checker wants them.
+
+They are not for normalising: where nothing is known the bound is :data:`LARGEST`, and a tool that maps such a
+range to [-1, 1] (Gymnasium's ``RescaleObservation``) leaves nothing of the numbers.
+"""
 
 import numpy as np
 from gymnasium.spaces import Box

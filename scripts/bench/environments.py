@@ -22,6 +22,7 @@ from scipy.stats import binomtest
 
 from robopref.data.language import INSTRUCTIONS
 from robopref.envs import SCENES
+from robopref.envs.bounds import LARGEST
 from robopref.envs.metaworld.tasks import environment_id as metaworld_id
 from robopref.envs.robosuite.tasks import TASKS as ROBOSUITE
 from robopref.envs.robosuite.tasks import environment_id as robosuite_id
@@ -39,6 +40,19 @@ TITLES = {
     "robosuite": "robosuite (`env=robosuite env.task=can`)",
     "metaworld": "Meta-World (`env=metaworld env.task=drawer-open`), ten of its fifty tasks",
 }
+CONVENTIONS = {
+    "rope": "deformable/rope",
+    "pile": "deformable/pile",
+    "point clouds": "deformable/cloud",
+    "planar": "planar/scene",
+    "table": "table/scene",
+    "table-group": "table/group",
+    "table-avoid": "table/avoid",
+    "table-handle": "table/handle",
+    "robosuite": "robosuite/environment",
+    "Meta-World": "metaworld/environment",
+}
+"""Modules below envs/ that say what the numbers of observations and actions mean."""
 HEAD = """
 | id | picture | observation, action | horizon | expert succeeds | single | vector |
 |---|---|---|---|---|---|---|
@@ -136,15 +150,13 @@ def about_robosuite(steps: Path) -> str:
         f"succeeds in {share(count, FRESH_EPISODES)}, not\nquite a fresh sample: failures there showed that "
         "it lifted before the fingers had closed.\n"
     )
-    if steps.exists():
-        found = json.loads(steps.read_text())
-        times = ", ".join(f"{task} {ratio:.2f}" for task, ratio in found["times_as_many"].items())
-        text += (
-            f"\nSteps are robosuite's to the last bit, and so many times as many per CPU second: {times}. "
-            f"Two\nprocesses collect {found['two_processes']:.2f} times as fast as one "
-            f"(`scripts/bench/robosuite_step.py --episodes {found['episodes']}`, {found['date']}).\n"
-        )
-    return text
+    found = json.loads(steps.read_text())
+    times = ", ".join(f"{task} {ratio:.2f}" for task, ratio in found["times_as_many"].items())
+    return text + (
+        f"\nSteps are robosuite's to the last bit, and so many times as many per CPU second: {times}. "
+        f"Two\nprocesses collect {found['two_processes']:.2f} times as fast as one "
+        f"(`scripts/bench/robosuite_step.py --episodes {found['episodes']}`, {found['date']}).\n"
+    )
 
 
 def page_of(sections: list[str], episodes: int, vector: int) -> str:
@@ -158,9 +170,29 @@ def page_of(sections: list[str], episodes: int, vector: int) -> str:
         "scenes on threads, of others one in each of two processes,\nwhich wait for each other at every step "
         "(collection does not). A step of the rope and of the pile is a whole\nprimitive. Actions lie in "
         "[-1, 1]. Gymnasium's `env_checker` has no complaint about any id, its warnings\nincluded "
-        "(`uv run pytest -m slow tests/envs/test_checker.py`).\n"
+        "(`uv run pytest -m slow tests/envs/test_checker.py`). A snapshot restored goes on as the first "
+        "time, to the\nlast bit (`uv run pytest tests/envs -k a_restored_episode`).\n\n"
+        f"The tables show {sum(map(len, FAMILIES.values()))} of {len(ids())} ids. The others are the further "
+        "tasks of Meta-World (`robopref/mw-<task>-v0`: same sizes,\nhorizon, checks and snapshots, but "
+        "their experts are not counted here), and `robopref/playback-v0`, which shows recorded\nstates: it "
+        "has no task, no expert and no horizon.\n\n"
+        "What each number of an observation and an action means, in which unit and frame, the modules say "
+        f"at their top:\n{conventions()}.\n\n"
+        f"Bounds of observations are not made for normalising: where none is known they are ±{LARGEST:g}, "
+        "which says that physics\nwent well and no more, and Gymnasium's `RescaleObservation` would squeeze "
+        "such numbers to nothing. Policies and rewards\nhere normalise by what the data hold.\n"
     )
     return text + "".join(sections) + kept("On a GPU")
+
+
+def ids() -> list[str]:
+    """Return every id that is registered."""
+    return sorted(name for name in gymnasium.registry if name.startswith("robopref/"))
+
+
+def conventions() -> str:
+    """Return links to where observations and actions are described."""
+    return ",\n".join(f"[{name}](../envs/{module}.py)" for name, module in CONVENTIONS.items())
 
 
 def processor() -> str:
@@ -188,7 +220,7 @@ def language_page(rows: list[str]) -> str:
     return text
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the tables, and write the pages if asked to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", choices=FAMILIES)
@@ -196,7 +228,12 @@ def main() -> None:
     parser.add_argument("--vector", type=int, default=64)
     parser.add_argument("--steps", type=Path, default=Path("outputs/bench/robosuite-step.json"))
     parser.add_argument("--page", action="store_true", help="write docs/envs.md, language.md and pictures")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.page and options.only in (None, "robosuite") and not options.steps.exists():
+        parser.error(
+            f"{options.steps} does not exist, and the page says what it holds; python "
+            "scripts/bench/robosuite_step.py --episodes 64 makes it"
+        )
     sections = []
     for family, ids in FAMILIES.items():
         if options.only not in (None, family):

@@ -1,6 +1,7 @@
 """Gymnasium's own checker, whose warnings are errors here, on every id."""
 
 import warnings
+from contextlib import closing
 from typing import Any
 
 import gymnasium
@@ -29,9 +30,8 @@ def made(env_id: str) -> Any:
 
 
 def complaints(env_id: str, *, drawn: bool) -> list[str]:
-    env = made(env_id)  # packages may warn while they are imported
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with closing(made(env_id)) as env, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")  # only now: packages may warn while they are imported
         check_env(env, skip_render_check=not drawn)
     return [str(each.message) for each in caught]
 
