@@ -27,7 +27,7 @@ from robopref.data.label_rows import (
     rows_of,
     table,
 )
-from robopref.data.label_tables import data, explained, judgements, open_engine, retractions
+from robopref.data.label_tables import data, explained, judgements, open_engine, retractions, writing
 from robopref.data.preferences import Preferences, Ratings, Segments
 from robopref.data.ranking import RankedList, ranked_lists
 from robopref.data.store import TrajectoryStore
@@ -257,10 +257,8 @@ class LabelStore:
         Args:
             durable: Whether what was written survives a power failure; else it may be lost then, never torn.
         """
-        with explained(self._name), self._engine.connect() as connection:
-            connection.execution_options(robopref_writes=True, robopref_durable=durable)
-            with connection.begin():
-                yield connection
+        with writing(self._engine, self._name, durable=durable) as connection:
+            yield connection
 
     def news(
         self, seen: "Mark", *, source: Source, connection: sa.Connection | None = None

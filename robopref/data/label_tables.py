@@ -1,5 +1,6 @@
 """The tables of the label store; how its database is opened, told from foreign ones, kept from blocking."""
 
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,6 +166,21 @@ def explained(name: str) -> Iterator[None]:
         raise DataError(f"The label store {name} failed: {reason}{cure}.") from error
 
 
+@contextmanager
+def writing(engine: sa.Engine, name: str, *, durable: bool = True) -> Iterator[sa.Connection]:
+    """Give a connection that alone may write, and is committed at the end; its errors are explained.
+
+    Args:
+        engine: Of :func:`open_engine`.
+        name: What the database is called in sentences.
+        durable: Whether what was written survives a power failure; else it may be lost then, never torn.
+    """
+    with explained(name), engine.connect() as connection:
+        connection.execution_options(robopref_writes=True, robopref_durable=durable)
+        with connection.begin():
+            yield connection
+
+
 def _with_driver(url: str) -> str:
     """Let ``postgresql://`` mean psycopg 3, which the extra installs, and not SQLAlchemy's older default."""
     return (
@@ -182,19 +198,32 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
     A transaction that reads first and writes later fails at once when another process wrote in between, so
     writers take SQLite's write lock when they begin.
 
-    What is written into a file that was deleted is gone with it, though SQLite says nothing: so nobody begins
-    once the file at the path is another one, or its log is missing.
+    What is written into a file that was deleted, or into its log, is gone with it, though SQLite says nothing: so
+    nobody begins or commits once the file at the path, or the log beside it, is not the one that is in use. (A
+    database in memory has no file, nor do we look for the one of a ``file:`` name.)
     """
     path = Path(engine.url.database or "").absolute()
-    log = path.with_name(f"{path.name}-wal")
-    held: list[tuple[int, int]] = []  # which file it was when it was opened first
+    target = path.resolve()  # SQLite follows symbolic links, and keeps its log beside what they point to
+    log = target.with_name(f"{target.name}-wal")
+    held: dict[Path, tuple[int, int]] = {}  # which files they were when they were opened first
+
+    def check(writes: bool) -> None:
+        parts = (path, log) if writes else (path,)
+        if held and any(_file(part) is None or _file(part) != held.get(part) for part in parts):
+            raise DataError(
+                f"The label store {path} was deleted or replaced while it was in use: nothing more is "
+                "stored. Put it back as it was, or start again for a new one."
+            )
+
+    def hold(part: Path) -> None:
+        if (found := _file(part)) is not None:
+            held.setdefault(part, found)
 
     @event.listens_for(engine, "connect")
     def connect(raw: Any, record: object) -> None:
         raw.isolation_level = None
         raw.execute("PRAGMA foreign_keys=ON")
-        if not held and (found := _file(path)) is not None:
-            held.append(found)
+        hold(path)
 
     @event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
@@ -204,11 +233,14 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
             durable = options.get("robopref_durable", True)
             connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-        if held and (_file(path) != held[0] or (writes and not log.exists())):
-            raise DataError(
-                f"The label store {path} was deleted or replaced while it was in use: nothing more is "
-                "stored. Put it back as it was, or start again for a new one."
-            )
+        if writes and held:
+            hold(log)  # which is there from the first time that somebody writes
+        check(writes)
+
+    @event.listens_for(engine, "commit")
+    def commit(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("robopref_writes", False):
+            check(writes=True)
 
 
 def _file(path: Path) -> tuple[int, int] | None:
@@ -217,7 +249,7 @@ def _file(path: Path) -> tuple[int, int] | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def _prepare_postgresql(engine: sa.Engine) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from robopref.data.label_tables import explained, open_engine, tokens
+from robopref.data.label_tables import explained, open_engine, tokens, writing
 from robopref.errors import hide_passwords
 
 REMEMBERED_S = 2.0  # so soon a server notices tokens that were issued or revoked beside it
@@ -41,14 +41,14 @@ class AnnotatorTokens:
         """Make a token for a person and return it; it cannot be shown again."""
         token = secrets.token_urlsafe(24)
         row = {"annotator": annotator, "digest": _digest(token), "created_at": datetime.now(UTC)}
-        with explained(self._name), self._engine.begin() as connection:
+        with writing(self._engine, self._name) as connection:
             connection.execute(sa.insert(tokens), row)
         return token
 
     def revoke(self, annotator: str) -> int:
         """Take all tokens of a person back; return how many there were."""
         theirs = (tokens.c.annotator == annotator) & tokens.c.revoked_at.is_(None)
-        with explained(self._name), self._engine.begin() as connection:
+        with writing(self._engine, self._name) as connection:
             found = connection.execute(sa.update(tokens).where(theirs).values(revoked_at=datetime.now(UTC)))
             return found.rowcount
 

@@ -20,6 +20,7 @@ import pytest
 from robopref.data import Preferences, Segments
 from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
+from robopref.data.label_tokens import AnnotatorTokens
 from robopref.errors import ConfigError, DataError, hide_passwords
 
 DATA: dict[str, Any] = {"data_fingerprint": "f" * 64, "episodes": 10}
@@ -303,6 +304,13 @@ def test_a_password_is_not_shown(url):
         "postgresql://me@team.example/db?sslmode=require&password=hunter2",
         "postgresql://team.example/db?sslpassword=hunter2&sslmode=require",
         "robopref label data=x labels=postgresql://me:hunter2@team.example/db",
+        "postgresql://me@server:hunter2@team.example/db",
+        "postgresql://me:my hunter2@team.example/db",
+        "postgresql://my own:p@ss hunter2@team.example/db",
+        "labels='postgresql://me:my hunter2@team.example/db' data=x",
+        "postgresql://team.example/db?password=a)hunter2&sslmode=require",
+        "postgresql://team.example/db?password=a'hunter2",
+        "postgresql://me@team.example:5432/db?password=p@hunter2",
     ],
 )
 def test_a_password_is_hidden_wherever_it_stands_in_a_url(text):
@@ -310,6 +318,86 @@ def test_a_password_is_hidden_wherever_it_stands_in_a_url(text):
     assert "hunter2" not in shown
     assert "***" in shown
     assert "team.example/db" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://team.example:5432/db holds no labels of me@team.example",
+        "Label at http://127.0.0.1:8000/ or ask me@team.example",
+        "robopref label-scripted: write to me@team.example",
+    ],
+)
+def test_a_port_and_a_mail_address_are_no_password(text):
+    assert hide_passwords(text) == text
+
+
+def test_a_store_behind_a_symbolic_link_is_written_until_the_link_leads_elsewhere(tmp_path):
+    for name in ("there", "other"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "labels.sqlite"
+    link.symlink_to(tmp_path / "there" / "mine.sqlite")
+    with LabelStore(f"sqlite:///{link}") as labels:
+        labels.add([judgement(0)], **DATA)
+        LabelStore(f"sqlite:///{tmp_path / 'other' / 'mine.sqlite'}").close()
+        link.unlink()
+        link.symlink_to(tmp_path / "other" / "mine.sqlite")
+        with pytest.raises(DataError, match="deleted or replaced while it was in use"):
+            labels.add([judgement(1)], **DATA)
+    with LabelStore(f"sqlite:///{tmp_path / 'there' / 'mine.sqlite'}") as labels:
+        assert labels.count() == 1
+
+
+def test_a_store_in_memory_is_one_as_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with LabelStore("sqlite://") as labels:
+        labels.add([judgement(0)], **DATA)
+        assert labels.count() == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_another_process_made_anew_is_not_the_one_that_was_deleted(url, tmp_path):
+    with LabelStore(url) as labels:
+        labels.add([judgement(0)], **DATA)
+        (tmp_path / "labels.sqlite-wal").unlink()
+        again = "import sqlite3, sys, time; raw = sqlite3.connect(sys.argv[1]); "
+        again += "raw.execute('SELECT count(*) FROM robopref_tokens').fetchone(); print(flush=True); input()"
+        command = [sys.executable, "-c", again, tmp_path / "labels.sqlite"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None
+            other.stdout.readline()
+            assert (tmp_path / "labels.sqlite-wal").exists()
+            with pytest.raises(DataError, match="deleted or replaced while it was in use"):
+                labels.add([judgement(1)], **DATA)
+            other.communicate("\n")
+
+
+def test_a_file_that_is_deleted_while_somebody_writes_is_noticed_before_it_is_said_to_be_stored(url, tmp_path):
+    with LabelStore(url) as labels:
+        for number, part in enumerate(("", "-wal")):
+            file = tmp_path / f"labels.sqlite{part}"
+            with (
+                pytest.raises(DataError, match="deleted or replaced while it was in use"),
+                labels.writing() as connection,
+            ):
+                labels.add([judgement(number)], **DATA, connection=connection)
+                file.rename(tmp_path / "away")
+            (tmp_path / "away").rename(file)
+            assert labels.count() == 0
+        labels.add([judgement(0)], **DATA)
+        assert labels.count() == 1
+
+
+def test_a_token_is_not_issued_nor_revoked_in_a_store_whose_log_is_gone(url, tmp_path):
+    tokens = AnnotatorTokens(url)
+    tokens.issue("ada")
+    (tmp_path / "labels.sqlite-wal").rename(tmp_path / "away")
+    for change in (tokens.issue, tokens.revoke):
+        with pytest.raises(DataError, match="deleted or replaced while it was in use"):
+            change("ada")
+    (tmp_path / "away").rename(tmp_path / "labels.sqlite-wal")
+    assert tokens.revoke("ada") == 1
+    tokens.close()
 
 
 @pytest.mark.parametrize("part", ["", "-wal"])
