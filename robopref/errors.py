@@ -54,8 +54,8 @@ def hide_passwords(text: str) -> str:
     >>> hide_passwords("postgresql://me:hunter2@team/db?sslmode=require&sslpassword=x")
     'postgresql://me:***@team/db?sslmode=require&sslpassword=***'
     """
-    # Of a password we know where it ends in a whole URL alone; in a sentence, rather too much is hidden. It may
-    # hold spaces and reach to the last @, for a name and a password may hold one, unless it looks like a port.
+    # A name and a password may hold @ and spaces, so all up to the last @ of a line is hidden, unless it
+    # begins like a port: in a sentence rather too much than too little.
     before_host = r"(^['\"]?[^:/\s]*:(?!//|\s)|://[^:/\n]*:)(?:(?!\d+[/?])[^\n]*|\S*)@"
     in_query = r"(?i)([?&][\w.-]*(?:password|passwd|pwd|secret|token)\w*=)[^&\s]+"
     return re.sub(before_host, r"\1***@", re.sub(in_query, r"\1***", text))

@@ -198,8 +198,8 @@ def _prepare_sqlite(engine: sa.Engine) -> None:
     A transaction that reads first and writes later fails at once when another process wrote in between, so
     writers take SQLite's write lock when they begin.
 
-    What is written into a file that was deleted, or into its log, is gone with it, though SQLite says nothing: so
-    nobody begins or commits once the file at the path, or the log beside it, is not the one that is in use. (A
+    What is written into a file that was deleted, or into its log, is gone with it, though SQLite says
+    nothing: so nobody begins or commits once the file at the path, or the log beside it, is another one. (A
     database in memory has no file, nor do we look for the one of a ``file:`` name.)
     """
     path = Path(engine.url.database or "").absolute()

@@ -254,7 +254,10 @@ def _serve_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     def page(request: Request) -> Response:
-        return send("index.html" if comes_from_here(request.headers) else "index-lured.html")
+        # Over plain HTTP no browser says whose link it was; only one that brings a token gets this far.
+        brought = "token" in request.query_params and "sec-fetch-site" not in request.headers
+        waits = brought or not comes_from_here(request.headers)
+        return send("index-lured.html" if waits else "index.html")
 
     @app.get("/quality", include_in_schema=False)
     def quality(request: Request) -> Response:

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from robopref.data.label_tokens import AnnotatorTokens
+from robopref.errors import DataError
 from robopref.labeling.refusals import OPEN_PARTS, said, wants_page
 
 COOKIE = "robopref_token"
@@ -28,6 +29,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 PAGES = frozenset({"/", "/quality", "/admin"})  # which a person opens by an address
 MAX_BODY = 16 * 1024
 BODY_TIMEOUT_S = 10.0
+AWAY = "The label store cannot be read, so no token can be looked up. The server's terminal says why."
 MISTAKE = "The server made a mistake; its terminal says more. Nothing that was stored is lost."
 
 _POLICY = (
@@ -147,7 +149,13 @@ class Guard:
     async def _whose(self, shown: str) -> Visitor | None:
         if secrets.compare_digest(shown.encode(), (self.token or "").encode()):
             return Visitor(None, admin=True)
-        name = await asyncio.to_thread(self.annotators.who, shown) if self.annotators else None
+        if self.annotators is None:
+            return None
+        try:
+            name = await asyncio.to_thread(self.annotators.who, shown)
+        except DataError as error:  # which names the store: not for people that are not let in yet
+            logging.getLogger(__name__).warning("No token can be looked up: %s", error)
+            raise Refusal(503, AWAY) from error
         return None if name is None else Visitor(name, admin=False)
 
     def _check_writing(self, scope: Scope, headers: dict[str, str]) -> None:
@@ -158,7 +166,7 @@ class Guard:
         if scope["method"] in ("GET", "HEAD"):
             return
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+        if origin is not None and origin.partition("://")[2] != headers.get("host", ""):
             raise Refusal(403, "This request comes from a page of another site.")
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "Send JSON, with content-type application/json.")

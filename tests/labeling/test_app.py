@@ -216,6 +216,8 @@ def test_this_machines_own_names_are_let_in(client, host):
     [
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "127.0.0.1:8000"},
         {"Origin": "http://127.0.0.1:9999"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
@@ -299,6 +301,15 @@ def test_a_link_of_another_site_opens_a_page_that_waits_for_the_person(client):
         assert ("data-lured" in page.text) == waits
 
 
+def test_a_link_that_brings_a_token_waits_too_where_the_browser_does_not_say_whose_it_is(lab):
+    client = lab(token=TOKEN, base=TEAM)  # browsers say it to HTTPS and to this machine alone
+    for headers, waits in (({}, True), ({"Sec-Fetch-Site": "none"}, False)):
+        page = client.get("/", params={"token": TOKEN, "annotator": "lured"}, headers=headers)
+        assert ("data-lured" in page.text) == waits
+    again = client.get("/", params={"annotator": "lured"})  # by the cookie, which no other site's link brings
+    assert "data-lured" not in again.text
+
+
 def test_the_printed_address_leaves_the_token_in_a_cookie_that_scripts_cannot_read(lab):
     client = lab(token=TOKEN, base="http://team.example:8000")
     page = client.get("/", params={"token": TOKEN})
@@ -373,6 +384,22 @@ def test_a_revoked_token_lets_nobody_in(lab, tokens, monkeypatch):
     assert client.get("/api/study", headers=own).status_code == 200
     tokens.revoke("walt")
     assert client.get("/api/study", headers=own).status_code == 401
+
+
+def test_a_person_s_token_is_refused_with_a_sentence_while_the_store_is_away(lab, tmp_path, monkeypatch):
+    monkeypatch.setattr("robopref.data.label_tokens.REMEMBERED_S", 0.0)
+    file = tmp_path / "labels.sqlite"
+    tokens = AnnotatorTokens(f"sqlite:///{file}")
+    own = {"Authorization": f"Bearer {tokens.issue('yves')}"}
+    client = lab(token=TOKEN, base=TEAM, annotators=tokens)
+    file.rename(tmp_path / "away")
+    for headers in (own, {"Authorization": "Bearer wrong"}):
+        reply = client.get("/api/study", headers=headers)
+        assert (reply.status_code, "label store cannot be read" in reply.json()["error"]) == (503, True)
+        assert str(tmp_path) not in reply.text
+    (tmp_path / "away").rename(file)
+    assert client.get("/api/study", headers=own).json()["annotator"] == "yves"
+    tokens.close()
 
 
 def test_tokens_are_compared_in_constant_time(lab, tokens, monkeypatch):

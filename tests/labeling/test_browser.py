@@ -157,10 +157,11 @@ def test_without_a_name_the_page_asks_for_one(store, browser, server):
 
 def test_a_link_of_another_site_takes_no_question_before_the_person_starts(browser, server):
     visitor = Visitor(browser, "about:blank")
-    visitor.page.set_content(f"<a href='{server.url}?annotator=lured'>Look</a>")
+    visitor.page.set_content(f"<a href='{server.url}?annotator=lured&token=secret'>Look</a>")
     visitor.page.click("a")
     visitor.page.wait_for_selector("#name[open]")
     assert visitor.page.input_value("#name-input") == "lured"
+    assert visitor.page.url == f"{server.url}?annotator=lured"
     assert not any("/api/question" in url for url in visitor.requests)
     visitor.page.click("#name-form button")
     visitor.ready()

@@ -1,6 +1,6 @@
 // The labelling page: shows a question, takes the answer, stores it, shows the next.
 
-import { $, hideToken, make, notice, remember, remembered, startTheme } from "./common.js";
+import { $, hideToken, make, notice, remember, remembered, setQuery, startTheme } from "./common.js";
 import { followLearning } from "./learning.js";
 import { Player, SPEEDS, Stopwatch } from "./player.js";
 import { clip, insist, ServerError } from "./server.js";
@@ -22,6 +22,7 @@ const player = new Player(SIDES.map((side) => $(side).querySelector("video")), s
 // -- starting ---------------------------------------------------------------------------------------------
 
 async function start() {
+  hideToken();
   startTheme();
   buildSpeeds();
   listen();
@@ -67,11 +68,11 @@ function askName(name = state.annotator) {
   if (!$("name").open) $("name").showModal();
 }
 
-// The name belongs in the address, so that a reload goes on; the token does not.
+// The name belongs in the address, so that a reload goes on.
 function nameAddress(name) {
   const query = new URLSearchParams(location.search);
   if (name) query.set("annotator", name);
-  hideToken(query);
+  setQuery(query);
 }
 
 // An answer that the server has not confirmed is kept until it has. It has a name of its own, so the server

@@ -47,7 +47,13 @@ function setTheme(theme) {
 }
 
 // The token came in the address and is a cookie by now: it need not stay where others may read it.
-export function hideToken(query = new URLSearchParams(location.search)) {
+export function hideToken() {
+  const query = new URLSearchParams(location.search);
+  if (!query.has("token")) return;
   query.delete("token");
+  setQuery(query);
+}
+
+export function setQuery(query) {
   history.replaceState(null, "", location.pathname + (query.size ? `?${query}` : ""));
 }
