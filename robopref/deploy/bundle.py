@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from robopref.deploy.denoising import PATHS, DenoisingSampler
-from robopref.deploy.manifest import NAME, Manifest, Part, match_keys
+from robopref.deploy.manifest import NAME, Manifest, flatten, match_keys
 from robopref.deploy.runtime import BROKEN, GaussianSampler, Sampler, Session
 from robopref.deploy.scoring import Scorer, scorer
 from robopref.errors import ConfigError, DataError, unknown_name
@@ -54,8 +54,7 @@ class Bundle:
         Raises:
             DataError: A part is missing, unknown, of another shape, no numbers, NaN, or out of its range.
         """
-        match_keys(observation, self.keys, ignored)
-        return np.concatenate([_checked(part, observation[part.name]) for part in self.manifest.observation])
+        return flatten(self.manifest.observation, observation, ignored)
 
     def metadata(self) -> dict[str, Any]:
         """What a server tells its clients first."""
@@ -129,27 +128,3 @@ def _rehearse(bundle: Bundle) -> None:
 
 def _no_pause() -> None:
     pass
-
-
-def _checked(part: Part, value: Any) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise DataError(f"{part.name} is no array of numbers: {error}") from error
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{part.name} must be numbers, got dtype {array.dtype}")
-    if array.shape != (part.size,):
-        raise DataError(f"{part.name} must be of shape ({part.size},), got {array.shape}")
-    with np.errstate(over="ignore"):  # refused below, as infinity
-        array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        bad = np.flatnonzero(~np.isfinite(array)).tolist()
-        raise DataError(f"{part.name} holds NaN or infinity in entries {bad}")
-    for bound, outside, word in ((part.low, np.less, "below"), (part.high, np.greater, "above")):
-        if bound is not None and outside(array, bound).any():
-            entry = int(np.flatnonzero(outside(array, bound))[0])
-            raise DataError(
-                f"{part.name}[{entry}] is {array[entry]:.4g}, {word} {bound[entry]:.4g}: "
-                "the policy was never shown anything like it"
-            )
-    return array

@@ -52,6 +52,10 @@ class LeRobotArm:
         }
         return parts, time.monotonic() - begun
 
+    def present(self) -> np.ndarray | None:
+        """The values that are measured under the actions' names, as LeRobot has it; None where one is not."""
+        return _measured(self._robot.get_observation(), self._actions)
+
     def send(self, action: np.ndarray) -> bool:
         """Send the action by name; a real robot's task is never over by itself."""
         self._robot.send_action(dict(zip(self._actions, map(float, action), strict=True)))
@@ -61,6 +65,10 @@ class LeRobotArm:
         """Disconnect, which is LeRobot's way to release the motors safely."""
         if self._robot.is_connected:
             self._robot.disconnect()
+
+
+def _measured(seen: Mapping[str, Any], names: Sequence[str]) -> np.ndarray | None:
+    return np.array([float(seen[name]) for name in names]) if all(name in seen for name in names) else None
 
 
 def safe_robot(base: type, manifest: Manifest | Rules, *, name: str = "robopref_safe") -> type:
@@ -80,9 +88,10 @@ def safe_robot(base: type, manifest: Manifest | Rules, *, name: str = "robopref_
             super().__init__(config)
             match_keys(self.action_features, manifest.action.names, ())
             self.safety = Safety(manifest)
+            self._newest: dict[str, Any] = {}
 
         def get_observation(self) -> dict[str, Any]:
-            seen = super().get_observation()
+            self._newest = seen = super().get_observation()
             arrays = [np.asarray(value) for value in seen.values()]
             numbers = [a for a in arrays if a.dtype.kind == "f" or (a.ndim == 0 and a.dtype.kind in "iu")]
             if numbers and all(np.isfinite(array).all() for array in numbers):
@@ -92,7 +101,7 @@ def safe_robot(base: type, manifest: Manifest | Rules, *, name: str = "robopref_
         def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
             names = manifest.action.names
             if self.safety.state == IDLE:
-                self.safety.start()
+                self.safety.start(_measured(self._newest, names))
             if missing := [key for key in names if key not in action]:
                 raise DataError(f"The action lacks {', '.join(missing)}")
             command = self.safety.act(np.array([float(action[key]) for key in names]))

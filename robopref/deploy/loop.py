@@ -35,6 +35,15 @@ class Robot(Protocol):
         ...
 
 
+@runtime_checkable
+class Present(Protocol):
+    """A robot that knows which command is in force before anything was sent; robots of positions must."""
+
+    def present(self) -> np.ndarray | None:
+        """(A,) in the manifest's units, such as the measured positions of the joints; None if not known."""
+        ...
+
+
 Decide = Callable[[Mapping[str, Any], np.ndarray | None], np.ndarray]  # observation, last sent -> (H, A)
 
 
@@ -108,17 +117,19 @@ def drive(
     ``robot.stop()`` is called.
 
     Args:
-        robot: It.
+        robot: It. Where actions are positions (``hold: last``) whose rate is limited, it needs
+            :meth:`Present.present` too.
         decide: A :class:`Local` or a :class:`Remote`.
         safety: Idle; it is started here, and stopped at the end.
         steps: Most control periods.
-        execute: Actions of each chunk to carry out before the next decision; None for all.
+        execute: Actions of each chunk to carry out before the next decision; the manifest's if not given.
         hz: Control rate to keep by waiting; None does not wait (a simulator).
 
     Raises:
         ConfigError: An option makes no sense.
-        DataError: The first observation holds NaN or infinity.
-        SafetyError: The first observation is too old.
+        DataError: The first observation has a key that the manifest does not know, or lacks one of its parts;
+            or a part has another shape, is not finite or is out of range.
+        SafetyError: The first observation is too old, or a robot of positions does not say where it is.
     """
     if steps < 1 or (execute is not None and execute < 1) or (hz is not None and not 0 < hz < float("inf")):
         raise ConfigError(
@@ -126,14 +137,15 @@ def drive(
         )
     if hz is not None:
         safety.sent_at(hz)
+    execute = safety.execute if execute is None else execute
     queue: deque[np.ndarray] = deque()
     held = bounded = step = 0
     over, command = False, Command(None, STOPPED)
     begun = time.monotonic()
     with Watchdog(safety, robot.stop):
         try:
-            safety.observed(_good(robot.observe())[1])
-            safety.start()
+            _observed(robot, safety)
+            safety.start(robot.present() if isinstance(robot, Present) else None)
             while step < steps and not over and (step == 0 or command.state != STOPPED):
                 command = _next(robot, decide, safety, queue, execute)
                 if command.action is not None and command.send:
@@ -148,13 +160,10 @@ def drive(
     return Driven(step, held, bounded, over, state, why)
 
 
-def _next(
-    robot: Robot, decide: Decide, safety: Safety, queue: deque[np.ndarray], execute: int | None
-) -> Command:
+def _next(robot: Robot, decide: Decide, safety: Safety, queue: deque[np.ndarray], execute: int) -> Command:
     """One command: of the chunk in hand, or of a new one."""
     try:
-        observation, age = _good(robot.observe())
-        safety.observed(age)
+        observation = _observed(robot, safety)
         if not queue:
             queue.extend(decide(observation, safety.last)[:execute])
         command = safety.act(queue.popleft())
@@ -166,10 +175,9 @@ def _next(
     return command
 
 
-def _good(observed: tuple[Mapping[str, Any], float]) -> tuple[Mapping[str, Any], float]:
-    """Refuse an observation that holds what is not finite."""
-    for name, value in observed[0].items():
-        array = np.asarray(value)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataError(f"{name} holds NaN or infinity")
-    return observed
+def _observed(robot: Robot, safety: Safety) -> Mapping[str, Any]:
+    """A new observation that the policy knows and that the safety layer was told of."""
+    observation, age = robot.observe()
+    safety.check_observation(observation)
+    safety.observed(age)
+    return observation

@@ -101,11 +101,16 @@ class Action:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the safety layer goes by, where only a server's metadata are at hand and no bundle."""
+    """What the safety layer goes by, where only a server's metadata are at hand and no bundle.
+
+    ``ignored`` are keys of an observation that the server was told to accept and not to use.
+    """
 
     control_hz: float
     action: Action
     limits: Limits
+    observation: tuple[Part, ...]
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, metadata: Any) -> "Rules":
@@ -120,7 +125,8 @@ class Rules:
         limits = Limits.read(fields.take("limits"), action.size, f"{where}: limits")
         control_hz = _rate(fields, where)
         _check_still(action, limits, control_hz, where)
-        return cls(control_hz, action, limits)
+        ignored = metadata.get("ignored", [])
+        return cls(control_hz, action, limits, _read_parts(fields, where), tuple(map(str, ignored)))
 
 
 @dataclass(frozen=True)
@@ -196,12 +202,7 @@ class Manifest:
             )
         names = ("task", "control_hz", "observation", "action", "limits", "policy", "scorer", "networks")
         fields = Fields(record, where, (*names, "format", "schema", "versions", "source"))
-        parts = [
-            read_part(part, f"{where}: observation[{i}]")
-            for i, part in enumerate(fields.array("observation"))
-        ]
-        if not parts or len({part.name for part in parts}) < len(parts):
-            raise DataError(f"{where}: the parts of the observation must have names that differ")
+        parts = _read_parts(fields, where)
         action = read_action(fields.take("action"), f"{where}: action")
         limits = Limits.read(fields.take("limits"), action.size, f"{where}: limits")
         control_hz = _rate(fields, where)
@@ -210,7 +211,7 @@ class Manifest:
         return cls(
             task=fields.text("task"),
             control_hz=control_hz,
-            observation=tuple(parts),
+            observation=parts,
             action=action,
             limits=limits,
             policy=_kind(fields.take("policy"), f"{where}: policy"),
@@ -221,6 +222,15 @@ class Manifest:
             versions=_object(fields, "versions"),
             source=_object(fields, "source"),
         )
+
+
+def _read_parts(fields: Fields, where: str) -> tuple[Part, ...]:
+    parts = [
+        read_part(part, f"{where}: observation[{i}]") for i, part in enumerate(fields.array("observation"))
+    ]
+    if not parts or len({part.name for part in parts}) < len(parts):
+        raise DataError(f"{where}: the parts of the observation must have names that differ")
+    return tuple(parts)
 
 
 def read_part(record: Any, where: str) -> Part:
@@ -324,3 +334,37 @@ def match_keys(got: Iterable[str], known: Sequence[str], ignored: Sequence[str])
     missing = [name for name in known if name not in got]
     if missing:
         raise DataError(f"The observation lacks {', '.join(missing)}; it must hold {', '.join(known)}.")
+
+
+def flatten(parts: Sequence[Part], observation: Mapping[str, Any], ignored: Sequence[str] = ()) -> np.ndarray:
+    """Put the parts of an observation together, (O,) float32.
+
+    Raises:
+        DataError: A part is missing, unknown, of another shape, no numbers, NaN, or out of its range.
+    """
+    match_keys(observation, [part.name for part in parts], ignored)
+    return np.concatenate([_checked(part, observation[part.name]) for part in parts])
+
+
+def _checked(part: Part, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise DataError(f"{part.name} is no array of numbers: {error}") from error
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{part.name} must be numbers, got dtype {array.dtype}")
+    if array.shape != (part.size,):
+        raise DataError(f"{part.name} must be of shape ({part.size},), got {array.shape}")
+    with np.errstate(over="ignore"):  # refused below, as infinity
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        bad = np.flatnonzero(~np.isfinite(array)).tolist()
+        raise DataError(f"{part.name} holds NaN or infinity in entries {bad}")
+    for bound, outside, word in ((part.low, np.less, "below"), (part.high, np.greater, "above")):
+        if bound is not None and outside(array, bound).any():
+            entry = int(np.flatnonzero(outside(array, bound))[0])
+            raise DataError(
+                f"{part.name}[{entry}] is {array[entry]:.4g}, {word} {bound[entry]:.4g}: "
+                "the policy was never shown anything like it"
+            )
+    return array

@@ -33,6 +33,9 @@ class JointRobot:
         part: Name of that part.
         publish: Sends a command.
         now: Seconds by the clock that stamps messages.
+        hold: The command that stands still, sent once at a stop; None where the last one does (positions).
+        positions: Whether commands are positions of the joints, in their order, so that the measured ones say
+            which command is in force.
     """
 
     def __init__(
@@ -41,8 +44,13 @@ class JointRobot:
         part: str,
         publish: Callable[[list[float]], None],
         now: Callable[[], float],
+        *,
+        hold: Sequence[float] | None = None,
+        positions: bool = False,
     ) -> None:
         self._joints, self._part, self._publish, self._now = list(joints), part, publish, now
+        self._hold, self._positions = hold, positions
+        self._moved, self._stopped, self._lock = False, False, threading.Lock()
         self._newest: Any = None
         self.seen = threading.Event()
 
@@ -68,14 +76,27 @@ class JointRobot:
         values = np.array([places[joint] for joint in self._joints], np.float32)
         return {self._part: values}, max(0.0, self._now() - stamp)
 
+    def present(self) -> np.ndarray | None:
+        """The measured positions, where commands are positions."""
+        return self.observe()[0][self._part] if self._positions else None
+
     def send(self, action: np.ndarray) -> bool:
-        """Publish a command; the task is never over by itself."""
-        self._publish([float(value) for value in action])
+        """Publish a command unless it was stopped; the task is never over by itself."""
+        with self._lock:
+            if not self._stopped:
+                self._moved = True
+                self._publish([float(value) for value in action])
         return False
 
     def stop(self) -> None:
-        """Publish nothing more: the controller's own timeout must hold the joints."""
-        self._publish = lambda command: None
+        """Publish the command that stands still, if any was published before, and then nothing more.
+
+        ros2_control's forward controllers keep the last command in force: silence would keep a velocity.
+        """
+        with self._lock:
+            if self._moved and not self._stopped and self._hold is not None:
+                self._publish([float(value) for value in self._hold])
+            self._stopped = True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if [part["size"] for part in parts] != [len(given.joints)]:
         sizes = {part["name"]: part["size"] for part in parts}
         raise DataError(f"This node sends {len(given.joints)} joints as one part; the policy wants {sizes}")
+    hold = rules.action.hold
     rclpy.init()
     node = rclpy.create_node("robopref_policy")
     publisher = node.create_publisher(Float64MultiArray, given.commands, 10)
@@ -106,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts[0]["name"],
         lambda command: publisher.publish(Float64MultiArray(data=command)),
         lambda: node.get_clock().now().nanoseconds * 1e-9,
+        hold=None if hold is None else hold.tolist(),
+        positions=hold is None and rules.action.size == len(given.joints),
     )
     node.create_subscription(JointState, given.states, robot.receive, 10)
     threading.Thread(target=rclpy.spin, args=(node,), daemon=True).start()
@@ -114,9 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise DataError(f"No joint state came on {given.states} within 10 s")
         decide = Remote(lambda: Client(given.server, token=os.environ.get("ROBOPREF_TOKEN")))
         safety = Safety(rules, dry_run=given.dry_run, on_change=lambda *c: print(*c, flush=True))
-        driven = drive(
-            robot, decide, safety, steps=given.steps, execute=rules.action.execute, hz=rules.control_hz
-        )
+        driven = drive(robot, decide, safety, steps=given.steps, hz=rules.control_hz)
     finally:
         node.destroy_node()
         rclpy.shutdown()

@@ -7,18 +7,20 @@
     running, holding --watchdog, too many holds in a row, stop--> stopped --reset--> idle
 
 While holding, the robot is told to stay where it is, and a good action ends it. Once stopped, nothing is sent
-until a person resets it. Bounds and rate limits are on unless the manifest has none to give.
+until a person resets it. Bounds and rate limits are on unless the manifest has none to give; the first action
+is bounded from where the robot is.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from robopref.deploy.manifest import Manifest, Rules
-from robopref.errors import ConfigError, RoboprefError
+from robopref.deploy.manifest import Manifest, Rules, flatten
+from robopref.errors import ConfigError, DataError, RoboprefError
 
 IDLE, RUNNING, HOLDING, STOPPED = "idle", "running", "holding", "stopped"
 
@@ -83,13 +85,16 @@ class Safety:
                 raise ConfigError(f"{name} must be positive, got {value}")
         if patience < 1:
             raise ConfigError(f"patience must be 1 or more, got {patience}")
-        self.dry_run, self.patience = dry_run, patience
+        self.dry_run, self.patience, self.execute = dry_run, patience, manifest.action.execute
+        self._parts = manifest.observation
+        self._ignored = manifest.ignored if isinstance(manifest, Rules) else ()
         self._limits, self._hold, self._period = manifest.limits, manifest.action.hold, period
         self._on_change, self._clock, self._lock = on_change, clock, threading.RLock()
         self._state, self._why = IDLE, None
         self._seen: float | None = None  # when the newest good observation was made
         self._acted = 0.0
         self._last: np.ndarray | None = None
+        self._present: np.ndarray | None = None  # what the robot does before anything was sent
         self._holds = 0
 
     def sent_at(self, hz: float) -> None:
@@ -111,6 +116,14 @@ class Safety:
         """The action (A,) that was sent last."""
         return self._last
 
+    def check_observation(self, observation: Mapping[str, Any]) -> None:
+        """Refuse what the policy does not know.
+
+        Raises:
+            DataError: A part is missing, unknown, of another shape, no numbers, NaN, or out of its range.
+        """
+        flatten(self._parts, observation, self._ignored)
+
     # --- events -------------------------------------------------------------------------------------------
 
     def observed(self, age_s: float) -> None:
@@ -119,17 +132,36 @@ class Safety:
             if age_s >= 0:
                 self._seen = self._clock() - age_s
 
-    def start(self) -> None:
+    def start(self, present: np.ndarray | None = None) -> None:
         """Begin to act.
 
+        Args:
+            present: (A,), the command that is in force, such as the measured positions of the joints: from
+                there the first action is bounded, and there a robot that holds by its last action stays. If
+                not given, the manifest's way to hold.
+
         Raises:
-            SafetyError: The machine is not idle, or there is no fresh observation.
+            SafetyError: The machine is not idle, there is no fresh observation, or actions are positions
+                (``hold: last``) with a limited rate and ``present`` is not given.
+            DataError: ``present`` is no finite (A,).
         """
+        if present is not None:
+            present = np.asarray(present, np.float64)
+            if present.shape != self._limits.low.shape or not np.isfinite(present).all():
+                raise DataError(
+                    f"present must be {self._limits.low.size} finite numbers, got {present!r:.80}"
+                )
         with self._lock:
             if self._state != IDLE:
                 raise SafetyError(f"Only an idle robot can start; this one is {self._state} ({self._why})")
             if not self._fresh():
                 raise SafetyError(f"There is no observation younger than {self.stale_s:.3g} s to start from")
+            self._present = self._hold if present is None else present
+            if self._present is None and self._limits.rate is not None:
+                raise SafetyError(
+                    "Actions are positions (hold: last) whose rate is limited, so the first one is bounded "
+                    "from where the robot is: give start(present=...), or the robot a method present()"
+                )
             self._acted, self._holds = self._clock(), 0
             self._change(RUNNING, None)
 
@@ -153,7 +185,7 @@ class Safety:
                 return self._held("the observation is stale")
             self._acted, self._holds = self._clock(), 0
             self._change(RUNNING, None)
-            sent = self._limits.bound(wanted.astype(np.float64), self._period, self._last)
+            sent = self._limits.bound(wanted.astype(np.float64), self._period, self._in_force())
             bounded = not np.allclose(sent, wanted, rtol=0, atol=1e-6)
             return self._sent(sent, bounded, None)
 
@@ -189,13 +221,16 @@ class Safety:
         with self._lock:
             if self._state != STOPPED:
                 raise SafetyError(f"Only a stopped robot can be reset; this one is {self._state}")
-            self._seen = self._last = None
+            self._seen = self._last = self._present = None
             self._change(IDLE, None)
 
     # --- what they share ----------------------------------------------------------------------------------
 
     def _fresh(self) -> bool:
         return self._seen is not None and self._clock() - self._seen <= self.stale_s
+
+    def _in_force(self) -> np.ndarray | None:
+        return self._present if self._last is None else self._last
 
     def _require_start(self) -> None:
         if self._state == IDLE:
@@ -207,7 +242,7 @@ class Safety:
             self._change(STOPPED, f"{why}, {self._holds} times in a row")
             return self._nothing()
         self._change(HOLDING, why)
-        still = self._last if self._hold is None else self._hold
+        still = self._in_force() if self._hold is None else self._hold
         return Command(None, HOLDING, why=why) if still is None else self._sent(still, False, why)
 
     def _sent(self, action: np.ndarray, bounded: bool, why: str | None) -> Command:

@@ -261,5 +261,9 @@ class RankedPolicy(nn.Module):
         scores = self.scorer.score(  # pyright: ignore[reportCallIssue]  (a CandidateScorer)
             observations, candidates, generator=generator
         )
-        best = scores.value(self.caution).argmax(1)
+        value = scores.value(self.caution)
+        known = value.isfinite()
+        if not known.any(1).all():
+            raise DataError("No candidate of an observation has a finite score: the scorer is broken.")
+        best = value.masked_fill(~known, -torch.inf).argmax(1)  # as a robot does (deploy.selection)
         return candidates[torch.arange(len(candidates)), best, : self.execute]

@@ -176,4 +176,45 @@ def test_the_node_drives_a_robot_through_a_server(tmp_path, monkeypatch):
             ros2_node.main([running.address, "--joints", "shoulder", "elbow", "--steps", "3"])
         joints = ["--joints", "shoulder", "elbow", "shoulder"]
         assert ros2_node.main([running.address, *joints, "--steps", "3"]) == 0
-    assert [message.data for message in ros.published] == [[0.5, 0.25]] * 3
+    assert [message.data for message in ros.published] == [*[[0.5, 0.25]] * 3, [0.0, 0.0]]
+
+
+def test_a_stopped_node_sends_the_way_to_hold_once_if_it_sent_anything():
+    published = []
+    for moved, hold in ((True, [0.0]), (True, None), (False, [0.0])):
+        robot = ros2_node.JointRobot(["elbow"], "arm", published.append, lambda: 0.0, hold=hold)
+        if moved:
+            robot.send(np.array([0.5]))
+        for _ in range(2):
+            robot.stop()
+            robot.send(np.array([0.9]))
+    assert published == [[0.5], [0.0], [0.5]]
+
+
+def test_measured_joints_are_where_a_robot_of_positions_is():
+    joints = ["elbow", "shoulder"]
+    for positions, present in ((True, [0.25, 0.5]), (False, None)):
+        robot = ros2_node.JointRobot(joints, "arm", print, lambda: 100.0, positions=positions)
+        robot.receive(joint_state(["shoulder", "elbow"], [0.5, 0.25]))
+        found = robot.present()
+        assert (None if found is None else found.tolist()) == present
+
+
+def test_a_lerobot_arm_starts_from_the_values_measured_under_its_actions_names(tmp_path):
+    class Positions(Arm):
+        @property
+        def action_features(self):
+            return {"shoulder.pos": float, "elbow.pos": float}
+
+    def named(record):
+        record["action"]["names"] = ["shoulder.pos", "elbow.pos"]
+
+    manifest = load(edited(make_bundle(tmp_path / "p", hold="last", rate=[1.0, 1.0]), named)).manifest
+    arm = LeRobotArm(Positions(), PARTS, manifest.action.names)
+    assert np.array_equal(arm.present(), [0.5, 0.25])
+    assert LeRobotArm(Arm(), PARTS, ["shoulder", "elbow"]).present() is None
+    robot = safe_robot(Positions, manifest)(None)
+    robot.get_observation()
+    assert robot.send_action({"shoulder.pos": 1.0, "elbow.pos": 0.25}) == pytest.approx(
+        {"shoulder.pos": 0.6, "elbow.pos": 0.25}
+    )

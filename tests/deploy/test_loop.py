@@ -16,10 +16,11 @@ from robopref.deploy.bundle import load
 from robopref.deploy.client import ServerError
 from robopref.deploy.gym_robot import GymRobot
 from robopref.deploy.loop import Local, Remote, drive
+from robopref.deploy.manifest import Rules
 from robopref.deploy.safety import RUNNING, STOPPED, Safety, SafetyError
 from robopref.deploy.selection import Selector
 from robopref.errors import ConfigError, DataError
-from tests.deploy.made import make_bundle, seen
+from tests.deploy.made import edited, make_bundle, seen
 from tests.deploy.running import Running
 
 DEPLOY = Path(__file__).parents[2] / "robopref" / "deploy"
@@ -107,6 +108,57 @@ def test_a_bad_observation_does_not_start_a_robot(bundle):
         drive(Toy(age=99.0), one(bundle), patient(bundle), steps=3)
 
 
+def test_what_is_wrong_with_a_later_observation_holds_the_robot_within_a_chunk(bundle):
+    decide = lambda observation, last: np.full((2, 2), 0.5, np.float32)  # noqa: E731
+    for bad in (seen(99.0), {**seen(), "observation/arm": np.zeros(3)}, {**seen(), "camera": np.zeros(1)}):
+        robot = Toy([seen(), seen(), bad])
+        assert drive(robot, decide, patient(bundle), steps=2).held == 1
+        assert robot.sent == [[0.5, 0.5], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("ignored", [(), ("prompt",)])
+def test_a_misspelt_key_is_refused_before_the_start_with_a_server_too(bundle, ignored):
+    misspelt = {"observation/amr": np.zeros(2), "observation/goal": np.zeros(1)}
+    with Running(Selector(bundle, candidates=1), ignored=ignored) as running:
+        rules = Rules.read(running.client().metadata)
+        robot = Toy([misspelt])
+        safety = Safety(rules, stale_s=30.0, watchdog_s=60.0)
+        with pytest.raises(DataError, match="Did you mean 'observation/arm'"):
+            drive(robot, Remote(running.client), safety, steps=3)
+        assert (robot.sent, robot.stops) == ([], 1)
+        robot = Toy([{**seen(0.5), **dict.fromkeys(ignored, "stack")}])
+        safety = Safety(rules, stale_s=30.0, watchdog_s=60.0)
+        assert drive(robot, Remote(running.client), safety, steps=3).held == 0
+
+
+def test_as_many_actions_are_carried_out_as_the_manifest_says(tmp_path):
+    def one_at_a_time(record):
+        record["action"]["execute"] = 1
+
+    bundle, calls = load(edited(make_bundle(tmp_path / "e", horizon=2), one_at_a_time)), []
+
+    def decide(observation, last):
+        calls.append(1)
+        return np.zeros((2, 2), np.float32)
+
+    drive(Toy(), decide, patient(bundle), steps=4)
+    assert len(calls) == 4
+
+
+def test_a_robot_that_says_where_it_is_is_moved_from_there(tmp_path):
+    class Arm(Toy):
+        def present(self):
+            return np.array([-0.5, 0.0])
+
+    bundle = load(make_bundle(tmp_path / "p", hold="last", rate=[1.0, 1.0]))
+    decide = lambda observation, last: np.array([[1.0, 0.0]], np.float32)  # noqa: E731
+    arm = Arm()
+    drive(arm, decide, patient(bundle), steps=2)
+    assert arm.sent == pytest.approx(np.array([[-0.4, 0.0], [-0.3, 0.0]]))
+    with pytest.raises(SafetyError, match="where the robot is"):
+        drive(Toy(), decide, patient(bundle), steps=2)
+
+
 def test_a_drive_that_does_not_begin_stops_the_robot_too(bundle):
     robot = Toy([seen(np.nan)])
     with pytest.raises(DataError):
@@ -115,7 +167,7 @@ def test_a_drive_that_does_not_begin_stops_the_robot_too(bundle):
 
 
 def test_actions_at_twice_the_planned_rate_change_half_as_much_each(tmp_path):
-    bundle = load(make_bundle(tmp_path / "b", rate=[1.0, 1.0]))  # a second, so 0.1 an action at 10 Hz
+    bundle = load(make_bundle(tmp_path / "b", horizon=2, rate=[1.0, 1.0]))  # 0.1 an action at 10 Hz
 
     def decide(observation, last):
         return np.array([[0, 0], [1, 1]], np.float32)

@@ -9,7 +9,7 @@ import pytest
 
 from robopref.deploy.bundle import load
 from robopref.deploy.safety import HOLDING, IDLE, RUNNING, STOPPED, Safety, SafetyError, Watchdog
-from robopref.errors import ConfigError
+from robopref.errors import ConfigError, DataError
 from tests.deploy.made import make_bundle
 from tests.deploy.test_selection import Clock
 
@@ -203,15 +203,21 @@ def test_every_change_is_told_once(manifest, clock):
 # --- what is let through ------------------------------------------------------------------------------------
 
 
-def test_an_action_within_limits_passes_unchanged(running):
-    command = running.act(GOOD)
+def test_an_action_within_limits_passes_unchanged(manifest, clock):
+    safety = Safety(manifest, clock=clock)
+    safety.observed(0.0)
+    safety.start(GOOD)
+    command = safety.act(GOOD)
     assert command.action.tolist() == [0.5, -0.5]
     assert not command.bounded
     assert command.send
 
 
-def test_bounds_are_on_by_default(running):
-    command = running.act(np.array([7.0, -7.0]))
+def test_bounds_are_on_by_default(manifest, clock):
+    safety = Safety(manifest, clock=clock)
+    safety.observed(0.0)
+    safety.start(np.array([0.95, 0.0]))
+    command = safety.act(np.array([7.0, -7.0]))
     assert command.action.tolist() == [1.0, -1.0]
     assert command.bounded
 
@@ -229,10 +235,35 @@ def test_the_rate_counts_from_what_was_sent_not_from_what_was_wanted(running):
     assert sent == pytest.approx([0.1, 0.2, 0.3])
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_the_first_action_is_bounded_from_the_way_to_hold_after_a_reset_too(running, again):
+    if again:
+        running.act(GOOD)
+        running.stop("the red button")
+        running.reset()
+        running.observed(0.0)
+        running.start()
+    assert running.act(np.array([1.0, 1.0])).action == pytest.approx([0.1, 1.0])
+
+
+def test_a_robot_of_positions_starts_from_where_it_is(tmp_path, clock):
+    manifest = load(make_bundle(tmp_path / "b2", hold="last", rate=[1.0, 1.0])).manifest
+    safety = Safety(manifest, clock=clock)
+    safety.observed(0.0)
+    with pytest.raises(SafetyError, match="bounded from where the robot is"):
+        safety.start()
+    for bad in ([0.0], [0.0, np.nan]):
+        with pytest.raises(DataError, match="present must be 2 finite numbers"):
+            safety.start(np.array(bad))
+    safety.start(np.array([-0.6, 0.5]))
+    assert safety.failed("x").action == pytest.approx([-0.6, 0.5])
+    assert safety.act(np.array([1.0, 0.5])).action == pytest.approx([-0.5, 0.5])
+
+
 def test_a_dry_run_decides_and_sends_nothing(manifest, clock):
     safety = Safety(manifest, clock=clock, dry_run=True)
     safety.observed(0.0)
-    safety.start()
+    safety.start(GOOD)
     command = safety.act(GOOD)
     assert command.action.tolist() == [0.5, -0.5]
     assert not command.send

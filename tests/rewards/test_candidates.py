@@ -259,3 +259,24 @@ def test_the_product_of_strengths_adds_scores_and_each_kind_of_squared_doubt():
     scores = product.score(torch.zeros(1, 3), torch.zeros(1, 2, 1, 1), generator=seeded())
     assert [column.tolist() for column in scores[:3]] == [[[3.0, 3.0]], [[5.0, 5.0]], [[7.0, 7.0]]]
     assert scores.error.isnan().all()  # of what is not known nothing is known with something added
+
+
+class Scored(nn.Module):
+    def __init__(self, *means):
+        super().__init__()
+        self.mean = torch.tensor([means])
+
+    def score(self, observations, candidates, *, generator):
+        zeros = torch.zeros_like(self.mean)
+        return Scores(self.mean, zeros, zeros, zeros)
+
+
+def test_a_candidate_without_a_finite_score_is_never_the_best():
+    policy = DiffusionPolicy(3, 2, horizon=2, backbone=TINY, sample_steps=3)
+    observations = torch.zeros(1, 3)
+    candidates = policy.sample(observations, 4, generator=seeded())[0]
+    ranked = RankedPolicy(policy, Scored(-3.0, math.nan, -2.0, math.inf), count=4)
+    assert torch.equal(ranked.act(observations, generator=seeded())[0], candidates[2])
+    broken = RankedPolicy(policy, Scored(math.nan, -math.inf), count=2)
+    with pytest.raises(DataError, match="has a finite score"):
+        broken.act(observations)
