@@ -299,8 +299,8 @@ def _explain_errors(app: FastAPI) -> None:
     @app.exception_handler(StarletteHTTPException)
     async def known(request: Request, error: StarletteHTTPException) -> Response:
         as_page = wants_page(request.url.path, request.headers.get("accept", ""))
-        kind, body = said(str(error.detail), as_page=as_page)
-        return Response(body, error.status_code, media_type=kind)
+        kind, body = said(str(error.detail), as_page=as_page, let_in=True)
+        return Response(body, error.status_code, headers=error.headers, media_type=kind)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -115,12 +115,12 @@ class Guard:
             self._check_writing(scope, headers)
             await self.app(scope, await _bounded(headers, receive), dressed)
         except Refusal as refusal:
-            await _refuse(dressed, refusal, as_page=as_page)
+            await _refuse(dressed, refusal, as_page=as_page, let_in=visitor is not None)
         except Exception:
             if started:
                 raise
             logging.getLogger(__name__).exception("%s %s failed", scope["method"], scope["path"])
-            await _refuse(dressed, Refusal(500, MISTAKE), as_page=as_page)
+            await _refuse(dressed, Refusal(500, MISTAKE), as_page=as_page, let_in=visitor is not None)
 
     async def _let_in(self, scope: Scope, headers: dict[str, str]) -> Visitor:
         """Check the host or the token; return whose it is."""
@@ -199,8 +199,8 @@ async def _bounded(headers: dict[str, str], receive: Receive) -> Receive:
     return again
 
 
-async def _refuse(send: Send, refusal: Refusal, *, as_page: bool) -> None:
-    kind, body = said(refusal.sentence, as_page=as_page)
+async def _refuse(send: Send, refusal: Refusal, *, as_page: bool, let_in: bool) -> None:
+    kind, body = said(refusal.sentence, as_page=as_page, let_in=let_in)
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
     if refusal.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))

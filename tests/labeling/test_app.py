@@ -242,6 +242,11 @@ def test_own_pages_an_address_and_scripts_can_ask(client, headers):
     assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200  # by a link
 
 
+def test_a_way_that_is_not_offered_is_refused_with_those_that_are(client):
+    reply = client.post("/api/study", json={})
+    assert (reply.status_code, reply.headers["allow"]) == (405, "GET")
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
 def test_a_plain_form_cannot_answer(client, kind):
     reply = client.post("/api/answer", content=b"{}", headers={"Content-Type": kind})
@@ -281,6 +286,7 @@ def test_a_person_without_the_token_gets_a_page_that_repeats_nothing_of_the_requ
         assert "<b>me" not in page.text
         assert TOKEN not in page.text
         assert not re.search(r"<script|style=|\son\w+=|https?:", page.text)
+        assert 'href="/"' not in page.text  # which would say the same again
     assert client.get("/static/style.css").status_code == 200  # which that page wears
     reply = client.get("/api/study", headers=BROWSER)
     assert (reply.status_code, set(reply.json())) == (401, {"error"})
@@ -291,6 +297,9 @@ def test_whoever_opens_what_is_not_theirs_gets_a_page(lab, tokens, path, status)
     own = {"Authorization": f"Bearer {tokens.issue('gast')}"}
     client = lab(token=TOKEN, base=TEAM, annotators=tokens)
     page = client.get(path, headers=BROWSER | own)
+    assert '<a class="minor" href="/">' in page.text
+    assert "refused.js" in page.text
+    assert "Not let in" not in page.text
     assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
     assert "<h1>" in page.text
 

@@ -248,6 +248,17 @@ def test_when_nothing_is_left_the_page_says_so_and_the_last_answer_can_be_taken_
 
 
 @pytest.mark.slow
+def test_an_unconfirmed_answer_that_cannot_be_read_is_given_up_and_the_page_says_so(visit):
+    visitor = visit("torn")
+    shown = visitor.ready()
+    visitor.page.evaluate("localStorage.setItem('robopref.pending.torn', '{')")
+    visitor.page.reload()
+    assert visitor.ready() == shown
+    assert "could not be read" in visitor.page.inner_text("#notice")
+    assert visitor.page.evaluate("localStorage.getItem('robopref.pending.torn')") is None
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_fifty_pairs_by_keyboard_alone_with_undo_and_a_reload_in_the_middle(tmp_path, browser):
     data = made_store(tmp_path / "store", 12)

@@ -81,8 +81,15 @@ const pendingOf = (annotator) => `pending.${annotator}`;
 
 async function sendPending(name) {
   const key = pendingOf(name.normalize("NFC").trim().split(/\s+/).join(" ")); // as the server spells it
-  const kept = JSON.parse(remembered(key) || "null");
-  if (!kept) return;
+  const text = remembered(key);
+  if (!text) return;
+  let kept;
+  try {
+    kept = JSON.parse(text);
+  } catch {
+    remember(key, null);
+    return notice("An answer from before could not be read and is given up; its question comes again.");
+  }
   try {
     await insist("/api/answer", { body: kept }, waitForServer);
   } catch (error) {

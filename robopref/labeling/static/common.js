@@ -40,7 +40,7 @@ export function startTheme() {
   });
 }
 
-function setTheme(theme) {
+export function setTheme(theme) {
   if (theme !== "light" && theme !== "dark") return;
   document.documentElement.dataset.theme = theme;
   remember("theme", theme);
