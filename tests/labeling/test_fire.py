@@ -20,6 +20,7 @@ from tests.labeling.server import Server
 
 pytestmark = pytest.mark.slow
 ANSWERS, ROUNDS = 200, 20
+PAIRS = 3000  # more than a fast machine answers in twenty times 0.6 s
 
 
 class Person:
@@ -40,11 +41,11 @@ class Person:
 
 @pytest.mark.timeout(1200)
 def test_twenty_kills_during_two_hundred_answers_lose_nothing_and_repeat_nothing(tmp_path):
-    store = made_store(tmp_path / "store", 30)
+    store = made_store(tmp_path / "store", 80)
     rng = random.Random(0)
     people = [Person("anna"), Person("bert")]
     for _ in range(ROUNDS):
-        server = Server(store.path, "pairs=400", "shared=0.2")
+        server = Server(store.path, f"pairs={PAIRS}", "shared=0.2")
         killer = threading.Timer(rng.uniform(0.02, 0.6), server.kill)
         killer.start()
         with httpx.Client(base_url=server.url) as client:
@@ -54,7 +55,7 @@ def test_twenty_kills_during_two_hundred_answers_lose_nothing_and_repeat_nothing
             except httpx.TransportError:
                 pass
         killer.join()
-    server = Server(store.path, "pairs=400", "shared=0.2")  # what was pending is sent again
+    server = Server(store.path, f"pairs={PAIRS}", "shared=0.2")  # what was pending is sent again
     with httpx.Client(base_url=server.url) as client:
         while sum(len(person.acknowledged) for person in people) < ANSWERS:
             people[rng.randrange(2)].go_on(client)
