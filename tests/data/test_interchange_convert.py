@@ -263,6 +263,28 @@ def test_recorded_frames_are_a_loss_that_is_named(odd_store, kind):
     assert "frames" in convert(odd_store, away, target_format=kind, lossy=True).notes[0]
 
 
+def test_files_beside_a_store_are_a_loss_and_what_is_computed_from_it_is_none(odd_store, kind):
+    (odd_store / "signals").mkdir()
+    (odd_store / "preferences").mkdir()
+    for name in ("candidates.parquet", "preferences/ann.parquet", "signals/ab.npz", "origin.json"):
+        (odd_store / name).write_bytes(b"x")
+    with pytest.raises(DataError) as refusal:
+        convert(odd_store, odd_store.parent / FORMATS[kind], target_format=kind)
+    assert "the file 'candidates.parquet'" in str(refusal.value)
+    assert "the file 'preferences'" in str(refusal.value)
+    assert "signals" not in str(refusal.value)
+    assert "origin" not in str(refusal.value)
+
+
+def test_files_beside_a_data_set_in_a_folder_are_a_loss(odd_store):
+    convert(odd_store, odd_store.parent / "there", target_format="lerobot")
+    (odd_store.parent / "there/preferences").mkdir()
+    (odd_store.parent / "there/preferences/ann.parquet").write_bytes(b"x")
+    (odd_store.parent / "there/README.md").write_text("x")
+    with pytest.raises(DataError, match=r"'README.md'.*'ann.parquet'"):
+        convert(odd_store.parent / "there", odd_store.parent / "back")
+
+
 def test_conversions_that_make_no_sense_are_refused(odd_store, tmp_path, new_store):
     def refused(error, sentence, *places, **options):
         with pytest.raises(error, match=sentence):

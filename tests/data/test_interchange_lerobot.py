@@ -215,6 +215,7 @@ def edit_table(file, name, change):
 
 
 DATA, EPISODES = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
+TASKS = "meta/tasks.parquet"
 
 
 @pytest.mark.parametrize(
@@ -296,6 +297,9 @@ def test_a_description_that_makes_no_sense_is_refused(sample, tmp_path, changes,
         ),
         (DATA, "next.done", lambda v: [True, *v[1:]], "next.done before the last step"),
         (DATA, "task_index", lambda v: [1, *v[1:]], "which of the episode's tasks each step belongs to"),
+        (DATA, "task_index", lambda v: [42] * 12, "task_index 42, which is none of the episode's tasks"),
+        (DATA, "index", lambda v: [50] * 12, "index, which does not number the rows"),
+        (TASKS, "colour", lambda v: ["red"] * 2, "the column 'colour'"),
         (DATA, "torque", lambda v: [0.5] * 12, "the column 'torque'"),
         (EPISODES, "operator", lambda v: ["ann"] * 3, "the column 'operator'"),
     ],
@@ -326,6 +330,28 @@ def test_a_column_of_another_type_is_named(sample, tmp_path, column, values, sen
     pq.write_table(table.set_column(place, column, pa.array(values)), sample / EPISODES)
     with pytest.raises(DataError, match=f"meta/episodes, {sentence}"):
         convert(sample, tmp_path / "made", lossy=True)
+
+
+def test_a_place_that_is_not_where_the_rows_are_is_a_loss(sample, tmp_path):
+    edit_table(sample / EPISODES, "dataset_from_index", lambda v: [0, 77, 7])
+    with pytest.raises(DataError, match=r"the change of dataset_from_index from 3 to 77 \([^;]*episode 1"):
+        convert(sample, tmp_path / "made")
+
+
+def test_a_missing_table_of_tasks_is_said(sample, tmp_path):
+    (sample / TASKS).unlink()
+    notes = convert(sample, tmp_path / "made", lossy=True).notes
+    assert any("tasks.parquet is missing" in note for note in notes)
+
+
+def test_what_was_changed_beside_our_table_is_a_loss(ours, tmp_path):
+    edit_info(ours, fps=30, author="ann")
+    edit_table(ours / EPISODES, "tasks", lambda v: [v[0], ["close it"], v[2]])
+    (ours / "meta/notes.json").write_text("{}")
+    with pytest.raises(DataError) as refusal:
+        convert(ours, tmp_path / "made")
+    for loss in ("change of fps from 80", "field 'author'", "change of tasks from", "file 'notes.json'"):
+        assert f"the {loss}" in str(refusal.value)
 
 
 @pytest.mark.parametrize(("name", "again"), [("next.reward", "reward"), ("next.success", "success")])
@@ -395,6 +421,10 @@ def test_videos_go_there_and_back_and_each_frame_stays_with_its_step(filmed, tmp
     held = read_videos(tmp_path / "store", 3)
     index_videos(tmp_path / "store", held, {"top": {"camera": "corner2", "width": 64}})
     assert brightness(held, "top", 1, 4) == [3, 4, 5, 6]
+    (tmp_path / "store/frames/top/notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"would lose: the file 'notes.txt'"):
+        convert(tmp_path / "store", tmp_path / "again", target_format="lerobot")
+    (tmp_path / "store/frames/top/notes.txt").unlink()
     convert(tmp_path / "store", tmp_path / "again", target_format="lerobot")
     assert (tmp_path / "again" / VIDEO).read_bytes() == video
     seen = cameras_of(tmp_path / "again")

@@ -147,6 +147,10 @@ def replaced(episode, name, values):
         ),
         (lambda episode: replaced(episode, "actions", np.zeros((0, 2))), "has no actions"),
         (lambda episode: replaced(episode, "rewards", np.zeros(2)), "rewards must have 3 rows"),
+        (
+            lambda episode: replaced(episode["infos"], "success", np.zeros(9)),
+            "infos/success has 9 rows, but there are 3 actions",
+        ),
     ],
 )
 def test_an_episode_that_contradicts_itself_is_named(theirs, tmp_path, change, sentence):
@@ -163,6 +167,16 @@ def test_an_episode_that_contradicts_itself_is_named(theirs, tmp_path, change, s
         (lambda file: file["episode_1"].create_dataset("costs", data=np.zeros(3)), "'costs'"),
         (lambda file: file["episode_1/truncations"].__setitem__(0, True), "truncations before the last step"),
         (lambda file: file.create_group("episode_2"), "the group 'episode_2'"),
+        (lambda file: file.attrs.__setitem__("licence", "MIT"), "the attribute 'licence'"),
+        (
+            lambda file: file["episode_1/infos"].attrs.__setitem__("unit", "m"),
+            "the attribute 'unit of infos'",
+        ),
+        (lambda file: file["episode_1"].attrs.__setitem__("id", 7), "the change of id from 1 to 7"),
+        (
+            lambda file: file["episode_1/terminations"].__setitem__(-1, True),
+            "truncations at a step at which the task ended the episode too",
+        ),
         (
             lambda file: file["episode_1/observations"].create_dataset("force", data=np.zeros((4, 3))),
             "the observation 'force'",
@@ -174,6 +188,33 @@ def test_what_has_no_place_is_a_loss_wherever_it_stands(theirs, tmp_path, change
         change(file)
     with pytest.raises(DataError, match=rf"would lose: .*{loss} \([^;]*main_data.hdf5"):
         convert(theirs, tmp_path / "made")
+
+
+@pytest.mark.parametrize(
+    ("change", "loss"),
+    [
+        ({"author": "ann"}, r"the field 'author' \("),
+        ({"total_steps": 999}, r"the change of total_steps from 13 to 999 \("),
+    ],
+)
+def test_what_was_changed_in_metadata_of_ours_is_a_loss(ours, tmp_path, change, loss):
+    path = ours / "data/metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=rf"would lose: .*{loss}"):
+        convert(ours, tmp_path / "made")
+
+
+def test_a_seed_that_was_changed_beside_our_attribute_is_a_loss(ours, tmp_path):
+    with h5py.File(ours / "data/main_data.hdf5", "a") as file:
+        file["episode_1"].attrs["seed"] = 77
+    with pytest.raises(DataError, match=r"the change of seed from 1 to 77 \([^;]*episode_1"):
+        convert(ours, tmp_path / "made")
+
+
+def test_an_episode_that_ends_by_neither_is_taken_as_cut_off_and_this_is_said(theirs, tmp_path):
+    with h5py.File(theirs / "data/main_data.hdf5", "a") as file:
+        replaced(file["episode_1"], "truncations", [False] * 3)
+    assert any("by neither" in note for note in convert(theirs, tmp_path / "made", lossy=True).notes)
 
 
 def test_what_a_data_set_says_of_itself_is_kept(theirs, tmp_path):

@@ -194,6 +194,16 @@ def test_a_damaged_demo_is_named(theirs, tmp_path, change, sentence):
             "the observation after a step 'force' (",
         ),
         (lambda data: data["demo_10/dones"].__setitem__(1, 1), "dones before the last step ("),
+        (lambda data: data.file.attrs.__setitem__("licence", "MIT"), "the attribute 'licence' ("),
+        (
+            lambda data: data["demo_2/actions"].attrs.__setitem__("unit", "m"),
+            "the attribute 'unit of actions' (",
+        ),
+        (
+            lambda data: data["demo_2/obs"].attrs.__setitem__("camera", "top"),
+            "the attribute 'camera of obs' (",
+        ),
+        (lambda data: data.attrs.__setitem__("total", 999), "the change of total from 10 to 999 ("),
     ],
 )
 def test_what_has_no_place_is_a_loss_wherever_it_stands(theirs, tmp_path, change, loss):
@@ -201,6 +211,22 @@ def test_what_has_no_place_is_a_loss_wherever_it_stands(theirs, tmp_path, change
     with pytest.raises(DataError, match=rf"would lose: .*{re.escape(loss)}{re.escape(str(theirs))}"):
         convert(theirs, tmp_path / "made")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "loss"),
+    [
+        (
+            lambda data: data.attrs.__setitem__("env_args", '{"env_name": "x"}'),
+            "the change of env_args from ",
+        ),
+        (lambda data: data["demo_1/dones"].__setitem__(-1, 1), "the change of dones from False to True ("),
+    ],
+)
+def test_what_was_changed_beside_our_attribute_is_a_loss(ours, tmp_path, change, loss):
+    spoil(ours, change)
+    with pytest.raises(DataError, match=rf"would lose: .*{re.escape(loss)}"):
+        convert(ours, tmp_path / "made")
 
 
 def test_an_observation_added_to_a_file_of_ours_is_a_loss(ours, tmp_path):

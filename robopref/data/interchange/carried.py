@@ -9,6 +9,7 @@ counted while converting, and at the end refused unless the caller said that los
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,23 @@ class Ledger:
         """
         for name in sorted(set(found) - set(known)):
             self.lose(f"{kind} '{name}'".strip(), where)
+
+    def lose_files(self, folder: Path, known: Iterable[str]) -> None:
+        """Write down as losses the files and folders directly in a folder, but those that are known."""
+        if folder.is_dir():
+            self.lose_others("the file", (path.name for path in folder.iterdir()), known, folder)
+
+    def lose_changes(self, written: Mapping[str, Any], found: Mapping[str, Any], where: object) -> None:
+        """Write down as losses fields beside our own that no longer say what we wrote there.
+
+        Args:
+            written: What we would write, for our own field holds it too.
+            found: What is there; a field that is not there says nothing.
+            where: The place.
+        """
+        for name in sorted(written.keys() & found.keys()):
+            if not np.array_equal(found[name], written[name]):
+                self.lose(f"the change of {name} from {written[name]} to {found[name]}", where)
 
     def note(self, text: str) -> None:
         """Write down an assumption, once."""

@@ -24,7 +24,7 @@ from robopref.data.interchange.videos import (
     write_videos,
 )
 from robopref.data.label_store import LabelStore
-from robopref.data.layout import HEADER
+from robopref.data.layout import EPISODES, HEADER, LOCK
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.files import cannot_write
@@ -33,8 +33,17 @@ STORE = "store"
 FORMATS = (STORE, "robomimic", "minari", "lerobot")
 SUFFIXES = (".hdf5", ".h5")
 LABELS = "labels.sqlite"
+ORIGIN = "origin.json"
+"""Beside a store that was read in: what it was made of (:mod:`robopref.data.interchange.imported`)."""
+BESIDE = (ORIGIN, LABELS, f"{LABELS}-wal", f"{LABELS}-shm", f"{LABELS}-journal", "signals")
+"""What may lie in a store's folder besides and is no loss: labels, and what was computed from the data."""
 ACTIONS = {"robomimic": "actions", "minari": "actions", "lerobot": "action"}
 """What each format calls the actions."""
+PARTS = {
+    "minari": ("data", "metadata.json", "main_data.hdf5", "preferences"),
+    "lerobot": ("meta", "data", "videos", "preferences"),
+}
+"""What lies in the folder of a format."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,9 @@ def convert(
         else:
             with _explained(source):
                 _reader(source_format)(source, made, ledger, observation)
+                if source.is_dir():
+                    ledger.lose_files(source, PARTS[source_format])
+                    ledger.lose_files(source / "preferences", (labels_of(source).name,))
                 if source_format == "lerobot":
                     _take_videos(source, made if videos else None, ledger)
             with TrajectoryStore.open(made) as store:
@@ -204,6 +216,10 @@ def _write(source: Path, made: Path, target_format: str, ledger: Ledger, videos:
         cameras = read_videos(source, len(store))
         if any(part.name not in (INDEX, *cameras) for part in (source / FOLDER).glob("*")):
             ledger.lose("the recorded frames; their paths are kept", source / FOLDER)
+        for camera, places in cameras.items():
+            ledger.lose_files(source / FOLDER / camera, {place.file.name for place in places})
+        arrays = (array.file for array in store.layout.arrays.values())
+        ledger.lose_files(source, (HEADER, EPISODES, LOCK, FOLDER, *arrays, *BESIDE))
         if cameras and (target_format != "lerobot" or not videos):
             ledger.lose(f"the videos of {', '.join(cameras)}", source / FOLDER)
         if target_format == "robomimic":

@@ -79,6 +79,13 @@ def numbers(parent: h5py.Group, key: str, where: str) -> np.ndarray:
     return found[()]
 
 
+def inner_attributes(holder: h5py.Group) -> list[str]:
+    """Return the attributes of what lies in a group, not its own, each as "name of array"."""
+    found: list[str] = []
+    holder.visititems(lambda name, entry: found.extend(f"{key} of {name}" for key in entry.attrs))
+    return found
+
+
 def text(holder: h5py.Group, key: str) -> str | None:
     """Return an attribute that is text, or None where there is none."""
     value = holder.attrs.get(key)

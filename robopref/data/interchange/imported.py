@@ -10,13 +10,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from robopref.data.interchange.convert import STORE, convert, format_of
+from robopref.data.interchange.convert import ORIGIN, STORE, convert, format_of
 from robopref.data.layout import HEADER
 from robopref.data.store import TrajectoryStore
 from robopref.errors import DataError
 from robopref.files import cannot_write, read_json, write_json
-
-ORIGIN = "origin.json"  # beside the store: what it was made of
 
 
 @dataclass(frozen=True)

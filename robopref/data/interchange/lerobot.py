@@ -54,6 +54,22 @@ INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 EPISODE = ("episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index")
 PLACES = ("data", "meta", "stats", "videos")
 """Columns of ``meta/episodes``, and what the names of others begin with."""
+DESCRIPTION = (
+    *("codebase_version", "robot_type", "total_episodes", "total_frames", "total_tasks", "chunks_size"),
+    *(
+        "data_files_size_in_mb",
+        "video_files_size_in_mb",
+        "fps",
+        "splits",
+        "data_path",
+        "video_path",
+        "features",
+    ),
+)
+"""What ``meta/info.json`` of a data set of ours holds."""
+META = ("info.json", "stats.json", "tasks.parquet", "episodes", "robopref.parquet")
+TASK = ("__index_level_0__", "task")
+"""What pandas calls the column of the tasks' texts."""
 OURS, VIEWS = "meta/robopref.parquet", "robopref-views"
 """Our table, and what its metadata call the views that cameras were filmed from."""
 TOLERANCE_S = 1e-3
@@ -78,6 +94,11 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
     keys = _observations(features, path, observation)
     ours = _our_table(path)
     layout = _layout(info, keys, ours, path)
+    if ours is not None:
+        ledger.lose_others("the field", info, DESCRIPTION, path / "meta/info.json")
+        written = {"fps": layout.control_hz, "robot_type": robot_type(layout)}
+        ledger.lose_changes(written, info, path / "meta/info.json")
+    ledger.lose_files(path / "meta", META)
     _account(features, keys, layout, path, ledger)
     _account_episodes(path, ledger)
     episodes = episode_records(path)
@@ -87,7 +108,8 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
             "tool edited the data set, delete that file and convert with lossy=true."
         )
     columns = sorted(_used(features, keys, layout))
-    counted = None
+    tasks = _tasks(path, ledger)
+    counted, first = None, 0
     with TrajectoryStore.create_with(folder, layout) as store:
         for record, file, table in _tables(path, info, episodes, columns):
             where = f"{file}, episode {record['episode_index']}"
@@ -96,12 +118,55 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
                 counted = file
             own = None if ours is None else ours.slice(len(store), 1)
             with named(where):
+                _check_places(table, record, first, tasks, where, ledger)
                 store.append(_episode(table, record, keys, layout, own, where, ledger))
+            first += len(table)
         for name, count in (("total_episodes", len(store)), ("total_frames", int(store.lengths.sum()))):
             if info.get(name, count) != count:
                 ledger.lose(
                     f"what is missing of {info[name]} ({name}): there are {count}", path / "meta/info.json"
                 )
+
+
+def robot_type(layout: Layout) -> str:
+    """Return what a data set of ours calls the robot."""
+    return str(layout.metadata.get("robot_type") or "unknown")
+
+
+def _tasks(path: Path, ledger: Ledger) -> dict[int, str] | None:
+    """Return the text of each task, or None where the table of tasks is missing."""
+    file = path / "meta" / "tasks.parquet"
+    if not file.exists():
+        ledger.note(f"{file} is missing; tasks were read from meta/episodes")
+        return None
+    table = _table(file, ("task_index",))
+    text = next((name for name in TASK if name in _schema(file)), None)
+    if text is None:
+        raise DataError(f"{file} has no column {' or '.join(TASK)}.")
+    ledger.lose_others("the column", _schema(file), ("task_index", text), file)
+    numbers = _numbers(table, "task_index", str(file))[:, 0].tolist()
+    return dict(zip(numbers, _table(file, (text,))[text].to_pylist(), strict=True))
+
+
+def _check_places(
+    table: pa.Table,
+    record: Mapping[str, Any],
+    first: int,
+    tasks: dict[int, str] | None,
+    where: str,
+    ledger: Ledger,
+) -> None:
+    """Write down indices that are not what rows and tables say, since a store has no place for them."""
+    written = {"dataset_from_index": first, "dataset_to_index": first + len(table)}
+    ledger.lose_changes(written, {name: value for name, value in record.items() if value is not None}, where)
+    if "index" in table.column_names:
+        rows = _numbers(table, "index", where).reshape(-1)
+        if not np.array_equal(rows, first + np.arange(len(rows))):
+            ledger.lose("index, which does not number the rows", where)
+    if "task_index" in table.column_names and tasks is not None:
+        for number in np.unique(_numbers(table, "task_index", where)):
+            if tasks.get(number) not in (record["tasks"] or tasks.values()):
+                ledger.lose(f"task_index {number}, which is none of the episode's tasks", where)
 
 
 def lerobot_info(path: Path) -> dict[str, Any]:
@@ -213,7 +278,10 @@ def episode_records(path: Path) -> list[dict[str, Any]]:
     if not files:
         raise DataError(f"{path / 'meta/episodes'} holds no Parquet file.")
     wanted = (*EPISODE[:3], "data/chunk_index", "data/file_index")
-    records = [row for file in files for row in _table(file, wanted).to_pylist()]
+    records = []
+    for file in files:
+        also = [name for name in EPISODE[3:] if name in _schema(file)]
+        records += _table(file, [*wanted, *also]).to_pylist()
     for record in records:
         where = f"{path / 'meta/episodes'}, episode {record['episode_index']}"
         gaps = [name for name in wanted if record[name] is None and name != "tasks"]
@@ -294,6 +362,8 @@ def _episode(
     if own is not None:
         last = {name: np.array(own[name][0].as_py(), np.float32) for name in own.column_names if name != KEY}
         known = read_episode(own[KEY][0].as_py(), where)
+        if record["tasks"] is not None:
+            ledger.lose_changes({"tasks": [known["provenance"].task]}, record, where)
     else:
         ledger.lose(LAST_STATE, where)
         last = {STATE: states[-1], **{POINT + name: steps[-1] for name, steps in points.items()}}

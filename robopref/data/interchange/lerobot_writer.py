@@ -14,7 +14,17 @@ import pyarrow.parquet as pq
 
 from robopref.data.footage import Cameras
 from robopref.data.interchange.carried import KEY, episode_json, header_json
-from robopref.data.interchange.lerobot import ACTION, DONE, OURS, POINT, REWARDS, STATE, SUCCESSES, VIEWS
+from robopref.data.interchange.lerobot import (
+    ACTION,
+    DONE,
+    OURS,
+    POINT,
+    REWARDS,
+    STATE,
+    SUCCESSES,
+    VIEWS,
+    robot_type,
+)
 from robopref.data.interchange.lerobot_videos import VIDEO_PATH, LeRobotVideos, statistics
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Trajectory
@@ -218,7 +228,7 @@ def _info(store: TrajectoryStore, features: dict[str, dict[str, Any]], tasks: in
     rate = store.control_hz
     return {
         "codebase_version": "v3.0",
-        "robot_type": str(store.metadata.get("robot_type") or "unknown"),
+        "robot_type": robot_type(store.layout),
         "total_episodes": len(store),
         "total_frames": int(store.lengths.sum()),
         "total_tasks": tasks,

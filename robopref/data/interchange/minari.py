@@ -46,6 +46,11 @@ from robopref.files import read_json
 
 METADATA, MAIN = "metadata.json", "main_data.hdf5"
 SUCCESS, POINT = "success", "keypoint_"
+DESCRIPTION = (
+    *("total_episodes", "total_steps", "data_format", "jpeg_encoding", "observation_space", "action_space"),
+    *("dataset_size", "dataset_id", "minari_version", "algorithm_name", KEY),
+)
+"""What the metadata of a data set of ours hold."""
 WHOLE = "observations"
 """The name of an observation that is one array, not a dictionary of them."""
 
@@ -119,6 +124,8 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
     with hdf5.opened(source) as file:
         names = minari_names(path)
         ledger.lose_others("the group", file, names, source)
+        ledger.lose_others("the attribute", file.attrs, (), source)
+        ledger.lose_files(path, (METADATA, MAIN, "preferences"))
         first = hdf5.group(file, names[0], str(source))
         where = f"{source}, {names[0]}"
         known = list(_vectors_of(first, where, ledger))
@@ -132,7 +139,9 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
                 with named(where):
                     others = _vectors_of(episode, where, ledger)
                     ledger.lose_others("the observation", others, known, where)
+                    ledger.lose_changes({"id": len(store)}, episode.attrs, where)
                     store.append(_episode(episode, keys, layout, task, where, ledger))
+            ledger.lose_changes({"total_steps": int(store.lengths.sum())}, about, path / METADATA)
 
 
 def minari_folder(path: Path) -> Path:
@@ -197,6 +206,7 @@ def _layout(
     sizes = sum(widths.values()), int(np.prod(hdf5.numbers(first, "actions", where).shape[1:]))
     ours = about.get(KEY)
     if ours is not None:
+        ledger.lose_others("the field", about, DESCRIPTION, path / METADATA)
         return read_header(ours, sizes, f"{path / METADATA}, {KEY}")
     ledger.note("Minari does not say how many actions a second there are; 20 was assumed")
     name = str(about.get("dataset_id", "unknown"))
@@ -210,6 +220,7 @@ def _account(episode: h5py.Group, steps: int, terminations: np.ndarray, where: s
     ledger.lose_others("", episode, known, where)
     attributes = [name for name in episode.attrs if not name.startswith("options")]
     ledger.lose_others("the attribute", attributes, (KEY, "id", "seed", "total_steps"), where)
+    ledger.lose_others("the attribute", hdf5.inner_attributes(episode), (), where)
     ends = {"terminations": terminations}
     if "truncations" in episode:
         ends["truncations"] = hdf5.numbers(episode, "truncations", where)
@@ -218,6 +229,12 @@ def _account(episode: h5py.Group, steps: int, terminations: np.ndarray, where: s
             raise DataError(f"{where}: {name} has {len(values)} rows, but there are {steps} actions.")
         if flags(values, name, where)[:-1].any():
             ledger.lose(f"{name} before the last step", where)
+    if len(ends) == 2:
+        ended, cut = (bool(values[-1]) for values in ends.values())
+        if ended and cut:
+            ledger.lose("truncations at a step at which the task ended the episode too", where)
+        elif not (ended or cut):
+            ledger.note("episodes that end by neither terminations nor truncations were taken as cut off")
     count = episode.attrs.get("total_steps", steps)
     if count != steps:
         raise DataError(f"{where}: total_steps is {count}, but there are {steps} actions.")
@@ -245,13 +262,21 @@ def _episode(
     ours = hdf5.text(episode, KEY)
     if ours is not None:
         known = read_episode(ours, f"{where}, attribute {KEY}")
+        written = {"seed": known["provenance"].seed, "terminations": known["terminated"]}
+        found = {"seed": _seed(episode, where), "terminations": bool(arrays["terminations"][-1])}
+        ledger.lose_changes(written, found, where)
     else:
         ended = bool(arrays["terminations"][-1:].any())
         known = {"provenance": unknown_origin(task, task, seed=_seed(episode, where)), "terminated": ended}
         for extra in sorted(key for key in episode.attrs if key.startswith("options")):
             ledger.lose(f"the reset's {extra}", where)
     if isinstance(points, h5py.Group) and SUCCESS in points:
-        successes = flags(hdf5.numbers(points, SUCCESS, where), f"infos/{SUCCESS}", where)[-len(actions) :]
+        successes = flags(hdf5.numbers(points, SUCCESS, where), f"infos/{SUCCESS}", where)
+        if len(successes) - len(actions) not in (0, 1):
+            raise DataError(
+                f"{where}: infos/{SUCCESS} has {len(successes)} rows, but there are {len(actions)} actions."
+            )
+        successes = successes[-len(actions) :]
     else:
         ledger.note("the data set does not say which steps were successes; none was assumed")
         successes = np.zeros(len(actions), bool)

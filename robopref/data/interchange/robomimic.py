@@ -55,7 +55,7 @@ def write_robomimic(store: TrajectoryStore, path: Path) -> None:
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
         data.attrs["total"] = int(store.lengths.sum())
-        data.attrs["env_args"] = json.dumps({"env_name": first.env_id, "type": GYM, "env_kwargs": {}})
+        data.attrs["env_args"] = json.dumps(_env_args(first.env_id))
         data.attrs[KEY] = header_json(store)
         for index in range(len(store)):
             episode = store.episode(index)
@@ -72,6 +72,10 @@ def write_robomimic(store: TrajectoryStore, path: Path) -> None:
             for name, value in states.items():
                 demo.create_dataset(f"obs/{name}", data=value[:-1])
                 demo.create_dataset(f"next_obs/{name}", data=value[1:])
+
+
+def _env_args(env_id: str) -> dict[str, Any]:
+    return {"env_name": env_id, "type": GYM, "env_kwargs": {}}
 
 
 def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[str] | None = None) -> None:
@@ -104,6 +108,14 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
                 with named(where):
                     ledger.lose_others("the observation", hdf5.group(demo, "obs", where), known, where)
                     store.append(_episode(demo, keys, layout, task, where, ledger))
+            written: dict[str, Any] = {"total": int(store.lengths.sum())}
+            found: dict[str, Any] = {"total": data.attrs.get("total", written["total"])}
+            if KEY in data.attrs:
+                written["env_args"], found["env_args"] = (
+                    _env_args(store.provenance(0).env_id),
+                    _arguments(data, path),
+                )
+            ledger.lose_changes(written, found, f"{path}, attributes of data")
 
 
 def _account(file: h5py.File, data: h5py.Group, path: Path, ledger: Ledger) -> None:
@@ -112,6 +124,7 @@ def _account(file: h5py.File, data: h5py.Group, path: Path, ledger: Ledger) -> N
         ledger.lose("the splits in mask", path)
     ledger.lose_others("the group", file, ("data", "mask"), path)
     ledger.lose_others("the group", data, demo_names(data, path), f"{path}, data")
+    ledger.lose_others("the attribute", file.attrs, (), path)
     ledger.lose_others("the attribute", data.attrs, (KEY, "total", "env_args"), f"{path}, data")
     version = _arguments(data, path).get("env_version")
     if version is not None:
@@ -184,6 +197,7 @@ def _episode(
         known_attributes += ["model_file", "initial_joint"]
     ledger.lose_others("", demo, known_keys, where)
     ledger.lose_others("the attribute", demo.attrs, known_attributes, where)
+    ledger.lose_others("the attribute", hdf5.inner_attributes(demo), (), where)
     dones = flags(hdf5.numbers(demo, "dones", where), "dones", where) if "dones" in demo else None
     if dones is not None and len(dones) != len(actions):
         raise DataError(f"{where}: dones has {len(dones)} rows, but there are {len(actions)} actions.")
@@ -197,6 +211,8 @@ def _episode(
     ours = hdf5.text(demo, KEY)
     if ours is not None:
         known = read_episode(ours, f"{where}, attribute {KEY}")
+        if dones is not None:
+            ledger.lose_changes({"dones": known["terminated"]}, {"dones": bool(dones[-1])}, where)
     else:
         ended = dones is not None and bool(dones[-1])
         known = {"provenance": unknown_origin(task, task), "terminated": ended}
