@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from robopref.deploy import parity
 from robopref.deploy.denoising import PATHS, DenoisingSampler
 from robopref.deploy.manifest import NAME, Manifest, flatten, match_keys
 from robopref.deploy.runtime import BROKEN, GaussianSampler, Sampler, Session
@@ -81,23 +82,30 @@ def load(path: Path | str, *, threads: int = 1) -> Bundle:
     if not (path / NAME).is_file():
         raise DataError(f"There is no bundle in {path}: {NAME} is missing. robopref export makes one.")
     manifest = Manifest.read(read_json(path / NAME), str(path / NAME))
+    _read(path / parity.NAME, manifest.parity)
     sessions = {}
     for name, network in manifest.networks.items():
         file = path / network.file
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file}, which the manifest lists, cannot be read: {error.strerror}") from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != network.sha256:
-            raise DataError(
-                f"{file} is not what was exported: its SHA-256 is {found[:12]}..., the manifest says "
-                f"{network.sha256[:12]}... Copy the bundle again, or export it again."
-            )
-        sessions[name] = Session(data, network, str(file), threads=threads)
+        sessions[name] = Session(_read(file, network.sha256), network, str(file), threads=threads)
     bundle = Bundle(path, manifest, hashlib.sha256((path / NAME).read_bytes()).hexdigest(), sessions)
     _rehearse(bundle)
     return bundle
+
+
+def _read(file: Path, sha256: str | None) -> bytes:
+    """A file of a bundle, checked against its hash, if that is known."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        listed = "the manifest lists" if sha256 is not None else "is part of every bundle"
+        raise DataError(f"{file}, which {listed}, cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise DataError(
+            f"{file} is not what was exported: its SHA-256 is {found[:12]}..., the manifest says "
+            f"{sha256[:12]}... Copy the bundle again, or export it again."
+        )
+    return data
 
 
 def _sampler(manifest: Manifest, sessions: Mapping[str, Session]) -> Sampler:
@@ -120,9 +128,13 @@ def _rehearse(bundle: Bundle) -> None:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"The networks of {bundle.path} do not fit together: {reason}") from error
     wanted = (2, manifest.action.horizon, manifest.action.size)
-    if chunks.shape != wanted or (scores is not None and scores.mean.shape != (2,)):
+    if chunks.shape != wanted:
         raise DataError(
             f"The policy of {bundle.path} gives chunks {chunks.shape}, the manifest says {wanted}"
+        )
+    if scores is not None and (found := [np.shape(column) for column in scores]) != [(2,)] * len(scores):
+        raise DataError(
+            f"The scorer of {bundle.path} gives scores {found} of two candidates, not one of each"
         )
 
 

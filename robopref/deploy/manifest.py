@@ -163,6 +163,7 @@ class Manifest:
     networks: Mapping[str, Network]
     versions: Mapping[str, str]
     source: Mapping[str, Any]
+    parity: str | None = None  # SHA-256 of parity.json; older bundles do not say it
 
     @property
     def observation_size(self) -> int:
@@ -184,6 +185,7 @@ class Manifest:
             "networks": {name: network.record() for name, network in self.networks.items()},
             "versions": dict(self.versions),
             "source": dict(self.source),
+            "parity": self.parity,
         }
 
     @classmethod
@@ -201,7 +203,7 @@ class Manifest:
                 "Export the bundle again, or install the robopref that wrote it."
             )
         names = ("task", "control_hz", "observation", "action", "limits", "policy", "scorer", "networks")
-        fields = Fields(record, where, (*names, "format", "schema", "versions", "source"))
+        fields = Fields(record, where, (*names, "format", "schema", "versions", "source", "parity"))
         parts = _read_parts(fields, where)
         action = read_action(fields.take("action"), f"{where}: action")
         limits = Limits.read(fields.take("limits"), action.size, f"{where}: limits")
@@ -221,6 +223,7 @@ class Manifest:
             },
             versions=_object(fields, "versions"),
             source=_object(fields, "source"),
+            parity=None if record.get("parity") is None else fields.text("parity"),
         )
 
 

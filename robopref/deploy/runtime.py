@@ -61,9 +61,17 @@ class Session:
                 raise DataError(f"{where} {side} {found}, but the manifest says {dict(declared)} of float32")
         self._outputs = list(network.outputs)
 
-    def __call__(self, **inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Outputs in the manifest's order; inputs are float32 with a batch axis."""
-        return tuple(np.asarray(output) for output in self._session.run(self._outputs, inputs))
+    def __call__(self, *outputs: str, **inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Outputs of these names, or all in the manifest's order; inputs are float32 with a batch axis.
+
+        Raises:
+            ValueError: There is no output of that name.
+        """
+        if unknown := set(outputs) - set(self._outputs):
+            raise ValueError(unknown_name("output", min(unknown), self._outputs))
+        return tuple(
+            np.asarray(output) for output in self._session.run(list(outputs) or self._outputs, inputs)
+        )
 
 
 @runtime_checkable

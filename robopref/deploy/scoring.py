@@ -49,7 +49,8 @@ class EnsembleScorer:
         pause()
         count, horizon = len(chunks), 1 if self._whole else chunks.shape[1]
         rows = np.broadcast_to(observation, (count * horizon, len(observation)))
-        mean, deviation = self._reward(observations=rows, actions=chunks.reshape(count * horizon, -1))
+        inputs = {"observations": rows, "actions": chunks.reshape(count * horizon, -1)}
+        mean, deviation = self._reward("mean", "deviation", **inputs)
         mean = mean.reshape(count, horizon, -1).mean(1)  # (K, M)
         variance = np.square(deviation).reshape(count, horizon, -1).mean((1, 2)) / horizon
         return Scores(mean.mean(1), mean.std(1), np.sqrt(variance), np.zeros(count))
@@ -116,6 +117,8 @@ class ProductScorer:
     ) -> None:
         fields = Fields(settings, "manifest: scorer", ("kind", "factors"))
         self._factors = [_made(factor, manifest, sessions) for factor in fields.array("factors")]
+        if not self._factors:
+            raise DataError("manifest: scorer.factors must hold one scorer or more, got none")
 
     def score(
         self, observation: np.ndarray, chunks: np.ndarray, rng: np.random.Generator, pause: Pause

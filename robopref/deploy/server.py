@@ -211,7 +211,8 @@ class PolicyServer:
                 unwritten.append(self._scribe.submit(self.audit.write, decision))
                 unwritten[-1].add_done_callback(_log_failure)
                 while unwritten and unwritten[0].done():
-                    unwritten.popleft().result()
+                    if unwritten.popleft().exception() is not None:  # logged, with the path, as it happened
+                        raise DataError("The audit log cannot be written; the server's own log says why.")
                 if len(unwritten) > MOST_UNWRITTEN:
                     raise DataError("The audit log cannot be written as fast as decisions are asked for.")
             if self.on_decision is not None:
@@ -219,15 +220,17 @@ class PolicyServer:
 
     async def _decide(self, frame: bytes, index: int, begun: float) -> Decision:
         """Decide on the policy's thread, so that pings are answered meanwhile."""
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._work, frame, index, begun)
+        if self._stuck:
+            raise DataError("The policy hangs: it still works at a request that was given up.")
+        work = self._thread.submit(self._work, frame, index, begun)
         try:
             async with asyncio.timeout(self.bounds.answer_s):
-                decision = await asyncio.shield(work)
+                return await asyncio.wrap_future(work)
         except TimeoutError:
-            self._stuck = True
-            work.add_done_callback(self._unstuck)
+            if not work.cancel():  # what has not begun never will; what has cannot be ended
+                self._stuck = True
+                work.add_done_callback(self._unstuck)
             raise DataError(f"No answer within {self.bounds.answer_s:g} s.") from None
-        return decision
 
     def _work(self, frame: bytes, index: int, begun: float) -> Decision:
         observation = unpack(frame)
@@ -238,7 +241,7 @@ class PolicyServer:
         left = None if limit is None else limit - (time.perf_counter() - begun)
         return self.selector.decide(flat, index=index, deadline_s=left)
 
-    def _unstuck(self, work: asyncio.Future[Decision]) -> None:
+    def _unstuck(self, work: Future[Decision]) -> None:
         self._stuck = False
         if not work.cancelled() and work.exception() is not None:
             logger.error("A late decision failed: %s", work.exception())

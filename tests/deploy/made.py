@@ -69,6 +69,7 @@ def make_bundle(
         },
         {"name": "observation/goal", "size": 1, "units": "m", "frame": "base", "low": None, "high": None},
     ]
+    (folder / "parity.json").write_text('{"tolerance": 1e-5, "networks": {}}')
     manifest = {
         "format": "robopref-bundle",
         "schema": 1,
@@ -93,6 +94,7 @@ def make_bundle(
         "networks": networks,
         "versions": {},
         "source": {},
+        "parity": hashlib.sha256((folder / "parity.json").read_bytes()).hexdigest(),
     }
     (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
     return folder

@@ -211,7 +211,9 @@ def test_a_lerobot_arm_starts_from_the_values_measured_under_its_actions_names(t
 
     manifest = load(edited(make_bundle(tmp_path / "p", hold="last", rate=[1.0, 1.0]), named)).manifest
     arm = LeRobotArm(Positions(), PARTS, manifest.action.names)
-    assert np.array_equal(arm.present(), [0.5, 0.25])
+    present = arm.present()
+    assert present is not None
+    assert present.tolist() == [0.5, 0.25]
     assert LeRobotArm(Arm(), PARTS, ["shoulder", "elbow"]).present() is None
     robot = safe_robot(Positions, manifest)(None)
     robot.get_observation()

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from robopref.deploy.bundle import load
+from robopref.deploy.scoring import EnsembleScorer
 from robopref.errors import ConfigError, DataError
+from robopref.scores import Scores
 from tests.deploy.made import edited, linear, make_bundle, network, seen
 
 
@@ -76,6 +78,7 @@ def put(path, value):
         (put("policy.network", "polcy"), "Did you mean 'policy'"),
         (put("policy.deviation", [1.0]), "policy.deviation must be 2 numbers"),
         (put("policy.noise", 1), "No field is called 'noise'"),
+        (put("scorer", {"kind": "product", "factors": []}), "scorer.factors must hold one scorer or more"),
         (put("scorer.kind", "ensembel"), "Did you mean 'ensemble'"),
         (put("networks.policy.file", "../policy.onnx"), "must lie in the bundle itself"),
         (put("networks.policy.file", "poliçy.onnx"), "cannot be read: No such file"),
@@ -105,6 +108,51 @@ def test_a_missing_network_is_refused_at_load(tmp_path):
     (folder / "reward.onnx").unlink()
     with pytest.raises(DataError, match=r"reward.onnx, which the manifest lists, cannot be read"):
         load(folder)
+
+
+def test_a_bundle_without_its_parity_report_or_with_another_is_refused(tmp_path):
+    folder = make_bundle(tmp_path / "b")
+    (folder / "parity.json").write_text("{}")
+    with pytest.raises(DataError, match=r"parity.json is not what was exported"):
+        load(folder)
+    load(edited(folder, without("parity")))  # one of before
+    (folder / "parity.json").unlink()
+    with pytest.raises(DataError, match=r"parity.json, which is part of every bundle, cannot be read"):
+        load(folder)
+
+
+def test_a_reward_s_outputs_are_told_apart_by_name(tmp_path):
+    def turned(record):
+        outputs = record["networks"]["reward"]["outputs"]
+        record["networks"]["reward"]["outputs"] = dict(reversed(outputs.items()))
+
+    scores = []
+    for edit in (lambda record: None, turned):
+        bundle = load(edited(make_bundle(tmp_path / edit.__name__, gap=0.5), edit))
+        assert bundle.scorer is not None
+        chunks = np.array([[[1.0, 0.0]], [[0.5, 0.5]]], np.float32)
+        scores.append(bundle.scorer.score(np.zeros(3, np.float32), chunks, np.random.default_rng(0), print))
+    assert [column.tolist() for column in scores[0]] == [column.tolist() for column in scores[1]]
+    assert scores[0].mean.tolist() == [1.0, 0.625]  # members say a0, and a0 + a1 / 2
+
+
+def test_a_reward_whose_outputs_have_other_names_is_refused_at_load(tmp_path):
+    folder = make_bundle(tmp_path / "b")
+    ports = {"observations": (3,), "actions": (2,)}
+    weights = [("actions", np.ones((2, 2))), ("actions", np.zeros((2, 2)))]
+    linear(folder / "reward.onnx", ports, weights, {"mean": (2,), "spread": (2,)})
+    record = network(folder, "reward", {k: list(v) for k, v in ports.items()}, {"mean": [2], "spread": [2]})
+    with pytest.raises(DataError, match="do not fit together: No output is called 'deviation'"):
+        load(edited(folder, put("networks.reward", record)))
+
+
+def test_a_scorer_that_gives_another_number_of_scores_is_named(tmp_path, monkeypatch):
+    def three(self, observation, chunks, rng, pause):
+        return Scores(*[np.zeros(3)] * 4)
+
+    monkeypatch.setattr(EnsembleScorer, "score", three)
+    with pytest.raises(DataError, match=r"The scorer of .* gives scores .* of two candidates"):
+        load(make_bundle(tmp_path / "b"))
 
 
 def test_one_changed_byte_is_noticed(tmp_path):

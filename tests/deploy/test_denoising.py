@@ -97,7 +97,7 @@ class Constant(Session):
     def __init__(self, value):
         self.value, self.runs = value, 0
 
-    def __call__(self, **inputs):
+    def __call__(self, *outputs, **inputs):
         self.runs += 1
         return (np.full_like(inputs.get("noisy", inputs.get("observations")), self.value),)
 

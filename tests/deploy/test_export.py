@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from robopref.cli.export import export as command
+from robopref.data.store import TrajectoryStore
 from robopref.deploy import export as exporting
 from robopref.deploy import parity
 from robopref.deploy.bundle import load
@@ -355,6 +356,21 @@ def test_without_data_the_task_and_the_rate_must_be_given(folders, tmp_path):
         "no recorded episodes (data=)",
         "no limit to how fast actions change",
     ]
+
+
+def test_an_empty_store_proves_no_parity(folders, tmp_path):
+    sizes = {"observation_size": SEEN, "action_size": A, "keypoints": ()}
+    TrajectoryStore.create(tmp_path / "s", **sizes, control_hz=20.0).close()
+    with TrajectoryStore.open(tmp_path / "s") as empty:
+        record = description.describe(load_policy(folders / "bc"), empty, {"task": "t", "control_hz": 20.0})
+        notes = exporting._notes(Manifest.read({**record, **REST}, "spec"), empty)
+    assert notes[0].startswith("no recorded episodes")
+
+
+def test_to_hold_by_zeros_is_noted_where_the_spec_does_not_say_how():
+    (note,) = exporting._assumed({"action": {"names": ["x"]}})
+    assert "for positions or primitives (rope, pile) give action.hold" in note
+    assert exporting._assumed({"action": {"hold": "last"}}) == ()
 
 
 def test_a_network_that_differs_is_not_let_out(folders, tmp_path, monkeypatch):

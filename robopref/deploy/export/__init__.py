@@ -87,14 +87,15 @@ def export(
             networks[name] = _write(temporary, name, part)
             report[name] = _compare(temporary, name, part, networks[name], policy, store)
         record["networks"] = {name: network.record() for name, network in networks.items()}
+        write_json(temporary / parity.NAME, {"tolerance": parity.TOLERANCE, "networks": report})
+        record["parity"] = hashlib.sha256((temporary / parity.NAME).read_bytes()).hexdigest()
         manifest = Manifest.read(record, str(target / NAME))
         write_json(temporary / NAME, manifest.record())
-        write_json(temporary / parity.NAME, {"tolerance": parity.TOLERANCE, "networks": report})
         load(temporary)  # whatever a robot would refuse is refused here
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    notes = _notes(manifest, store)
+    notes = _notes(manifest, store) + _assumed(spec or {})
     return Exported(manifest, report, notes + _collapsed(policy_dir) if sampler == "policy" else notes)
 
 
@@ -109,13 +110,23 @@ class Exported:
 
 def _notes(manifest: Manifest, store: TrajectoryStore | None) -> tuple[str, ...]:
     notes = []
-    if store is None:
+    if store is None or not len(store):
         notes.append("no recorded episodes (data=): parity was tried on random inputs alone")
     if manifest.limits.rate is None:
         notes.append("no limit to how fast actions change: give limits.rate_per_s in a spec")
     if any(part.low is None for part in manifest.observation):
         notes.append("no range of observations: give low and high of each part in a spec")
     return tuple(notes)
+
+
+def _assumed(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """What was taken for granted of actions, where the spec does not say it."""
+    if "hold" in spec.get("action", {}):
+        return ()
+    return (
+        "to hold is taken to be an action of zeros, and actions to follow each other closely, as velocities "
+        "do; for positions or primitives (rope, pile) give action.hold and limits.rate_per_s in a spec",
+    )
 
 
 def _collapsed(policy_dir: Path) -> tuple[str, ...]:

@@ -36,15 +36,13 @@ def random_inputs(part: Part, policy: OfflinePolicy, rng: np.random.Generator) -
 def recorded_inputs(
     part: Part, store: TrajectoryStore, horizon: int, rng: np.random.Generator
 ) -> Iterator[Inputs]:
-    """Observations of the store, and the actions that followed them; nothing where the store is empty.
+    """Observations of the store, which is not empty, and the actions that followed them.
 
     A reward of single actions gets the first of a chunk. A denoiser gets chunks at levels of noise from 0 to
     1, and the features of the observations.
     """
     every = store.transition_rows()
     rows = np.sort(rng.choice(every, min(RECORDED_ROWS, len(every)), replace=False))
-    if not len(rows):
-        return
     observations = torch.from_numpy(store.array("observations")[rows])
     chunks = torch.from_numpy(store.array("actions")[_followed(store, rows, horizon)])
     found: dict[str, Tensor] = {"observations": observations}
