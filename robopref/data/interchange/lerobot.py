@@ -56,15 +56,8 @@ PLACES = ("data", "meta", "stats", "videos")
 """Columns of ``meta/episodes``, and what the names of others begin with."""
 DESCRIPTION = (
     *("codebase_version", "robot_type", "total_episodes", "total_frames", "total_tasks", "chunks_size"),
-    *(
-        "data_files_size_in_mb",
-        "video_files_size_in_mb",
-        "fps",
-        "splits",
-        "data_path",
-        "video_path",
-        "features",
-    ),
+    *("data_files_size_in_mb", "video_files_size_in_mb"),
+    *("fps", "splits", "data_path", "video_path", "features"),
 )
 """What ``meta/info.json`` of a data set of ours holds."""
 META = ("info.json", "stats.json", "tasks.parquet", "episodes", "robopref.parquet")

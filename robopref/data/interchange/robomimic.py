@@ -108,14 +108,11 @@ def read_robomimic(path: Path, folder: Path, ledger: Ledger, observation: list[s
                 with named(where):
                     ledger.lose_others("the observation", hdf5.group(demo, "obs", where), known, where)
                     store.append(_episode(demo, keys, layout, task, where, ledger))
-            written: dict[str, Any] = {"total": int(store.lengths.sum())}
-            found: dict[str, Any] = {"total": data.attrs.get("total", written["total"])}
+            where = f"{path}, attributes of data"
+            ledger.lose_changes({"total": int(store.lengths.sum())}, data.attrs, where)
             if KEY in data.attrs:
-                written["env_args"], found["env_args"] = (
-                    _env_args(store.provenance(0).env_id),
-                    _arguments(data, path),
-                )
-            ledger.lose_changes(written, found, f"{path}, attributes of data")
+                written = {"env_args": _env_args(store.provenance(0).env_id)}
+                ledger.lose_changes(written, {"env_args": _arguments(data, path)}, where)
 
 
 def _account(file: h5py.File, data: h5py.Group, path: Path, ledger: Ledger) -> None:
