@@ -75,7 +75,7 @@ def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
     aligned = {"grape-round1", "grape-round2"} & set(results)
     assert set(results) == {"supervised", "filtered-bc", "filtered-bc-kept", "grape"} | aligned
     assert results["filtered-bc-kept"] == results[kept["variants"]["filtered-bc-kept"]]
-    assert set(results["filtered-bc"]) == {"in-domain", "object"}
+    assert set(results["filtered-bc"]) == {"in-domain", "wording", "object"}
     assert results["grape"] == results[kept["policy"]]
     assert max(kept["validation"].values()) == kept["validation"][kept["policy"]]
     assert set(results["grape-round1"]) == {"in-domain", "wording", "object"}
