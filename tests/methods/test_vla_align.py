@@ -108,6 +108,17 @@ def test_imitation_takes_the_winners_or_all_and_demonstrations_beside_them(lab, 
     assert sorted(set(everyone.tolist())) == list(range(12))
 
 
+@pytest.mark.parametrize(
+    ("count", "bounds"), [(1, [0.75, 1.0]), (2, [0.6, 0.75, 1.0])], ids=["one round", "two rounds"]
+)
+def test_what_there_is_nothing_of_leaves_its_share_of_imitation_to_the_present_round(
+    lab, judged, demonstrations, count, bounds
+):
+    """By default 0.15 of a batch are of earlier rounds."""
+    found = compared(lab, [judged] * count, demonstrations, kind="chosen", demonstrations=0.25).imitated()
+    assert found._bounds.tolist() == pytest.approx(bounds)
+
+
 def test_random_pairs_are_of_one_state_as_many_and_blind_to_who_is_better(lab, judged):
     found = _labels(lab, judged, Alignment(pairs="random"))["drawer-open"]
     assert len(found) == 6

@@ -314,13 +314,12 @@ class _Comparison:
             raise DataError("No two rollouts differ in their scores, so there is nothing to learn from.")
         replayed = sum(len(members) for members, _ in each[:-1])
         alone = [[i] for i in self._demonstrations]
-        replay = self.how.replay if replayed else 0.0
-        imitated = self.how.demonstrations if alone else 0.0
+        fresh, replay, imitated = self._shares(bool(replayed))
         members, grades, chances = [], [], []
         for number, (found, graded) in enumerate(each):
             share = replay / max(replayed, 1)
             if number == present:
-                share = (1 - replay - imitated) / len(found)
+                share = fresh / len(found)
             members += found
             grades += graded
             chances += [share] * len(found)
@@ -344,11 +343,19 @@ class _Comparison:
             raise DataError("No two rollouts differ in their scores, so there is nothing to imitate.")
         earlier = [i for found in each[:-1] for i in found]
         parts = [
-            (_rows(self.decisions, np.array(each[-1])), 1 - self.how.replay - self.how.demonstrations),
-            (_rows(self.decisions, np.array(earlier, np.int64)), self.how.replay),
-            (_rows(self.decisions, np.array(self._demonstrations, np.int64)), self.how.demonstrations),
+            (_rows(self.decisions, np.array(numbers, np.int64)), share)
+            for numbers, share in zip(
+                (each[-1], earlier, self._demonstrations), self._shares(bool(earlier)), strict=True
+            )
+            if share
         ]
-        return _Rows(self.decisions, [(rows, share) for rows, share in parts if len(rows) and share])
+        return _Rows(self.decisions, parts)
+
+    def _shares(self, earlier: bool) -> tuple[float, float, float]:
+        """Of a batch: the present round, which takes what is left, earlier ones, and demonstrations."""
+        replay = self.how.replay if earlier else 0.0
+        demonstrations = self.how.demonstrations if self._demonstrations else 0.0
+        return 1 - replay - demonstrations, replay, demonstrations
 
     def _imitated_of(self, number: int) -> list[int]:
         if self.how.kind == "chosen":
@@ -434,12 +441,12 @@ def _rows(decisions: Decisions, trajectories: Int64[np.ndarray, " N"]) -> Int64[
 
 
 class _Rows:
-    """Draws decisions from several sets, each in its share."""
+    """Draws decisions from several sets, each in its share; the shares sum to one."""
 
     def __init__(self, decisions: Decisions, parts: Sequence[tuple[np.ndarray, float]]) -> None:
         self.decisions, self.parts = decisions, [rows for rows, _ in parts]
         shares = np.array([share for _, share in parts])
-        self._bounds = np.cumsum(shares / shares.sum())
+        self._bounds = np.cumsum(shares)
 
     def __len__(self) -> int:
         return len(self.parts[0])
