@@ -64,7 +64,7 @@ def pairs_of_states(store: TrajectoryStore, seed: int) -> list[tuple[int, int]]:
     """Return all pairs of different episodes that began in the same state, in random order and orientation.
 
     Raises:
-        DataError: No two episodes did.
+        DataError: No two episodes did, as far as is known.
     """
     found = [
         pair
@@ -81,10 +81,16 @@ def pairs_of_states(store: TrajectoryStore, seed: int) -> list[tuple[int, int]]:
 
 
 def initial_states(store: TrajectoryStore) -> dict[str, Int64[np.ndarray, " n"]]:
-    """Return the episodes of each initial state, by the hash of the simulator's state after the reset."""
+    """Return the episodes of each known initial state, by the hash of the simulator's state after the reset.
+
+    Episodes of which no such hash is known, as most that come from another format, are left out: nothing says
+    that two of them began alike.
+    """
     found: dict[str, list[int]] = {}
     for episode in range(len(store)):
-        found.setdefault(store.provenance(episode).initial_state_hash, []).append(episode)
+        state = store.provenance(episode).initial_state_hash
+        if state:
+            found.setdefault(state, []).append(episode)
     return {state: np.array(episodes, np.int64) for state, episodes in found.items()}
 
 

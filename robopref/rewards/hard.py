@@ -36,7 +36,7 @@ def hard_pairs(store: TrajectoryStore, preferences: Preferences) -> dict[str, Bo
     gap = np.abs(a["return"] - b["return"])
     starts = np.array([store.provenance(e).initial_state_hash for e in range(len(store))])
     same = starts[preferences.a.episode] == starts[preferences.b.episode]
-    same &= preferences.a.start + preferences.b.start == 0
+    same &= (starts[preferences.a.episode] != "") & (preferences.a.start + preferences.b.start == 0)
     return {
         "alike": (sign != 0) & (gap <= np.quantile(gap, 0.25)),
         "late": (a["half"] - b["half"]) * sign < 0,

@@ -1,12 +1,16 @@
 """Plans of random pairs: each once, with checks first, and what makes none."""
 
+from dataclasses import replace
+
 import pytest
 from hydra import compose, initialize_config_module
 
+from robopref.data import TrajectoryStore
+from robopref.data.interchange.carried import unknown_origin
 from robopref.errors import ConfigError, DataError
 from robopref.labeling.plan import make_plan
 from robopref.methods.phases.vla_scores import labelling_command
-from tests.labeling.made import made_store
+from tests.labeling.made import made_store, made_trajectory
 from tests.training.test_rollouts import collected
 
 
@@ -67,6 +71,16 @@ def test_a_study_of_same_starts_asks_of_each_pair_of_one_state_once_and_of_whole
         make_plan(store, pairs=4, query="same_start", segment_length=5)
     with pytest.raises(DataError, match="no two episodes that began in the same state"):
         make_plan(collected(tmp_path / "single", repeats=1), pairs=4, query="same_start")
+
+
+def test_imported_episodes_of_unknown_origin_are_not_taken_to_begin_in_the_same_state(tmp_path):
+    with TrajectoryStore.create(
+        tmp_path / "theirs", observation_size=2, action_size=2, keypoints=["hand", "object"], control_hz=20.0
+    ) as store:
+        for episode in range(3):
+            store.append(replace(made_trajectory(episode), provenance=unknown_origin("toy", "unknown")))
+        with pytest.raises(DataError, match="no two episodes that began in the same state"):
+            make_plan(store, pairs=4, query="same_start")
 
 
 def test_what_people_are_told_to_run_asks_of_rollouts_that_can_be_compared(tmp_path):

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from robopref.data import TrajectoryStore
+from robopref.data.interchange.carried import unknown_origin
 from robopref.data.preferences import Preferences, Segments
 from robopref.rewards.bradley_terry import BradleyTerryReward
 from robopref.rewards.hard import hard_accuracy, hard_pairs
@@ -27,6 +31,16 @@ def test_each_hard_kind_holds_the_pairs_that_it_speaks_of(judged):
         "calm": [True, False],
         "same start": [True, True],
     }
+
+
+def test_starts_that_nobody_knows_are_not_the_same(judged, tmp_path):
+    store, preferences = judged
+    with TrajectoryStore.create_with(tmp_path / "theirs", store.layout) as theirs:
+        for index in range(len(store)):
+            theirs.append(replace(store.episode(index), provenance=unknown_origin("toy", "unknown")))
+        found = hard_pairs(theirs, preferences)
+    assert found["late"].any()
+    assert not found["same start"].any()
 
 
 def test_a_reward_of_activity_fails_where_calm_was_better(judged):

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from robopref.data.interchange.carried import unknown_origin
 from robopref.data.preferences import Preferences, Segments
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
@@ -265,6 +268,15 @@ def test_pairs_from_different_initial_states_are_refused(tmp_path):
         check_same_start(store, np.array([0]), np.array([1]))
     with pytest.raises(DataError, match=r"^sqlite:///anna, label 1: Episodes 0 and 1 of "):
         check_same_start(store, np.array([0]), np.array([1]), where="sqlite:///anna")
+
+
+def test_starts_that_nobody_knows_are_not_the_same(tmp_path):
+    known = rollouts(tmp_path / "known", [1, 1], [(0, 1, 2, 3)] * 2)
+    with TrajectoryStore.create_with(tmp_path / "unknown", known.layout) as store:
+        for index in range(2):
+            store.append(replace(known.episode(index), provenance=unknown_origin("push", "unknown")))
+        with pytest.raises(DataError, match=r"does not say in which states episodes 0 and 1 began"):
+            check_same_start(store, np.array([0]), np.array([1]))
 
 
 def test_a_judgement_of_a_part_of_a_rollout_is_refused_by_file_and_label(tmp_path):

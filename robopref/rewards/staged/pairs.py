@@ -63,7 +63,7 @@ def ranked_pairs(store: TrajectoryStore, scores: Float[np.ndarray, " N"], pairin
 def ranked_lists(
     store: TrajectoryStore, scores: Float[np.ndarray, " N"]
 ) -> list[tuple[Int64[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
-    """Return every initial state's episodes, best first, with their scores: all N rollouts are used."""
+    """Return every initial state's episodes, best first, with their scores: all that have a known start."""
     _check_scores(store, scores)
     lists = []
     for episodes in initial_states(store).values():
@@ -105,6 +105,8 @@ def check_same_start(
 ) -> None:
     """Refuse pairs whose members began in different states: they differ by more than what was done.
 
+    Members of which nobody knows where they began are refused too.
+
     Args:
         store: The episodes.
         first: Of each pair.
@@ -116,8 +118,13 @@ def check_same_start(
     """
     for row, (a, b) in enumerate(zip(first.tolist(), second.tolist(), strict=True), start=1):
         one, other = store.provenance(a), store.provenance(b)
+        place = f"{where}, label {row}: " if where else ""
+        if not (one.initial_state_hash and other.initial_state_hash):
+            raise DataError(
+                f"{place}{store.path} does not say in which states episodes {a} and {b} began: only rollouts "
+                "from one state compare."
+            )
         if one.initial_state_hash != other.initial_state_hash or one.task != other.task:
-            place = f"{where}, label {row}: " if where else ""
             raise DataError(
                 f"{place}Episodes {a} and {b} of {store.path} began in different states (seeds {one.seed} "
                 f"and {other.seed} of {one.task} and {other.task}): only rollouts from one state compare."
