@@ -18,7 +18,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.objectives.bradley_terry import preference_logits, preference_loss
 from robopref.policies.dataset import Rewards, TransitionSampler
-from robopref.policies.iql import ImplicitQLearning, advantage_weights, expectile_loss
+from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.offline import constructor_arguments
 
 
@@ -98,12 +98,7 @@ class InversePreferenceLearning(ImplicitQLearning):
         preference = preference_loss(logits, batch["labels"], weights=batch["weights"]).mean()
         size = rewards.square().mean()
 
-        value = self.value(states)[0, :, 0]
-        value_loss = expectile_loss(target_q - value, self.expectile)
-        weights = advantage_weights((target_q - value).detach(), self.temperature, self.weight_limit)
-        log_density = self.actor.log_density(self.actor.mean_of(states), actions)
-        actor_loss = -(weights * log_density).mean()
-
+        value_loss, actor_loss, of_actor = self.value_and_actor(states, actions, target_q)
         untied = batch["labels"] != 0.5
         right = ((logits.mean(0) > 0) == (batch["labels"] > 0.5)) & untied
         seen = {
@@ -112,7 +107,7 @@ class InversePreferenceLearning(ImplicitQLearning):
             "value_loss": value_loss,
             "actor_loss": actor_loss,
             "accuracy": right.sum() / untied.sum().clamp(min=1),
-            "advantage_weight": weights.mean(),
+            "advantage_weight": of_actor["advantage_weight"],
         }
         loss = preference + self.reward_penalty * size + value_loss + actor_loss
         return loss, {name: value.detach() for name, value in seen.items()}

@@ -3,7 +3,7 @@
 Kostrikov, Nair and Levine 2021, "Offline Reinforcement Learning with Implicit Q-Learning" (arXiv 2110.06169).
 The defaults are not the paper's but what learns on a hundred mixed Meta-World episodes.
 
-Letters used in shapes: B transitions.
+Letters used in shapes: B transitions, O entries of an observation, A of an action.
 """
 
 import copy
@@ -141,13 +141,24 @@ class ImplicitQLearning(OfflinePolicy):
             next_value = self.value(self.actor.normaliser(next_observations))[0, :, 0]
             wanted_q = rewards + self.discount * (1 - terminals) * next_value
 
+        q = self.critic(pairs).squeeze(-1)
+        critic_loss = (q - wanted_q).square().mean(-1).sum()
+        value_loss, actor_loss, seen = self.value_and_actor(states, actions, target_q)
+        return (value_loss, critic_loss, actor_loss), seen
+
+    def value_and_actor(
+        self, states: Float[Tensor, "B O"], actions: Float[Tensor, "B A"], target_q: Float[Tensor, " B"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], dict[str, Tensor]]:
+        """The value's and the actor's loss (equations 5 and 7), and numbers worth logging.
+
+        Args:
+            states: Normalised observations.
+            actions: What was done there.
+            target_q: The lesser of the target critics' values of both, detached.
+        """
         value = self.value(states)[0, :, 0]
         advantage = target_q - value
         value_loss = expectile_loss(advantage, self.expectile)
-
-        q = self.critic(pairs).squeeze(-1)
-        critic_loss = (q - wanted_q).square().mean(-1).sum()
-
         weights = advantage_weights(advantage.detach(), self.temperature, self.weight_limit)
         log_density = self.actor.log_density(self.actor.mean_of(states), actions)
         actor_loss = -(weights * log_density).mean()
@@ -156,7 +167,7 @@ class ImplicitQLearning(OfflinePolicy):
             "advantage_weight": weights.mean(),
             "log_density": log_density.mean(),
         }
-        return (value_loss, critic_loss, actor_loss), seen
+        return value_loss, actor_loss, seen
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Value, critics and actor, all at one learning rate."""
