@@ -204,6 +204,12 @@ def test_what_was_changed_in_metadata_of_ours_is_a_loss(ours, tmp_path, change, 
         convert(ours, tmp_path / "made")
 
 
+def test_labels_inside_the_inner_folder_which_nobody_reads_are_a_loss(ours, tmp_path):
+    (ours / "data/preferences").mkdir()
+    with pytest.raises(DataError, match=r"would lose: the file 'preferences' \([^;]*/data\)"):
+        convert(ours, tmp_path / "made")
+
+
 def test_a_seed_that_was_changed_beside_our_attribute_is_a_loss(ours, tmp_path):
     with h5py.File(ours / "data/main_data.hdf5", "a") as file:
         file["episode_1"].attrs["seed"] = 77

@@ -118,19 +118,20 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
     Raises:
         DataError: The data set is damaged or foreign; the message names the episode and the key.
     """
-    path = minari_folder(path)
-    about = _about(path)
-    source = path / MAIN
+    folder_of = minari_folder(path)
+    about = _about(folder_of)
+    source = folder_of / MAIN
     with hdf5.opened(source) as file:
-        names = minari_names(path)
+        names = minari_names(folder_of)
         ledger.lose_others("the group", file, names, source)
         ledger.lose_others("the attribute", file.attrs, (), source)
-        ledger.lose_files(path, (METADATA, MAIN, "preferences"))
+        if folder_of != path:  # what lies beside the files of the folder given, convert accounts for
+            ledger.lose_files(folder_of, (METADATA, MAIN))
         first = hdf5.group(file, names[0], str(source))
         where = f"{source}, {names[0]}"
         known = list(_vectors_of(first, where, ledger))
         keys = choose(observation, known, where)
-        layout = _layout(about, first, keys, path, where, ledger)
+        layout = _layout(about, first, keys, folder_of, where, ledger)
         with TrajectoryStore.create_with(folder, layout) as store:
             for name in names:
                 episode = hdf5.group(file, name, str(source))
@@ -141,7 +142,7 @@ def read_minari(path: Path, folder: Path, ledger: Ledger, observation: list[str]
                     ledger.lose_others("the observation", others, known, where)
                     ledger.lose_changes({"id": len(store)}, episode.attrs, where)
                     store.append(_episode(episode, keys, layout, task, where, ledger))
-            ledger.lose_changes({"total_steps": int(store.lengths.sum())}, about, path / METADATA)
+            ledger.lose_changes({"total_steps": int(store.lengths.sum())}, about, folder_of / METADATA)
 
 
 def minari_folder(path: Path) -> Path:
@@ -259,14 +260,13 @@ def _episode(
     for extra in sorted(set(points) - known_infos):
         ledger.lose(f"infos/{extra}", where)
     _account(episode, len(actions), arrays["terminations"], where, ledger)
-    ours = hdf5.text(episode, KEY)
+    ours, ended = hdf5.text(episode, KEY), bool(arrays["terminations"][-1])
     if ours is not None:
         known = read_episode(ours, f"{where}, attribute {KEY}")
         written = {"seed": known["provenance"].seed, "terminations": known["terminated"]}
-        found = {"seed": _seed(episode, where), "terminations": bool(arrays["terminations"][-1])}
+        found = {"seed": _seed(episode, where), "terminations": ended}
         ledger.lose_changes(written, found, where)
     else:
-        ended = bool(arrays["terminations"][-1:].any())
         known = {"provenance": unknown_origin(task, task, seed=_seed(episode, where)), "terminated": ended}
         for extra in sorted(key for key in episode.attrs if key.startswith("options")):
             ledger.lose(f"the reset's {extra}", where)
