@@ -278,10 +278,20 @@ class CrossTaskAlignment:
         return [problem, *(problem | {"start": random_plan(rng, p, q)} for _ in range(self.restarts))]
 
     def _check_memory(self, sources: Sequence[LabelledSet], target: int) -> None:
-        """Refuse what would not fit: a plan and two label matrices of each solve, distances of each set."""
-        votes = self.subsets * len(self.features) * (1 + self.restarts if self.select == "vote" else 1)
-        numbers = sum(votes * (len(own.segments) * target + 2 * target**2) for own in sources)
-        numbers += len(self.features) * (target**2 + sum(len(own.segments) ** 2 for own in sources))
+        """Refuse what would not fit if all that lives at the same time covered every episode.
+
+        - Solves: the plan that each ends with, the one that each restart begins with, and the cost between
+          the sets of a fused problem. All ends wait for the last solve, also where one of them is chosen.
+        - Votes: of each end that counts, its plan over all episodes and two label matrices.
+        - Distances of each set by each feature.
+        """
+        problems = self.subsets * len(self.features)
+        solves = problems * (1 + self.restarts)
+        held = solves + problems * (self.restarts + (self.alpha < 1))
+        votes = solves if self.select == "vote" else problems
+        sizes = [len(source.segments) for source in sources]
+        numbers = sum(held * size * target + votes * (size * target + 2 * target**2) for size in sizes)
+        numbers += len(self.features) * (target**2 + sum(size**2 for size in sizes))
         needed = 8 * numbers / 2**30
         if needed > self.memory_gib:
             raise DataError(

@@ -93,6 +93,26 @@ def test_a_transfer_that_would_not_fit_into_memory_is_refused_before_it_is_begun
         CrossTaskAlignment(memory_gib=1e-6).transfer([source], make_segments(), rng=rng())
 
 
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        # 12 by 8 episodes, 2 subsets, 4 solves each: 8 ends and 6 starts, 8 votes, distances of both sets
+        ({"restarts": 3}, 14 * 96 + 8 * (96 + 2 * 64) + 144 + 64),
+        ({"restarts": 3, "select": "lowest_cost"}, 14 * 96 + 2 * (96 + 2 * 64) + 144 + 64),
+        ({"alpha": 0.5}, 4 * 96 + 2 * (96 + 2 * 64) + 144 + 64),  # 2 ends and 2 costs between the sets
+    ],
+)
+def test_memory_is_that_of_starts_and_ends_of_votes_and_of_distances(make_segments, options, numbers):
+    source = LabelledSet("press", make_segments(count=12), labels_from_scores(np.arange(12.0)))
+    target = make_segments(count=8, seed=1)
+    enough = 8 * numbers / 2**30
+    CrossTaskAlignment(**options, subsets=2, memory_gib=enough).transfer([source], target, rng=rng())
+    with pytest.raises(DataError, match="memory_gib allows"):
+        CrossTaskAlignment(**options, subsets=2, memory_gib=enough * (1 - 1e-9)).transfer(
+            [source], target, rng=rng()
+        )
+
+
 def test_options_of_the_solver_out_of_range_are_refused():
     wrong: list[dict[str, Any]] = [{"solver": "fast"}, {"landmarks": 1}, {"memory_gib": 0.0}]
     for options in wrong:
