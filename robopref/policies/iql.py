@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, unknown_name
+from robopref.errors import ConfigError
 from robopref.nets.mlp import EnsembleMLP
-from robopref.policies.dataset import STANDARDISE, Rewards, TransitionSampler, transition_tensors
+from robopref.policies.dataset import Rewards, TransitionSampler, transition_tensors
 from robopref.policies.gaussian import GaussianPolicy
-from robopref.policies.offline import OfflinePolicy, constructor_arguments
+from robopref.policies.offline import ValuePolicy, constructor_arguments
 
 
 def expectile_loss(difference: Float[Tensor, " B"], expectile: float) -> Float[Tensor, ""]:
@@ -35,7 +35,7 @@ def advantage_weights(
     return (temperature * advantage).exp().clamp(max=limit)
 
 
-class ImplicitQLearning(OfflinePolicy):
+class ImplicitQLearning(ValuePolicy):
     """Twin critics, an expectile value, and a Gaussian actor by advantage-weighted regression.
 
     All three losses use the networks as they are before the step, as their parameters are disjoint and what
@@ -63,9 +63,6 @@ class ImplicitQLearning(OfflinePolicy):
     """
 
     kind = "iql"
-    uses_rewards = True
-    reward_mean: Tensor
-    reward_deviation: Tensor
 
     def __init__(
         self,
@@ -88,6 +85,7 @@ class ImplicitQLearning(OfflinePolicy):
     ) -> None:
         super().__init__()
         self.config = constructor_arguments(locals())
+        self.check(self.config)
         _check(self.config)
         generator = torch.Generator().manual_seed(seed)
         sizes = {"hidden": tuple(hidden), "activation": activation, "generator": generator}
@@ -95,8 +93,6 @@ class ImplicitQLearning(OfflinePolicy):
         self.critic = EnsembleMLP(2, observation_size + action_size, 1, **sizes)
         self.value = EnsembleMLP(1, observation_size, 1, **sizes)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
-        self.register_buffer("reward_mean", torch.tensor(0.0))
-        self.register_buffer("reward_deviation", torch.tensor(1.0))
         self.expectile, self.temperature, self.discount = expectile, temperature, discount
         self.learning_rate, self.polyak, self.weight_limit = learning_rate, polyak, weight_limit
         self.standardise = standardise
@@ -105,8 +101,7 @@ class ImplicitQLearning(OfflinePolicy):
     def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> TransitionSampler:
         """All transitions, rewards standardised; the scaling is kept with the weights."""
         sampler = transition_tensors(store, rewards, device=device, standardise=self.standardise)
-        self.reward_mean.fill_(sampler.scaling.mean)
-        self.reward_deviation.fill_(sampler.scaling.deviation)
+        self.keep_scaling(sampler.scaling)
         return sampler
 
     def loss(
@@ -188,14 +183,7 @@ class ImplicitQLearning(OfflinePolicy):
 def _check(config: Mapping[str, Any]) -> None:
     if not 0 < config["expectile"] < 1:
         raise ConfigError(f"expectile must lie in (0, 1), got {config['expectile']}")
-    if not 0 <= config["discount"] < 1:
-        raise ConfigError(f"discount must lie in [0, 1), got {config['discount']}")
-    if not 0 < config["polyak"] <= 1:
-        raise ConfigError(f"polyak must lie in (0, 1], got {config['polyak']}")
     if not config["temperature"] >= 0:
         raise ConfigError(f"temperature must not be negative, got {config['temperature']}")
-    for name in ("learning_rate", "weight_limit"):
-        if not config[name] > 0:
-            raise ConfigError(f"{name} must be positive, got {config[name]}")
-    if config["standardise"] not in STANDARDISE:
-        raise ConfigError(unknown_name("way to standardise", config["standardise"], STANDARDISE))
+    if not config["weight_limit"] > 0:
+        raise ConfigError(f"weight_limit must be positive, got {config['weight_limit']}")

@@ -13,9 +13,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError
+from robopref.errors import ConfigError, unknown_name
 from robopref.policies.chunks import Draw
-from robopref.policies.dataset import Rewards, TransitionSampler, transition_tensors
+from robopref.policies.dataset import (
+    STANDARDISE,
+    Rewards,
+    RewardScaling,
+    TransitionSampler,
+    transition_tensors,
+)
 
 
 def constructor_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,3 +188,41 @@ class ImitationPolicy(OfflinePolicy):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The actor."""
         return [{"params": list(self.actor.parameters()), "lr": self.learning_rate}]
+
+
+class ValuePolicy(OfflinePolicy):
+    """A policy that learns values of discounted rewards, with target networks.
+
+    Attributes:
+        reward_mean, reward_deviation: How rewards were scaled that the values are of; kept with the weights.
+    """
+
+    uses_rewards = True
+    reward_mean: Tensor
+    reward_deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("reward_mean", torch.tensor(0.0))
+        self.register_buffer("reward_deviation", torch.tensor(1.0))
+
+    def keep_scaling(self, scaling: RewardScaling) -> None:
+        """Remember how the rewards were scaled."""
+        self.reward_mean.fill_(scaling.mean)
+        self.reward_deviation.fill_(scaling.deviation)
+
+    @staticmethod
+    def check(config: Mapping[str, Any]) -> None:
+        """Look at the arguments that every such policy has.
+
+        Raises:
+            ConfigError: One of them makes no sense.
+        """
+        if not 0 <= config["discount"] < 1:
+            raise ConfigError(f"discount must lie in [0, 1), got {config['discount']}")
+        if not 0 < config["polyak"] <= 1:
+            raise ConfigError(f"polyak must lie in (0, 1], got {config['polyak']}")
+        if not config["learning_rate"] > 0:
+            raise ConfigError(f"learning_rate must be positive, got {config['learning_rate']}")
+        if config["standardise"] not in STANDARDISE:
+            raise ConfigError(unknown_name("way to standardise", config["standardise"], STANDARDISE))

@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.func import functional_call
 
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, unknown_name
+from robopref.errors import ConfigError
 from robopref.nets.mlp import EnsembleMLP
-from robopref.policies.dataset import STANDARDISE, FollowedSampler, Rewards, followed_tensors
+from robopref.policies.dataset import FollowedSampler, Rewards, followed_tensors
 from robopref.policies.gaussian import GaussianPolicy
-from robopref.policies.offline import OfflinePolicy, constructor_arguments
+from robopref.policies.offline import ValuePolicy, constructor_arguments
 
 
-class ReBRAC(OfflinePolicy):
+class ReBRAC(ValuePolicy):
     """Twin critics with layer normalisation and a deterministic actor, both held to the data.
 
     Every second step, by default, also moves the actor and both targets, as in the authors' code: the
@@ -58,9 +58,6 @@ class ReBRAC(OfflinePolicy):
     """
 
     kind = "rebrac"
-    uses_rewards = True
-    reward_mean: Tensor
-    reward_deviation: Tensor
     actor_seen: Tensor
 
     def __init__(
@@ -85,6 +82,7 @@ class ReBRAC(OfflinePolicy):
     ) -> None:
         super().__init__()
         self.config = constructor_arguments(locals())
+        self.check(self.config)
         _check(self.config)
         generator = torch.Generator().manual_seed(seed)
         sizes = {"hidden": tuple(hidden), "activation": activation, "generator": generator}
@@ -94,8 +92,6 @@ class ReBRAC(OfflinePolicy):
         self.critic = EnsembleMLP(2, observation_size + action_size, 1, layer_norm=True, **sizes)
         self.target_actor = copy.deepcopy(self.actor.network).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.register_buffer("reward_mean", torch.tensor(0.0))
-        self.register_buffer("reward_deviation", torch.tensor(1.0))
         self.register_buffer("actor_seen", torch.zeros(2))  # what the actor's last step logged
         self.actor_penalty, self.critic_penalty = actor_penalty, critic_penalty
         self.discount, self.learning_rate, self.polyak = discount, learning_rate, polyak
@@ -114,8 +110,7 @@ class ReBRAC(OfflinePolicy):
     def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> FollowedSampler:
         """All transitions that another action followed, rewards standardised; the scaling is kept."""
         sampler = followed_tensors(store, rewards, device=device, standardise=self.standardise)
-        self.reward_mean.fill_(sampler.scaling.mean)
-        self.reward_deviation.fill_(sampler.scaling.deviation)
+        self.keep_scaling(sampler.scaling)
         return sampler
 
     def loss(
@@ -178,17 +173,11 @@ class ReBRAC(OfflinePolicy):
 
 
 def _check(config: Mapping[str, Any]) -> None:
-    if not 0 <= config["discount"] < 1:
-        raise ConfigError(f"discount must lie in [0, 1), got {config['discount']}")
-    if not 0 < config["polyak"] <= 1:
-        raise ConfigError(f"polyak must lie in (0, 1], got {config['polyak']}")
     if config["actor_every"] < 1:
         raise ConfigError(f"actor_every must be at least 1, got {config['actor_every']}")
     for name in ("actor_penalty", "critic_penalty"):
         if not config[name] >= 0:
             raise ConfigError(f"{name} must not be negative, got {config[name]}")
-    for name in ("learning_rate", "noise", "noise_limit"):
+    for name in ("noise", "noise_limit"):
         if not config[name] > 0:
             raise ConfigError(f"{name} must be positive, got {config[name]}")
-    if config["standardise"] not in STANDARDISE:
-        raise ConfigError(unknown_name("way to standardise", config["standardise"], STANDARDISE))
