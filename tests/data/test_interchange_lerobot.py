@@ -504,7 +504,8 @@ def test_observations_can_be_joined_from_several_features(sample, tmp_path):
     convert(sample, tmp_path / "made", lossy=True, observation=["observation.heat", "observation.state"])
     with TrajectoryStore.open(tmp_path / "made") as store:
         assert store.episode(1).observations[1] == pytest.approx([20, 1, 1, 1.1])
-    with pytest.raises(ConfigError, match=r"no observation observation.hot\. There are: observation.heat"):
+    hint = r"'observation.hot'\. Did you mean 'observation.heat'\? There are: observation.heat"
+    with pytest.raises(ConfigError, match=hint):
         convert(sample, tmp_path / "other", lossy=True, observation=["observation.hot"])
 
 

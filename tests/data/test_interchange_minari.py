@@ -9,7 +9,7 @@ import pytest
 
 from robopref.data import TrajectoryStore
 from robopref.data.interchange.convert import convert
-from robopref.errors import DataError
+from robopref.errors import ConfigError, DataError
 
 minari = pytest.importorskip("minari")
 
@@ -87,6 +87,14 @@ def test_one_entry_of_the_dictionary_can_be_chosen_and_the_inner_folder_named(th
     convert(theirs / "data", tmp_path / "made", lossy=True, observation=["observation"])
     with TrajectoryStore.open(tmp_path / "made") as store:
         assert store.episode(1).observations[:, 1].tolist() == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"), [(["observatoin"], "Did you mean 'observation'"), ([], "names no observation")]
+)
+def test_an_entry_that_is_not_there_is_refused_with_the_nearest(theirs, tmp_path, wanted, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        convert(theirs, tmp_path / "made", lossy=True, observation=wanted)
 
 
 def test_an_entry_point_named_in_the_file_is_never_run(theirs, tmp_path):

@@ -119,9 +119,8 @@ def test_single_observations_can_be_chosen(theirs, tmp_path):
     convert(theirs, tmp_path / "made", lossy=True, observation=["robot0_eef_pos"])
     with TrajectoryStore.open(tmp_path / "made") as store:
         assert store.layout.observation_size == 3
-    with pytest.raises(
-        ConfigError, match=r"no observation robot1_eef_pos\. There are: object, robot0_eef_pos"
-    ):
+    hint = r"'robot1_eef_pos'\. Did you mean 'robot0_eef_pos'\? There are: object, robot0_eef_pos"
+    with pytest.raises(ConfigError, match=hint):
         convert(theirs, tmp_path / "other", lossy=True, observation=["robot1_eef_pos"])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from robopref.data.layout import Layout
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, unknown_name
 
 FORMAT = "robopref-interchange"
 VERSION = 1
@@ -223,12 +223,13 @@ def choose(wanted: list[str] | None, known: list[str], where: str) -> list[str]:
     """Return the observation keys that were asked for, or all.
 
     Raises:
-        ConfigError: One of them is not there.
+        ConfigError: One of them is not there, and the message says which is nearest; or none was named.
     """
     if wanted is None:
         return known
-    missing = [key for key in wanted if key not in known]
-    if missing or not wanted:
-        got = ", ".join(missing) or "without a name"
-        raise ConfigError(f"{where} has no observation {got}. There are: {', '.join(known)}.")
+    if not wanted:
+        raise ConfigError(f"{where}: observation= names no observation. There are: {', '.join(known)}.")
+    for key in wanted:
+        if key not in known:
+            raise ConfigError(f"{where}: {unknown_name('observation', key, known)}")
     return wanted
