@@ -112,7 +112,7 @@ class Guard:
         try:
             visitor = await self._let_in(scope, headers)
             scope.setdefault("state", {})["visitor"] = visitor
-            self._check_writing(scope, headers)
+            self._check_origin(scope, headers)
             await self.app(scope, await _bounded(headers, receive), dressed)
         except Refusal as refusal:
             await _refuse(dressed, refusal, as_page=as_page, let_in=visitor is not None)
@@ -158,7 +158,7 @@ class Guard:
             raise Refusal(503, AWAY) from error
         return None if name is None else Visitor(name, admin=False)
 
-    def _check_writing(self, scope: Scope, headers: dict[str, str]) -> None:
+    def _check_origin(self, scope: Scope, headers: dict[str, str]) -> None:
         """Refuse what another site's page may have sent in a person's name."""
         of_pages = scope["method"] not in ("GET", "HEAD") or scope["path"].startswith(("/api/", "/clips/"))
         if of_pages and not comes_from_here(headers):
