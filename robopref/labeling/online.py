@@ -218,7 +218,7 @@ class Online:
     def _answers(self) -> "_Answers":
         """Sort the answers: pairs drawn at random are tested on, all others learned from.
 
-        A pair is tested on once, by the mean of what people said: their answers on it are not independent.
+        A pair is tested on once, by the mean of each person's first answer: several are not independent.
         """
         plan = self._desk.plan
         drawn = {frozenset(plan.items[i]): plan.items[i] for i in plan.at_random}
