@@ -19,9 +19,9 @@ import numpy as np
 from robopref.data.judgement import Feedback
 from robopref.data.preferences import Segments
 from robopref.data.queries import SAME_START, pairs_of_states, random_pairs
-from robopref.data.queries_informed import query_named
+from robopref.data.queries_informed import QUERIES
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.labeling.clips import Segment
 
 _DRAWN_AT_ONCE = 64
@@ -108,9 +108,9 @@ def make_plan(
         ConfigError: An option makes no sense, or the query needs a reward and there is none.
         DataError: There are not two segments to compare, or the reward cannot be read.
     """
-    if query != SAME_START:
-        query_named(query)
-    elif segment_length is not None or online or gold:
+    if query not in (*QUERIES, SAME_START):
+        raise ConfigError(unknown_name("query strategy", query, (*QUERIES, SAME_START)))
+    if query == SAME_START and (segment_length is not None or online or gold):
         raise ConfigError(
             f"query={query} compares whole episodes of one state, in an order that stays: leave out "
             "segment_length, gold and online."
@@ -187,7 +187,7 @@ def _ordered(
         return pool, drawn  # nothing is known yet, so they are asked in the order they were drawn
     known = candidates(store, columns(pool), query, reward=reward)
     rng = np.random.default_rng([seed, 3, 3])
-    found = query_named(query)(known, len(pool), rng, random_share=random_share)
+    found = QUERIES[query](known, len(pool), rng, random_share=random_share)
     return [pool[i] for i in found.index.tolist()], found.at_random
 
 

@@ -42,7 +42,8 @@ def test_checks_come_first_with_the_better_episode_as_a(store):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"query": "randon"}, "Did you mean 'random'?"),
+        ({"query": "randon"}, r"Did you mean 'random'\?"),
+        ({"query": "same_strat"}, r"Did you mean 'same_start'\?"),
         ({"pairs": 0}, "pairs must be 1 or more"),
         ({"shared": 1.5}, "shared must lie in"),
         ({"gold": 5}, "more than the 4 clear pairs"),
