@@ -54,11 +54,6 @@ def test_a_plan_refuses_what_makes_no_sense(store, options, sentence):
         make_plan(store, **{"pairs": 10, **options})
 
 
-def test_a_plan_of_one_whole_episode_is_refused(tmp_path):
-    with pytest.raises(DataError, match="needs two different"):
-        make_plan(made_store(tmp_path / "one", 1), pairs=3)
-
-
 def test_a_study_of_same_starts_asks_of_each_pair_of_one_state_once_and_of_whole_episodes(tmp_path):
     store = collected(tmp_path, seeds=(3, 5, 8), repeats=3)
     starts = [store.provenance(episode).seed for episode in range(len(store))]
