@@ -5,7 +5,7 @@ files hold the networks, each with its normaliser.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from robopref.deploy import parity
 from robopref.deploy.denoising import PATHS, DenoisingSampler
-from robopref.deploy.manifest import NAME, Manifest, flatten, match_keys
+from robopref.deploy.manifest import NAME, Manifest, flatten
 from robopref.deploy.runtime import BROKEN, GaussianSampler, Sampler, Session
 from robopref.deploy.scoring import Scorer, scorer
 from robopref.errors import ConfigError, DataError, unknown_name
@@ -41,14 +41,6 @@ class Bundle:
         """Names of the parts of an observation."""
         return [part.name for part in self.manifest.observation]
 
-    def check_keys(self, keys: Iterable[str], ignored: Sequence[str] = ()) -> None:
-        """Refuse keys that a robot will send and that the manifest does not know, or that are missing.
-
-        Raises:
-            DataError: Naming the key, and the nearest one that exists.
-        """
-        match_keys(keys, self.keys, ignored)
-
     def flatten(self, observation: Mapping[str, Any], ignored: Sequence[str] = ()) -> np.ndarray:
         """Put the parts of an observation together, (O,) float32.
 
@@ -57,11 +49,11 @@ class Bundle:
         """
         return flatten(self.manifest.observation, observation, ignored)
 
-    def metadata(self) -> dict[str, Any]:
-        """What a server tells its clients first."""
+    def metadata(self, ignored: Sequence[str] = ()) -> dict[str, Any]:
+        """What a server that accepts some more keys tells its clients first; :class:`.Rules` reads it."""
         manifest = self.manifest.record()
         keys = ("task", "control_hz", "observation", "action", "limits", "versions")
-        return {"bundle": self.fingerprint, **{key: manifest[key] for key in keys}}
+        return {"bundle": self.fingerprint, **{key: manifest[key] for key in keys}, "ignored": list(ignored)}
 
 
 def load(path: Path | str, *, threads: int = 1) -> Bundle:

@@ -132,7 +132,7 @@ class DenoisingSampler:
     ) -> None:
         where = "manifest: policy"
         self.path: Path = PATHS[settings["kind"]](settings, where)
-        fields = Fields(settings, where, settings)
+        fields = Fields(settings, where)
         self.network = Network(sessions, fields.text("encoder"), fields.text("denoiser"))
         self._shape = shape
 

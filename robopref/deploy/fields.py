@@ -12,22 +12,22 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 class Fields:
-    """A JSON object whose keys are known.
+    """A JSON object, whose keys are known where it is to be wholly understood.
 
     Args:
         record: What was read.
         where: Names the record in a refusal.
-        known: The keys that it may have.
+        known: The keys that it may have; None for any, of which those that nobody takes are ignored.
 
     Raises:
         DataError: It is no object, or has a key that is not known.
     """
 
-    def __init__(self, record: Any, where: str, known: Iterable[str]) -> None:
+    def __init__(self, record: Any, where: str, known: Iterable[str] | None = None) -> None:
         if not isinstance(record, dict):
             raise DataError(f"{where} must be a JSON object, got {record!r:.80}")
         self.record, self.where = record, where
-        names = list(known)
+        names = list(record if known is None else known)
         for key in record:
             if key not in names:
                 raise DataError(f"{where}: {unknown_name('field', str(key), names)}")
@@ -73,9 +73,10 @@ class Fields:
             raise DataError(f"{self.where}.{name} must be {size} numbers, got {value!r:.80}")
         return np.array(value, np.float64)
 
-    def texts(self, name: str, size: int) -> tuple[str, ...]:
-        """So many texts."""
+    def texts(self, name: str, size: int | None = None) -> tuple[str, ...]:
+        """So many texts, or any number of them."""
         value = self.array(name)
+        size = len(value) if size is None else size
         if len(value) != size or not all(isinstance(v, str) for v in value):
             raise DataError(f"{self.where}.{name} must be {size} texts, got {value!r:.80}")
         return tuple(value)

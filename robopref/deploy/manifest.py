@@ -120,13 +120,13 @@ class Rules:
             DataError: It is not the metadata of a robopref server.
         """
         where = "the server's metadata"
-        fields = Fields(metadata, where, metadata if isinstance(metadata, dict) else ())
+        fields = Fields(metadata, where)
         action = read_action(fields.take("action"), f"{where}: action")
         limits = Limits.read(fields.take("limits"), action.size, f"{where}: limits")
         control_hz = _rate(fields, where)
         _check_still(action, limits, control_hz, where)
-        ignored = metadata.get("ignored", [])
-        return cls(control_hz, action, limits, _read_parts(fields, where), tuple(map(str, ignored)))
+        ignored = fields.texts("ignored") if "ignored" in metadata else ()
+        return cls(control_hz, action, limits, _read_parts(fields, where), ignored)
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class Manifest:
         limits = Limits.read(fields.take("limits"), action.size, f"{where}: limits")
         control_hz = _rate(fields, where)
         _check_still(action, limits, control_hz, where)
-        networks = Fields(fields.take("networks"), f"{where}: networks", record["networks"])
+        networks = Fields(fields.take("networks"), f"{where}: networks")
         return cls(
             task=fields.text("task"),
             control_hz=control_hz,

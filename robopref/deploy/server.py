@@ -102,7 +102,7 @@ class PolicyServer:
         clash = set(self.ignored) & set(self.selector.bundle.keys)
         if clash:
             raise ConfigError(f"The policy needs {', '.join(sorted(clash))}, which was to be ignored.")
-        self._metadata = pack({**self.selector.bundle.metadata(), "ignored": list(self.ignored)})
+        self._metadata = pack(self.selector.bundle.metadata(self.ignored))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="robopref-policy")
         self._scribe = ThreadPoolExecutor(1, thread_name_prefix="robopref-audit")
         self._open = 0

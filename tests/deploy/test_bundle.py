@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from robopref.deploy.bundle import load
+from robopref.deploy.manifest import Rules, match_keys
 from robopref.deploy.scoring import EnsembleScorer
 from robopref.errors import ConfigError, DataError
 from robopref.scores import Scores
@@ -183,12 +184,21 @@ def test_what_is_no_onnx_file_is_refused_at_load(tmp_path):
 
 
 def test_keys_are_checked_before_the_first_decision(tmp_path):
-    bundle = load(make_bundle(tmp_path / "b"))
-    bundle.check_keys(["observation/arm", "observation/goal", "prompt"], ignored=["prompt"])
+    keys = load(make_bundle(tmp_path / "b")).keys
+    match_keys(["observation/arm", "observation/goal", "prompt"], keys, ignored=["prompt"])
     with pytest.raises(DataError, match=r"'observation/amr'\. Did you mean 'observation/arm'"):
-        bundle.check_keys(["observation/amr", "observation/goal"])
+        match_keys(["observation/amr", "observation/goal"], keys, ignored=[])
     with pytest.raises(DataError, match="lacks observation/goal"):
-        bundle.check_keys(["observation/arm"])
+        match_keys(["observation/arm"], keys, ignored=[])
+
+
+def test_rules_take_the_ignored_keys_and_no_notice_of_what_a_newer_server_adds(tmp_path):
+    metadata = load(make_bundle(tmp_path / "b")).metadata(ignored=["prompt"])
+    assert Rules.read({**metadata, "mood": "good"}).ignored == ("prompt",)
+    del metadata["ignored"]
+    assert Rules.read(metadata).ignored == ()
+    with pytest.raises(DataError, match="ignored must be a list"):
+        Rules.read({**metadata, "ignored": "prompt"})
 
 
 def test_parts_are_put_together_in_the_manifest_s_order(tmp_path):
