@@ -13,6 +13,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.deploy.export.description import statistics
 from robopref.deploy.export.networks import Part
 from robopref.policies.chunks import Draw
+from robopref.policies.dataset import chunk_tensors
 from robopref.policies.offline import OfflinePolicy
 
 RANDOM_BATCHES = (1, 7, 256)  # rows: one, an odd number, and more than any decision takes
@@ -41,15 +42,15 @@ def recorded_inputs(
     A reward of single actions gets the first of a chunk. A denoiser gets chunks at levels of noise from 0 to
     1, and the features of the observations.
     """
-    every = store.transition_rows()
-    rows = np.sort(rng.choice(every, min(RECORDED_ROWS, len(every)), replace=False))
-    observations = torch.from_numpy(store.array("observations")[rows])
-    chunks = torch.from_numpy(store.array("actions")[_followed(store, rows, horizon)])
+    sampler = chunk_tensors(store, horizon=horizon)
+    chosen = np.sort(rng.choice(len(sampler), min(RECORDED_ROWS, len(sampler)), replace=False))
+    batch = sampler.batch(torch.from_numpy(chosen))
+    observations, chunks = batch["observations"], batch["actions"]
     found: dict[str, Tensor] = {"observations": observations}
     if "actions" in part.inputs:
         found["actions"] = chunks.flatten(1)[:, : part.inputs["actions"][0]]
     if part.denoises is not None:
-        levels = torch.from_numpy(rng.permutation(np.linspace(0, 1, len(rows), dtype=np.float32)))
+        levels = torch.from_numpy(rng.permutation(np.linspace(0, 1, len(chosen), dtype=np.float32)))
         noise = torch.from_numpy(rng.standard_normal(chunks.shape, np.float32))
         draw = Draw(part.denoises.times(levels[None]), noise[None])
         with torch.no_grad():
@@ -57,10 +58,3 @@ def recorded_inputs(
             features = part.denoises.encoder(observations)
         found |= {"noisy": noisy[0], "times": times[0].float(), "condition": features}
     yield {key: found[key].numpy() for key in part.inputs}
-
-
-def _followed(store: TrajectoryStore, rows: np.ndarray, horizon: int) -> np.ndarray:
-    """The rows of so many actions from each row on, (B, H); an episode's last one is repeated."""
-    episodes = np.searchsorted(store.first_rows, rows, side="right") - 1
-    last = (store.first_rows + store.lengths - 1)[episodes]
-    return np.minimum(rows[:, None] + np.arange(horizon), last[:, None])
