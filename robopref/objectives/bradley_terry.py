@@ -66,3 +66,10 @@ def preference_loss(
     if weights is None:
         return losses.mean(-1)
     return (losses * weights).sum(-1) / weights.sum().clamp(min=1e-12)
+
+
+def sign_accuracy(logits: Float[Tensor, "*heads B"], labels: Float[Tensor, " B"]) -> Float[Tensor, ""]:
+    """Share of untied pairs whose logit has the label's sign, over all heads; 0 if every pair is tied."""
+    untied = labels != 0.5
+    right = ((logits > 0) == (labels > 0.5)) & untied
+    return right.sum() / (untied.sum() * logits.shape[:-1].numel()).clamp(min=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
-from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.objectives.bradley_terry import preference_logits, preference_loss, sign_accuracy
 from robopref.policies.dataset import Rewards, TransitionSampler
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.offline import constructor_arguments
@@ -99,14 +99,12 @@ class InversePreferenceLearning(ImplicitQLearning):
         size = rewards.square().mean()
 
         value_loss, actor_loss, of_actor = self.value_and_actor(states, actions, target_q)
-        untied = batch["labels"] != 0.5
-        right = ((logits.mean(0) > 0) == (batch["labels"] > 0.5)) & untied
         seen = {
             "preference_loss": preference,
             "squared_reward": size,
             "value_loss": value_loss,
             "actor_loss": actor_loss,
-            "accuracy": right.sum() / untied.sum().clamp(min=1),
+            "accuracy": sign_accuracy(logits.mean(0), batch["labels"]),
             "advantage_weight": of_actor["advantage_weight"],
         }
         loss = preference + self.reward_penalty * size + value_loss + actor_loss

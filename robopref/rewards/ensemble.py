@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.nets.mlp import EnsembleMLP
 from robopref.nets.normalise import Normaliser, refuse_not_finite
-from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.objectives.bradley_terry import preference_logits, preference_loss, sign_accuracy
 from robopref.objectives.description import REWARD
 from robopref.objectives.gaussian import expected_preference
 from robopref.objectives.people import flip_likelihood
@@ -403,10 +403,3 @@ class EnsembleReward(nn.Module, ABC):
 
 def _weighed(losses: Float[Tensor, "*heads B"], weights: Float[Tensor, " B"]) -> Float[Tensor, "*heads"]:
     return (losses * weights).sum(-1) / weights.sum().clamp(min=1e-12)
-
-
-def sign_accuracy(logits: Float[Tensor, "M B"], labels: Float[Tensor, " B"]) -> Float[Tensor, ""]:
-    """Share of untied pairs whose logit has the label's sign, over all members; 0 if every pair is tied."""
-    untied = labels != 0.5
-    right = ((logits > 0) == (labels > 0.5)) & untied
-    return right.sum() / (untied.sum() * len(logits)).clamp(min=1)

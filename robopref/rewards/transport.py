@@ -33,7 +33,7 @@ from robopref.alignment.sequences import (
 )
 from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.nets.vision import FrameEncoder
-from robopref.objectives.bradley_terry import preference_loss
+from robopref.objectives.bradley_terry import preference_loss, sign_accuracy
 from robopref.objectives.description import REWARD
 from robopref.objectives.reduction import reduce_losses, refuse_weights
 from robopref.objectives.registry import choose
@@ -312,12 +312,10 @@ class TransportReward(FrameReward):
             first, second = scores.chunk(2)
         logits = (first - second) / self.temperature
         loss = self._of_pairs(first / self.temperature, second / self.temperature, logits, batch)
-        untied = batch["labels"] != 0.5
-        right = ((logits > 0) == (batch["labels"] > 0.5)) & untied
         name = self.objective.objective.name
         logged = {
             "cross_entropy" if name == "dpo" else name: loss.detach(),
-            "accuracy": right.sum() / untied.sum().clamp(min=1),
+            "accuracy": sign_accuracy(logits, batch["labels"]),
         }
         if self.stay > 0:
             raw = (a[0] - self.mean) / self.scale

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robopref.errors import ConfigError, DataError
-from robopref.objectives.bradley_terry import preference_logits, preference_loss
+from robopref.objectives.bradley_terry import preference_logits, preference_loss, sign_accuracy
 
 
 def test_loss_of_a_coin_toss_is_log_two_whatever_the_label():
@@ -99,3 +99,12 @@ def test_labels_outside_their_range_are_refused(label):
 def test_zero_pairs_are_refused():
     with pytest.raises(DataError, match="zero pairs"):
         preference_loss(torch.zeros(0), torch.zeros(0))
+
+
+def test_accuracy_worked_by_hand_leaves_ties_out_and_counts_every_head():
+    labels = torch.tensor([1.0, 0.2, 0.5, 0.9])
+    one = torch.tensor([2.0, 1.0, 3.0, 0.1])  # right, wrong, tied, right
+    assert sign_accuracy(one, labels).item() == pytest.approx(2 / 3)
+    both = torch.stack([one, -one])  # and wrong, right, tied, wrong
+    assert sign_accuracy(both, labels).item() == pytest.approx(3 / 6)
+    assert sign_accuracy(both, torch.full((4,), 0.5)).item() == 0
