@@ -26,7 +26,7 @@ from robopref.methods.direct import Direct, Questions
 from robopref.methods.grape import Grape, Variant
 from robopref.methods.pearl import Pearl
 from robopref.methods.phases.comparisons import Comparisons
-from robopref.methods.phases.vla_align import OF_PREFERENCES, Alignment
+from robopref.methods.phases.vla_how import OF_PREFERENCES, Alignment
 from robopref.methods.phases.vla_scores import Judge
 from robopref.methods.phases.vla_trials import Axis
 from robopref.methods.rapl import Camera, Ranked, Rapl

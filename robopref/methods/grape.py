@@ -32,7 +32,9 @@ from robopref.methods.components import Collection, Component, Fit, Hardware, Sa
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.vla import build_policy, film, sample_rollouts, train_supervised
-from robopref.methods.phases.vla_align import Alignment, align_policy, gate
+from robopref.methods.phases.vla_align import align_policy
+from robopref.methods.phases.vla_gate import gate
+from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged, check_reached, judge_rollouts
 from robopref.methods.phases.vla_trials import Axis, evaluate_axes, validate
 from robopref.policies.vla.data import FilmedEpisodes

@@ -16,7 +16,8 @@ import numpy as np
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 from robopref.files import replacing
-from robopref.rewards.staged.costs import Signals
+from robopref.rewards.staged.costs import EpisodeCosts, Signals, store_costs
+from robopref.rewards.staged.language import StagedCosts
 from robopref.training.rollout import ENVIRONMENT_PREFIX, KeptEnvironment
 
 FOLDER = "signals"
@@ -34,6 +35,16 @@ def replayed_signals(store: TrajectoryStore) -> Signals:
     if path.exists():
         return _read(path, int((store.lengths + 1).sum()))
     return keep_signals(store, _replay(store))
+
+
+def costs_in(costs: StagedCosts, store: TrajectoryStore) -> list[EpisodeCosts]:
+    """Return the costs of every episode of a store; signals are read or replayed where the file names some.
+
+    Raises:
+        ConfigError: As :func:`replayed_signals`.
+        DataError: Likewise, or a point or signal is missing.
+    """
+    return store_costs(costs, store, replayed_signals(store) if costs.signals else None)
 
 
 def keep_signals(store: TrajectoryStore, episodes: Sequence[dict[str, np.ndarray]]) -> Signals:

@@ -18,7 +18,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.methods import grape
 from robopref.methods.components import Sampling, Scene
-from robopref.methods.phases.vla_align import Alignment
+from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged
 from robopref.policies.saved import SEEING
 from robopref.policies.vla.saved import KINDS

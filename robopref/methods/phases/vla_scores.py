@@ -24,12 +24,11 @@ from robopref.policies.vla.data import Decisions, FilmedEpisodes
 from robopref.policies.vla.saved import load_vla
 from robopref.rewards.relabel import relabel
 from robopref.rewards.saved import FRAME_KINDS, load_frame_reward, load_reward
-from robopref.rewards.staged.costs import store_costs
 from robopref.rewards.staged.language import StagedCosts, load_costs
 from robopref.rewards.staged.pairs import Pairing, ranked_pairs
 from robopref.rewards.staged.scores import EMPHASES, ScoreWeights, combined, score_columns
 from robopref.rewards.staged.tasks import cost_file
-from robopref.training.signals import replayed_signals
+from robopref.training.signals import costs_in
 
 JUDGES = ("costs", "reward", "human")
 
@@ -147,7 +146,7 @@ def check_reached(lab: Lab, judge: Judge, demonstrations: Mapping[str, Trajector
                     f"  no demonstration of {task} succeeds: none can show that its stages are reached"
                 )
                 continue
-            found = store_costs(costs, store, replayed_signals(store) if costs.signals else None)
+            found = costs_in(costs, store)
             reached[task] = {
                 stage.name: sum(one.reached[stage.name] is not None for one in found)
                 for stage in costs.stages
@@ -242,8 +241,7 @@ def _columns(
     decisions = Decisions(actor, [source], device=lab.fabric.device)
     likelihood = decisions.mean_scores(actor)
     if judge.kind == "costs":
-        read = judge.costs_of(task)
-        costs = store_costs(read, store, replayed_signals(store) if read.signals else None)
+        costs = costs_in(judge.costs_of(task), store)
         columns = score_columns(
             costs, store.successes, likelihood, emphasis=judge.emphasis, weights=judge.weights
         )

@@ -108,13 +108,19 @@ class Decisions:
         self.counts = np.array(counts, np.int64)
         self.starts = np.cumsum([0, *counts[:-1]]).astype(np.int64)
         self.names = names
+        self._numbers = {name: number for number, name in enumerate(names)}
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def trajectory(self, source: int, episode: int) -> int:
         """Return the number of the trajectory that an episode became."""
-        return self.names.index((source, episode))
+        return self._numbers[source, episode]
+
+    def rows_of(self, trajectories: Sequence[int]) -> Int64[np.ndarray, " n"]:
+        """Return the numbers of all decisions of some trajectories, one trajectory after the other."""
+        parts = [self.starts[i] + np.arange(self.counts[i]) for i in trajectories]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     def frames(self, rows: Int[np.ndarray, " n"]) -> Tensor:
         """Return frames (n, S, S, 3) of decisions."""

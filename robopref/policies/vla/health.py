@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from robopref.policies.chunks import Draw
 from robopref.policies.vla.data import Decisions
 from robopref.policies.vla.seeing import SeeingPolicy
 
@@ -51,6 +52,10 @@ class Condition:
     entropy: Float[np.ndarray, " n"] | None
     saturation: Float[np.ndarray, " n"]
 
+    def columns(self) -> dict[str, Float[np.ndarray, " n"]]:
+        """Return what is known, by name."""
+        return {name: column for name, column in vars(self).items() if column is not None}
+
 
 @torch.no_grad()
 def condition(
@@ -58,12 +63,14 @@ def condition(
 ) -> Condition:
     """Measure a policy, which is in evaluation mode, in some decisions."""
     found: dict[str, list[Tensor]] = {name: [] for name in ("error", "score", "entropy", "saturation")}
-    draws = torch.Generator().manual_seed(0)  # the same for every policy that is asked
+    # The same for every policy that is asked, and of a decision whichever others are asked about.
+    drawn = policy.draw(len(decisions), generator=torch.Generator().manual_seed(0))
     for first in range(0, len(rows), rows_at_once):
-        part = decisions.batch(rows[first : first + rows_at_once])
+        which = rows[first : first + rows_at_once]
+        part = decisions.batch(which)
         taken = policy.scaled(policy.decide(part["frames"], part["words"]))
         done = policy.scaled(policy.actions(part["targets"]))
-        draw = policy.draw(len(taken), generator=draws)
+        draw = None if drawn is None else Draw(drawn.times[:, which], drawn.noise[:, which])
         counted = part["mask"].sum(1)
         away = torch.where(part["mask"], (taken - done).square().mean(2), 0.0)
         found["error"].append(away.sum(1) / counted)

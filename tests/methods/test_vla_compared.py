@@ -11,11 +11,14 @@ from robopref.data.label_store import LabelStore
 from robopref.data.preferences import Preferences, Segments
 from robopref.errors import ConfigError, DataError
 from robopref.methods.components import Hardware
-from robopref.methods.phases import vla_align
+from robopref.methods.phases import vla_compared, vla_gate
 from robopref.methods.phases.lab import Lab
-from robopref.methods.phases.vla_align import Alignment, _Comparison, _labels, _stages
+from robopref.methods.phases.vla_compared import Comparison, _stages, labels_of
+from robopref.methods.phases.vla_gate import gate
+from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged
 from robopref.policies.vla.data import Decisions
+from robopref.policies.vla.saved import load_vla, save_vla
 from robopref.rewards.staged.pairs import Pairing, ranked_pairs, whole_episode_preferences
 from robopref.training.run import Run
 from tests.policies.vla.conftest import tiny
@@ -66,8 +69,8 @@ def add(labels, store, preferences):
 
 def compared(lab, rounds, shown, **how):
     alignment = Alignment(**how)
-    labels = [_labels(lab, judged, alignment) for judged in rounds]
-    return _Comparison(tiny(), rounds, labels, [shown], alignment, lab)
+    labels = [labels_of(lab, judged, alignment) for judged in rounds]
+    return Comparison(tiny(), rounds, labels, [shown], alignment, lab)
 
 
 @pytest.mark.parametrize("objective", ["rpro", "plackett_luce", "kto"])
@@ -95,7 +98,7 @@ def test_the_better_rollout_has_the_higher_grade(lab, judged, demonstrations):
     assert sorted(winners) == BETTER.tolist()
 
 
-def test_imitation_takes_the_winners_or_all_and_demonstrations_beside_them(lab, judged, demonstrations):
+def test_imitation_takes_whom_it_is_told_and_demonstrations_beside_them(lab, judged, demonstrations):
     def rows(kind):
         found = compared(lab, [judged], demonstrations, kind=kind, replay=0.0, demonstrations=0.25).imitated()
         return [part // 3 for part in found.parts], found._bounds  # three decisions in each trajectory
@@ -106,6 +109,11 @@ def test_imitation_takes_the_winners_or_all_and_demonstrations_beside_them(lab, 
     assert bounds.tolist() == pytest.approx([0.75, 1.0])
     (everyone, _), _ = rows("all")
     assert sorted(set(everyone.tolist())) == list(range(12))
+    (good, _), _ = rows("successes")
+    assert sorted(set(good.tolist())) == np.flatnonzero(judged.rollouts[0].store.successes).tolist()
+    (alone,), bounds = rows("demonstrations")
+    assert sorted(set(alone.tolist())) == [12, 13]
+    assert bounds.tolist() == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_what_there_is_nothing_of_leaves_its_share_of_imitation_to_the_present_r
 
 
 def test_random_pairs_are_of_one_state_as_many_and_blind_to_who_is_better(lab, judged):
-    found = _labels(lab, judged, Alignment(pairs="random"))["drawer-open"]
+    found = labels_of(lab, judged, Alignment(pairs="random"))["drawer-open"]
     assert len(found) == 6
     assert (found.a.episode // 2 == found.b.episode // 2).all()
     preferred = np.where(found.label > 0.5, found.a.episode, found.b.episode)
@@ -138,7 +146,7 @@ def test_a_label_across_states_is_refused_with_its_file_and_number(lab, rollouts
         add(labels, rollouts.store, good)
         add(labels, rollouts.store, Preferences(first, second, one, one))
     with pytest.raises(DataError, match=r"labels\.sqlite, label 2: Episodes 0 and 3 of .* different states"):
-        _labels(lab, Judged([rollouts], {"drawer-open": url}, {}, Judge()), Alignment())
+        labels_of(lab, Judged([rollouts], {"drawer-open": url}, {}, Judge()), Alignment())
 
 
 def test_a_stage_is_that_of_the_state_of_each_decision_and_demonstrations_have_none(
@@ -146,13 +154,44 @@ def test_a_stage_is_that_of_the_state_of_each_decision_and_demonstrations_have_n
 ):
     """States 0, 2 and 4 begin decisions; who has completed both stages stays in the last."""
     stages = np.array([0, 0, 1, 1, 2, 2, 2])
-    costs = SimpleNamespace(stages=[1, 2], signals=())
+    costs = SimpleNamespace(stages=[1, 2])
     monkeypatch.setattr(Judge, "costs_of", lambda judge, task: costs)
     monkeypatch.setattr(
-        vla_align, "store_costs", lambda file, store, signals: [SimpleNamespace(stages=stages)] * len(store)
+        vla_compared, "costs_in", lambda costs, store: [SimpleNamespace(stages=stages)] * len(store)
     )
     found = _stages(Decisions(tiny(), [rollouts, demonstrations]), [Judged([rollouts], {}, {}, Judge())])
     assert found.tolist() == [0, 1, 1] * 12 + [0] * 6
+
+
+def test_a_start_is_measured_once_whoever_is_compared_with_it(lab, judged, tmp_path, monkeypatch):
+    """The first gate asks about the better rollouts, a second about them again, a third about some others."""
+    asked, policies = [], {}
+    measure = vla_gate.condition
+    monkeypatch.setattr(
+        vla_gate,
+        "condition",
+        lambda policy, decisions, rows: asked.append(rows.tolist()) or measure(policy, decisions, rows),
+    )
+    for seed, name in enumerate(("start", "one", "other", "third")):
+        policies[name] = tmp_path / name
+        save_vla(policies[name], tiny(seed=seed))
+
+    def passed(name, **how):
+        return gate(lab, name, policies["start"], policies[name], judged, Alignment(**how), None)
+
+    winners = [3 * e + i for e in BETTER for i in range(3)]  # three decisions in each trajectory
+    found = passed("one")
+    assert asked == [winners, winners]
+    passed("other")
+    assert asked[2:] == [winners]
+    passed("third", pairs="random")
+    missing, whole = asked[3:]
+    assert 0 < len(missing) < len(whole)
+    assert not set(missing) & set(winners)
+    decisions = Decisions(tiny(), judged.rollouts)
+    fresh = measure(load_vla(policies["start"]), decisions, np.array(winners))
+    assert found["start_error"] == fresh.error.mean()
+    assert found["start_score"] == fresh.score.mean()
 
 
 def test_alignments_that_cannot_work_are_refused_before_anything_is_done():

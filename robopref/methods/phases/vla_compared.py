@@ -1,0 +1,221 @@
+"""What an alignment of GRAPE learns from: pairs, lists or single rollouts, and what is imitated.
+
+Letters used in shapes: n decisions.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robopref.data.preferences import Preferences
+from robopref.errors import ConfigError, DataError, hide_passwords
+from robopref.methods.phases.lab import Lab, stream
+from robopref.methods.phases.label import read_labels
+from robopref.methods.phases.vla_how import Alignment
+from robopref.methods.phases.vla_scores import Judged, task_of
+from robopref.policies.vla.data import Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
+from robopref.policies.vla.seeing import SeeingPolicy
+from robopref.rewards.staged.pairs import check_rollout_pairs, random_pairs_of_states, ranked_lists
+from robopref.training.signals import costs_in
+
+
+def labels_of(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences]:
+    """Pairs of each task, all of them from one initial state, as they were judged or at random.
+
+    Raises:
+        DataError: A pair compares rollouts from different initial states, or parts of rollouts; the message
+            names the file and its row.
+    """
+    found = {}
+    for source in judged.rollouts:
+        task, store = task_of(source), source.store
+        if task not in judged.urls:
+            continue
+        pairs = read_labels(store, judged.urls[task])
+        check_rollout_pairs(store, pairs, where=hide_passwords(judged.urls[task]))
+        if how.pairs == "random":
+            pairs = random_pairs_of_states(store, len(pairs), stream(lab.seed, f"random-pairs/{task}"))
+        found[task] = pairs
+    return found
+
+
+class Comparison:
+    """Rollouts, who is better, and the reference's scores, ready for a learner that has not moved yet."""
+
+    def __init__(
+        self,
+        policy: SeeingPolicy,
+        rounds: Sequence[Judged],
+        labels: Sequence[dict[str, Preferences]],
+        demonstrations: Sequence[FilmedEpisodes],
+        how: Alignment,
+        lab: Lab,
+    ) -> None:
+        self.how, self.rounds, self.labels = how, rounds, labels
+        self.rollouts = [source for judged in rounds for source in judged.rollouts]
+        self.decisions = Decisions(policy, [*self.rollouts, *demonstrations], device=lab.fabric.device)
+        self._policy, self._lab = policy, lab
+        last = len(self.rollouts)
+        self._demonstrations = [i for i, (source, _) in enumerate(self.decisions.names) if source >= last]
+
+    @property
+    def size(self) -> int:
+        """Groups of the present round."""
+        return len(self._groups_of(len(self.rounds) - 1)[0])
+
+    def groups(self) -> TrajectoryGroups:
+        """Groups of all rounds and demonstrations, each drawn in its share."""
+        present = len(self.rounds) - 1
+        each = [self._groups_of(number) for number in range(len(self.rounds))]
+        if not each[present][0]:
+            raise DataError("No two rollouts differ in their scores, so there is nothing to learn from.")
+        replayed = sum(len(members) for members, _ in each[:-1])
+        alone = [[i] for i in self._demonstrations]
+        fresh, replay, imitated = self._shares(bool(replayed))
+        members, grades, chances = [], [], []
+        for number, (found, graded) in enumerate(each):
+            share = replay / max(replayed, 1)
+            if number == present:
+                share = fresh / len(found)
+            members += found
+            grades += graded
+            chances += [share] * len(found)
+        chances += [imitated / max(len(alone), 1)] * len(alone)
+        stages = _stages(self.decisions, self.rounds) if self.how.segment == "stage" else None
+        parts = part_numbers(self.decisions, self.how.segment, windows=self.how.windows, stages=stages)
+        return TrajectoryGroups(
+            self.decisions,
+            _padded([*members, *alone], -1).astype(np.int64),
+            _padded([*grades, *([1.0] for _ in alone)], 0.0),
+            reference=self.decisions.scores(self._policy),
+            parts=parts,
+            chances=np.array(chances),
+            imitated=np.arange(len(chances)) >= len(members),
+        )
+
+    def imitated(self) -> "_Rows":
+        """Decisions to imitate, demonstrations and earlier rounds in the same shares as among the groups."""
+        if self.how.kind == "demonstrations":
+            return _Rows(self.decisions, [(self.decisions.rows_of(self._demonstrations), 1.0)])
+        each = [self._imitated_of(number) for number in range(len(self.rounds))]
+        if not each[-1]:
+            lacking = {
+                "chosen": "No two rollouts differ in their scores",
+                "successes": "No rollout succeeded",
+                "all": "There are no rollouts",
+            }
+            raise DataError(f"{lacking[self.how.kind]}, so there is nothing to imitate.")
+        earlier = [i for found in each[:-1] for i in found]
+        parts = [
+            (self.decisions.rows_of(numbers), share)
+            for numbers, share in zip(
+                (each[-1], earlier, self._demonstrations), self._shares(bool(earlier)), strict=True
+            )
+            if share
+        ]
+        return _Rows(self.decisions, parts)
+
+    def _shares(self, earlier: bool) -> tuple[float, float, float]:
+        """Of a batch: the present round, which takes what is left, earlier ones, and demonstrations."""
+        replay = self.how.replay if earlier else 0.0
+        demonstrations = self.how.demonstrations if self._demonstrations else 0.0
+        return 1 - replay - demonstrations, replay, demonstrations
+
+    def _imitated_of(self, number: int) -> list[int]:
+        if self.how.kind == "chosen":
+            members, grades = self._pairs(number)
+            return sorted({m[int(np.argmax(g))] for m, g in zip(members, grades, strict=True)})
+        return [
+            self.decisions.trajectory(source, episode)
+            for source, episodes in enumerate(self.rounds[number].rollouts, start=self._offset(number))
+            for episode, succeeded in enumerate(episodes.store.successes.tolist())
+            if succeeded or self.how.kind == "all"
+        ]
+
+    def _groups_of(self, number: int) -> tuple[list[list[int]], list[list[float]]]:
+        """Members and grades of the groups of one round."""
+        make = {"pairs": self._pairs, "lists": self._lists, "singles": self._singles}
+        return make[self.how.compares](number)
+
+    def _offset(self, number: int) -> int:
+        return sum(len(judged.rollouts) for judged in self.rounds[:number])
+
+    def _pairs(self, number: int) -> tuple[list[list[int]], list[list[float]]]:
+        members, grades = [], []
+        for source, episodes in enumerate(self.rounds[number].rollouts, start=self._offset(number)):
+            found = self.labels[number].get(task_of(episodes))
+            if found is None:
+                continue
+            for a, b, label in zip(found.a.episode, found.b.episode, found.label, strict=True):
+                members.append([self.decisions.trajectory(source, int(e)) for e in (a, b)])
+                grades.append([float(label), 1 - float(label)])
+        return members, grades
+
+    def _lists(self, number: int) -> tuple[list[list[int]], list[list[float]]]:
+        """All rollouts of each initial state, ranked by their scores."""
+        members, grades = [], []
+        judged = self.rounds[number]
+        for source, episodes in enumerate(judged.rollouts, start=self._offset(number)):
+            task = task_of(episodes)
+            if task not in judged.scores:
+                raise ConfigError(
+                    f"The objective {self.how.objective} compares lists, which need a score of every "
+                    "rollout: people gave pairs"
+                )
+            rng = stream(self._lab.seed, f"random-lists/{task}")
+            for order, scores in ranked_lists(episodes.store, judged.scores[task]):
+                if np.ptp(scores) > 0:
+                    given = rng.permutation(scores) if self.how.pairs == "random" else scores
+                    members.append([self.decisions.trajectory(source, int(e)) for e in order])
+                    grades.append(given.tolist())
+        return members, grades
+
+    def _singles(self, number: int) -> tuple[list[list[int]], list[list[float]]]:
+        """Every rollout by itself: up where it succeeded, down elsewhere."""
+        members, grades = [], []
+        for source, episodes in enumerate(self.rounds[number].rollouts, start=self._offset(number)):
+            good = episodes.store.successes.astype(float)
+            if self.how.pairs == "random":
+                good = stream(self._lab.seed, f"random-singles/{task_of(episodes)}").permutation(good)
+            members += [[self.decisions.trajectory(source, episode)] for episode in range(len(good))]
+            grades += [[one] for one in good.tolist()]
+        return members, grades
+
+
+def _padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], filler: int | float) -> np.ndarray:
+    width = max(len(row) for row in rows)
+    return np.array([[*row, *[filler] * (width - len(row))] for row in rows])
+
+
+class _Rows:
+    """Draws decisions from several sets, each in its share; the shares sum to one."""
+
+    def __init__(self, decisions: Decisions, parts: Sequence[tuple[np.ndarray, float]]) -> None:
+        self.decisions, self.parts = decisions, [rows for rows, _ in parts]
+        shares = np.array([share for _, share in parts])
+        self._bounds = np.cumsum(shares)
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> dict[str, Tensor]:
+        pick = torch.rand(2, batch_size, generator=generator, dtype=torch.float64).numpy()
+        which = np.minimum(np.searchsorted(self._bounds, pick[0], side="right"), len(self.parts) - 1)
+        rows = [self.parts[w][int(p * len(self.parts[w]))] for w, p in zip(which, pick[1], strict=True)]
+        return self.decisions.batch(np.array(rows))
+
+
+def _stages(decisions: Decisions, rounds: Sequence[Judged]) -> np.ndarray:
+    """Stage of the state at each decision of the rollouts; 0 for demonstrations."""
+    stages = np.zeros(len(decisions), np.int64)
+    rollouts = [(judged.judge, episodes) for judged in rounds for episodes in judged.rollouts]
+    for source, (judge, episodes) in enumerate(rollouts):
+        store, costs = episodes.store, judge.costs_of(task_of(episodes))
+        for episode, found in enumerate(costs_in(costs, store)):
+            number = decisions.trajectory(source, episode)
+            first, count = decisions.starts[number], decisions.counts[number]
+            states = np.arange(count) * episodes.frames.every
+            stages[first : first + count] = np.minimum(found.stages[states], len(costs.stages) - 1)
+    return stages

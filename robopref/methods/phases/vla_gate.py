@@ -1,0 +1,139 @@
+"""Phase of GRAPE behind each alignment: the gate that says whether the policy has collapsed.
+
+Letters used in shapes: n decisions, N rollouts.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from robopref.data.preferences import Preferences
+from robopref.files import read_json, write_json
+from robopref.methods.phases.lab import Lab, file_content
+from robopref.methods.phases.label import content
+from robopref.methods.phases.vla import WEIGHTS
+from robopref.methods.phases.vla_compared import labels_of
+from robopref.methods.phases.vla_how import Alignment
+from robopref.methods.phases.vla_scores import Judged, task_of
+from robopref.policies.vla.data import Decisions
+from robopref.policies.vla.health import Condition, Trials, condition, verdict
+from robopref.policies.vla.policy import TokenPolicy
+from robopref.policies.vla.saved import load_vla
+from robopref.policies.vla.seeing import SeeingPolicy
+
+GATE = "gate.json"
+
+
+def gate(
+    lab: Lab,
+    name: str,
+    start: Path,
+    aligned: Path,
+    judged: Judged,
+    how: Alignment,
+    trials: Trials | None,
+    first: Path | None = None,
+) -> dict[str, Any]:
+    """Say whether an aligned policy has collapsed, see :mod:`robopref.policies.vla.health`.
+
+    Args:
+        lab: Where it works.
+        name: What the phase is called.
+        start: What was aligned.
+        aligned: What came of it.
+        judged: The rollouts of ``start`` that it learned from.
+        how: How it learned.
+        trials: Success of both from the validation states.
+        first: The supervised policy, where ``start`` is one of an earlier round: drift adds up.
+    """
+    labels = labels_of(lab, judged, how)
+    settings = {
+        "start": file_content(start / WEIGHTS),
+        "aligned": file_content(aligned / WEIGHTS),
+        "labels": {task: content(found) for task, found in labels.items()},
+        "trials": None if trials is None else [trials.start.tolist(), trials.now.tolist()],
+        "first": None if first is None else file_content(first / WEIGHTS),
+    }
+
+    def work() -> dict[str, Any]:
+        before = load_vla(start, device=lab.fabric.device)
+        after = load_vla(aligned, device=lab.fabric.device)
+        decisions = Decisions(before, judged.rollouts, device=lab.fabric.device)
+        chosen = _better(decisions, judged, labels)
+        rows = decisions.rows_of(chosen.tolist())
+        belongs = np.repeat(chosen, decisions.counts[chosen])
+        from_first = None
+        if first is not None:
+            supervised = load_vla(first, device=lab.fabric.device)
+            from_first = _divergence(supervised, after, decisions, rows)
+        found = verdict(
+            _condition_of_start(lab, start, before, decisions, rows),
+            condition(after, decisions, rows),
+            belongs,
+            divergence=_divergence(before, after, decisions, rows),
+            exact=after.exact,
+            trials=trials,
+            from_first=from_first,
+        )
+        write_json(aligned / GATE, found)
+        return found
+
+    found = lab.run.phase(f"gate/{name}", settings, work)
+    if found["collapsed"]:
+        lab.run.say(f"  COLLAPSED: {found['reason']}")
+    return found
+
+
+def _condition_of_start(
+    lab: Lab, start: Path, policy: SeeingPolicy, decisions: Decisions, rows: Int64[np.ndarray, " n"]
+) -> Condition:
+    """Measure a start in those decisions in which no gate has done so yet, and keep what was found.
+
+    All that is aligned from one start by the same rollouts asks the same of it.
+    """
+    made_of = [file_content(start / WEIGHTS), *(source.frames.content() for source in decisions.sources)]
+    key = hashlib.sha256("".join(made_of).encode()).hexdigest()[:12]
+    path = lab.run.directory / "conditions" / f"{start.name}-{key}.json"
+    held = read_json(path) if path.exists() else {}
+    missing = np.setdiff1d(rows, held.get("rows", []))
+    if len(missing):
+        found = {"rows": missing, **condition(policy, decisions, missing).columns()}
+        held = {name: [*held.get(name, []), *column.tolist()] for name, column in found.items()}
+        write_json(path, held)
+    place = {row: number for number, row in enumerate(held.pop("rows"))}
+    where = [place[row] for row in rows.tolist()]
+    return Condition(**{"entropy": None, **{name: np.array(column)[where] for name, column in held.items()}})
+
+
+@torch.no_grad()
+def _divergence(
+    before: SeeingPolicy, after: SeeingPolicy, decisions: Decisions, rows: Int64[np.ndarray, " n"]
+) -> float | None:
+    """KL(start || policy) of token policies in nats per token, in the states of preferred rollouts."""
+    if not (isinstance(before, TokenPolicy) and isinstance(after, TokenPolicy)):
+        return None
+    total = 0.0
+    for first in range(0, len(rows), 64):
+        batch = decisions.batch(rows[first : first + 64])
+        seen, counting = (
+            (batch["frames"], batch["words"], batch["targets"]),
+            before.counting(batch["targets"], batch["mask"]),
+        )
+        logs = [torch.log_softmax(policy.token_logits(*seen), -1)[counting] for policy in (before, after)]
+        total += float((logs[0].exp() * (logs[0] - logs[1])).sum())
+    return total / (int(decisions.taken[rows].sum()) * before.action_size)
+
+
+def _better(decisions: Decisions, judged: Judged, labels: dict[str, Preferences]) -> Int64[np.ndarray, " N"]:
+    """Numbers of the trajectories that won a comparison; of all where single rollouts were graded alike."""
+    found = set()
+    for source, episodes in enumerate(judged.rollouts):
+        pairs = labels.get(task_of(episodes))
+        if pairs is not None:
+            won = np.where(pairs.label >= 0.5, pairs.a.episode, pairs.b.episode)
+            found |= {decisions.trajectory(source, int(episode)) for episode in won}
+    return np.array(sorted(found) or range(len(decisions.names)), np.int64)
