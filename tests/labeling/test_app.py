@@ -292,14 +292,21 @@ def test_a_person_without_the_token_gets_a_page_that_repeats_nothing_of_the_requ
     assert (reply.status_code, set(reply.json())) == (401, {"error"})
 
 
-@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/quality", 403), ("/admin", 403)])
-def test_whoever_opens_what_is_not_theirs_gets_a_page(lab, tokens, path, status):
+@pytest.mark.parametrize(
+    ("path", "status", "sentence"),
+    [
+        ("/nowhere", 404, "Not Found"),
+        ("/quality", 403, "This page is for the person who runs the study."),
+        ("/admin", 403, "This page is for the person who runs the study."),
+    ],
+)
+def test_whoever_opens_what_is_not_theirs_gets_a_page_that_says_why(lab, tokens, path, status, sentence):
     own = {"Authorization": f"Bearer {tokens.issue('gast')}"}
     client = lab(token=TOKEN, base=TEAM, annotators=tokens)
     page = client.get(path, headers=BROWSER | own)
     assert '<a class="minor" href="/">' in page.text
     assert "refused.js" in page.text
-    assert "Not let in" not in page.text
+    assert f"<p>{sentence}</p>" in page.text
     assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
     assert "<h1>" in page.text
 
