@@ -16,7 +16,6 @@ training.clone.steps=1000``; other overrides need another --out.
 import argparse
 import dataclasses
 import json
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +54,7 @@ from robopref.rewards.saved import load_reward
 from robopref.training.evaluation import evaluation_seeds
 from robopref.training.results import Evaluation
 from robopref.training.rollout import make_environment
-from robopref.training.run import Run
+from robopref.training.run import Run, processor
 
 COUNTS = (2, 4, 8, 16, 32, 64)  # 1 is random-of-K
 RANKINGS = ("implicit", "explicit", "product")
@@ -425,7 +424,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="of the experiment, after --")
     arguments = parser.parse_args()
     if arguments.latency:
-        print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}\n\n{latency()}")
+        print(f"{processor()}, torch {torch.__version__}\n\n{latency()}")
     elif arguments.primitives:
         for task in arguments.tasks:
             print(by_primitive(task, arguments))

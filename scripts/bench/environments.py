@@ -8,7 +8,6 @@ less than it does wall time; of a vector on two cores per second of wall time, w
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -26,6 +25,7 @@ from robopref.envs.bounds import LARGEST
 from robopref.envs.metaworld.tasks import environment_id as metaworld_id
 from robopref.envs.robosuite.tasks import TASKS as ROBOSUITE
 from robopref.envs.robosuite.tasks import environment_id as robosuite_id
+from robopref.training.run import processor
 
 DOCS = Path(__file__).parents[2] / "docs"
 FIRST_SEED, CORES = 1000, 2
@@ -193,13 +193,6 @@ def ids() -> list[str]:
 def conventions() -> str:
     """Return links to where observations and actions are described."""
     return ",\n".join(f"[{name}](../envs/{module}.py)" for name, module in CONVENTIONS.items())
-
-
-def processor() -> str:
-    """Name this machine's processor."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.machine()
 
 
 def language_page(rows: list[str]) -> str:

@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import io
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -40,6 +39,7 @@ from robopref.methods.phases.label import answers
 from robopref.rewards.dataset import PreferencePairs, preference_tensors
 from robopref.rewards.knowledge import candidates
 from robopref.rewards.metrics import predicted_preferences
+from robopref.training.run import processor
 
 STAGES = (10, 20, 30, 40, 60, 80, 120, 160)  # labels after which a reward is trained
 SHOWN = (10, 20, 40, 80, 160)
@@ -275,14 +275,6 @@ def page(rows: list[dict[str, Any]], figure: str) -> str:
         shown = " | ".join(f"{mean:+.1f} ± {half:.1f}" for mean, half in compared)
         lines.append(f"| `{query}` | {shown} | {labels_of_random(found, query, 80)} |")
     return "\n".join(lines) + "\n\n" + AGAIN
-
-
-def processor() -> str:
-    """Name this machine's processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main() -> None:

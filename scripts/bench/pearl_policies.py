@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from transfer import TARGETS, processor
+from transfer import TARGETS, hardware
 
 from robopref.files import write_text
 
@@ -144,7 +144,7 @@ def main() -> None:
         if c["target"] in options.targets and c["seed"] in options.seeds and c["steps"] == options.steps
     ]
     if options.page and chosen:
-        write_text(options.page, page(options.page.read_text(), section(chosen, processor())))
+        write_text(options.page, page(options.page.read_text(), section(chosen, hardware())))
 
 
 if __name__ == "__main__":

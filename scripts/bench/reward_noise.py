@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
-from transfer import episodes, processor
+from transfer import episodes, hardware
 
 from robopref.data.preferences import Preferences
 from robopref.data.queries import random_pairs
@@ -257,7 +257,7 @@ def main() -> None:
             opened.write(json.dumps(found) + "\n")
         print(*key, [round(x, 3) for x in found["accuracy"]], flush=True)
     if options.page:
-        write_text(options.page, page(read(options.cells), read(developed), processor()))
+        write_text(options.page, page(read(options.cells), read(developed), hardware()))
 
 
 if __name__ == "__main__":

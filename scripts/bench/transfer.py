@@ -17,7 +17,7 @@ Meta-World (DEVELOPMENT) at seed 0.
 
 import argparse
 import json
-import platform
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +37,7 @@ from robopref.alignment.sets import LabelledSet
 from robopref.alignment.transfer import labels_from_scores
 from robopref.data.store import TrajectoryStore
 from robopref.files import write_text
+from robopref.training.run import processor
 
 SOURCES = ("button-press", "window-open", "faucet-close")
 TARGETS = ("drawer-open", "window-close", "door-close", "sweep-into", "push", "plate-slide", "handle-press")
@@ -217,11 +218,9 @@ def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:
     return "\n".join(lines)
 
 
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return f"{len(names)} cores of {names[0].split(':')[1].strip()}" if names else platform.machine()
+def hardware() -> str:
+    """Return how many cores of which processor this machine has."""
+    return f"{os.cpu_count()} cores of {processor()}"
 
 
 def main() -> None:
@@ -256,7 +255,7 @@ def main() -> None:
     if options.page:
         chosen = [c for c in cells if c["target"] in transfers and c["seed"] in options.seeds]
         old = options.page.read_text() if options.page.exists() else ""
-        write_text(options.page, page(old, options.env, chosen, processor()))
+        write_text(options.page, page(old, options.env, chosen, hardware()))
 
 
 if __name__ == "__main__":
