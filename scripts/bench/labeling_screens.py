@@ -8,12 +8,10 @@ development extras, playwright.
 """
 
 import argparse
-import contextlib
 import itertools
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -45,24 +43,17 @@ def main() -> None:
         camera = Camera(browser, options.out)
         made = made_store(Path(folder) / "made", episodes=8)
         for kind, asked in QUESTIONS.items():
-            with served(options.data or made, Path(folder), kind, *asked) as server:
+            with Served(options.data or made, *places(folder, kind), *asked) as server:
                 photograph(camera, server.url, kind)
-        with served(made, Path(folder), "plots", "pairs=3", f"token={TOKEN}") as server:
+        with Served(made, *places(folder, "plots"), "pairs=3", f"token={TOKEN}") as server:
             camera.take("plots", server.url + "&annotator=Dora", "#left[data-state=ready]")
             camera.take("refused", server.url.partition("?")[0], ".done")
         browser.close()
 
 
-@contextlib.contextmanager
-def served(data: Path, folder: Path, kind: str, *options: str) -> Iterator[Served]:
-    """Start a server whose labels, clips and curves lie in a folder of their own."""
-    places = (
-        f"labels=sqlite:///{folder}/{kind}.sqlite",
-        f"clips={folder}/clips",
-        f"online_dir={folder}/{kind}",
-    )
-    with Served(data, *places, *options) as server:
-        yield server
+def places(folder: str, kind: str) -> tuple[str, ...]:
+    """Return the options by which labels, clips and curves lie apart from the data."""
+    return f"labels=sqlite:///{folder}/{kind}.sqlite", f"clips={folder}/clips", f"online_dir={folder}/{kind}"
 
 
 class Camera:
