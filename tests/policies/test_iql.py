@@ -34,7 +34,7 @@ def gradient(parameter):
     return parameter.grad
 
 
-def train(learner, sampler, folder, steps, batch_size=64):
+def train(learner, sampler, folder, steps, batch_size=64, **options):
     with RunLog(folder, wandb_mode="disabled") as log:
         return fit(
             learner,
@@ -46,6 +46,7 @@ def train(learner, sampler, folder, steps, batch_size=64):
             log=log,
             phase="policy",
             directory=folder,
+            **options,
         )
 
 
