@@ -11,7 +11,7 @@ from robopref.policies.bc import BehaviourCloning
 from robopref.policies.ipl import InversePreferenceLearning
 from robopref.rewards.dataset import step_tensors
 from tests.policies.store_of import episode, numbered, store_of
-from tests.policies.test_iql import train
+from tests.policies.test_iql import linear, train
 
 
 def pairs_of(first, second, length, labels):
@@ -34,17 +34,8 @@ def batch_of(seed=0, dtype=torch.float64):
 
 
 def test_the_four_losses_worked_by_hand():
-    """Linear: V(s) = s, Q1 = 2 s + a, Q2 = s, targets the same, mean tanh(s); one pair of one step each."""
-    learner = InversePreferenceLearning(
-        1, 1, hidden=(), expectile=0.9, temperature=2.0, discount=0.5, reward_penalty=0.25
-    )
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.zero_()
-        learner.value.weights[0].fill_(1.0)
-        learner.actor.network.weights[0].fill_(1.0)
-        for critic in (learner.critic, learner.target):
-            critic.weights[0].copy_(torch.tensor([[[2.0, 1.0]], [[1.0, 0.0]]]))
+    """One pair of one step each."""
+    learner = linear(InversePreferenceLearning, reward_penalty=0.25)
     batch = {
         "observations": torch.tensor([[[[0.5]]], [[[-0.5]]]]),
         "actions": torch.tensor([[[[-1.0]]], [[[1.0]]]]),

@@ -34,6 +34,19 @@ def gradient(parameter):
     return parameter.grad
 
 
+def linear(kind, **options):
+    """Networks without hidden layers: V(s) = s, Q1 = 2 s + a, Q2 = s, targets the same, mean tanh(s)."""
+    learner = kind(1, 1, hidden=(), expectile=0.9, temperature=2.0, discount=0.5, **options)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.zero_()
+        learner.value.weights[0].fill_(1.0)
+        learner.actor.network.weights[0].fill_(1.0)
+        for critic in (learner.critic, learner.target):
+            critic.weights[0].copy_(torch.tensor([[[2.0, 1.0]], [[1.0, 0.0]]]))
+    return learner
+
+
 def train(learner, sampler, folder, steps, batch_size=64, **options):
     with RunLog(folder, wandb_mode="disabled") as log:
         return fit(
@@ -76,15 +89,7 @@ def test_advantage_weights_are_exponential_up_to_their_limit():
 
 
 def test_the_three_losses_worked_by_hand():
-    """Linear networks of one weight each: V(s) = s, Q1 = 2 s + a, Q2 = s, targets the same, mean tanh(s)."""
-    learner = ImplicitQLearning(1, 1, hidden=(), expectile=0.9, temperature=2.0, discount=0.5)
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.zero_()
-        learner.value.weights[0].fill_(1.0)
-        learner.actor.network.weights[0].fill_(1.0)
-        for critic in (learner.critic, learner.target):
-            critic.weights[0].copy_(torch.tensor([[[2.0, 1.0]], [[1.0, 0.0]]]))
+    learner = linear(ImplicitQLearning)
     batch = {
         "observations": torch.tensor([[0.5], [-0.5]]),
         "actions": torch.tensor([[-1.0], [1.0]]),
