@@ -63,6 +63,7 @@ def trial(task: str, settings: dict[str, Any] | None, options: argparse.Namespac
         "task": task,
         "settings": settings,
         "steps": options.steps,
+        "episodes": options.episodes,
         "rate": result["rate"],
         "mean_return": result["mean_return"],
         "cpu_s": time.process_time() - start,
@@ -86,7 +87,13 @@ def main() -> None:
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     for settings in (SETTINGS[0], None, *SETTINGS[1:]):
         for task in options.tasks:
-            if any((d["task"], d["settings"], d["steps"]) == (task, settings, options.steps) for d in done):
+            wanted = {
+                "task": task,
+                "settings": settings,
+                "steps": options.steps,
+                "episodes": options.episodes,
+            }
+            if any(wanted.items() <= known.items() for known in done):
                 continue
             done.append(trial(task, settings, options))
             with file.open("a") as lines:
@@ -94,7 +101,8 @@ def main() -> None:
     print(f"load {os.getloadavg()[0]:.1f}")
     for found in done:
         print(
-            f"{found['task']:14s} {found['steps']:6d} steps  {found['rate']:4.0%}  return "
+            f"{found['task']:14s} {found['steps']:6d} steps  {found['rate']:4.0%} of "
+            f"{found.get('episodes', 'unknown')} episodes  return "
             f"{found['mean_return']:7.1f}  {found['cpu_s']:5.0f} CPU s  {found['settings'] or 'IQL'}"
         )
 
