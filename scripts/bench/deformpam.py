@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from scipy import stats
+from t_interval import half_width
 
 from robopref.cli import build
 from robopref.cli.launch import register_resolvers
@@ -229,11 +229,6 @@ def gates(task: str, arguments: argparse.Namespace) -> list[str]:
             f"{collapsed} of {len(found)} |"
         )
     return text
-
-
-def half_width(values: np.ndarray) -> float:
-    """Of the 95 % t interval of a mean."""
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
 def interval(differences: dict[int, np.ndarray]) -> str:

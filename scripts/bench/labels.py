@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from t_interval import half_width
 
 from robopref.data.preferences import Preferences, Segments
 from robopref.data.queries import random_pairs
@@ -158,8 +158,7 @@ def grid(file: Path, seeds: list[int], minutes: float) -> list[dict[str, Any]]:
 
 def interval(values: np.ndarray) -> tuple[float, float]:
     """Return the mean and half the width of its 95 % t interval."""
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(half)
+    return float(values.mean()), half_width(values)
 
 
 def complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

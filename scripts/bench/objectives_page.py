@@ -18,18 +18,9 @@ from objectives_learners import (
     TEMPERATURES,
     strengths,
 )
-from scipy import stats
+from t_interval import half_width, percent
 
 from robopref.training.run import machine
-
-
-def interval(values: list[float]) -> str:
-    """Mean and half the width of its 95 % t interval, in per cent."""
-    mean = 100 * float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.0f}"
-    half = 100 * float(stats.sem(values)) * float(stats.t.ppf(0.975, len(values) - 1))
-    return f"{mean:.0f} ± {half:.0f}"
 
 
 def medians(rows: list[dict[str, Any]], learner: str) -> dict[tuple[str, float], dict[int, float]]:
@@ -62,7 +53,7 @@ def table(rows: list[dict[str, Any]], learner: str) -> str:
         return float(np.mean([np.mean(cells[name, f]) - usual[f] for f in there])) if there else -np.inf
 
     def text(values: list[float]) -> str:
-        return interval(values) + ("" if len(values) == most else f" [{len(values)}]") if values else "-"
+        return percent(values) + ("" if len(values) == most else f" [{len(values)}]") if values else "-"
 
     last = [] if learner == "reward" else ["collapsed"]
     heads = ["objective", *(f"{flip:.0%} flipped" for flip in flips), *last]
@@ -137,7 +128,7 @@ def page(rows: list[dict[str, Any]], command: str, task: str) -> str:
     """The whole page, of all cells that are there."""
     count = {x: [r for r in rows if r["learner"] == x] for x in LEARNERS}
     clones = {
-        x: interval(list({r["seed"]: r["clone"] for r in count[x] if r["objective"] != TOLD}.values()))
+        x: percent(list({r["seed"]: r["clone"] for r in count[x] if r["objective"] != TOLD}.values()))
         for x in LEARNERS
         if x != "reward"
     }
@@ -180,7 +171,7 @@ def leaders(rows: list[dict[str, Any]]) -> str:
         order = sorted(scores, key=lambda name: np.mean(list(scores[name].values())), reverse=True)
         best = order[0]
         text = (
-            f"{learner}, {flip:.0%} flipped, {most} seeds: `{best}` ({interval(list(scores[best].values()))})"
+            f"{learner}, {flip:.0%} flipped, {most} seeds: `{best}` ({percent(list(scores[best].values()))})"
         )
         near = [name for name in order[1:] if not below(scores[name], scores[best])]
         if near:
@@ -199,5 +190,5 @@ def below(low: Mapping[int, float], high: Mapping[int, float]) -> bool:
     """Whether ``low`` lies below ``high``, by a 95 % t interval of the difference paired by seed."""
     shared = sorted(low.keys() & high.keys())
     gaps = np.array([high[seed] - low[seed] for seed in shared])
-    half = stats.sem(gaps) * stats.t.ppf(0.975, len(gaps) - 1) if len(gaps) > 1 else np.inf
+    half = half_width(gaps) if len(gaps) > 1 else np.inf
     return bool(gaps.mean() > half)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from t_interval import half_width, percent
 from transfer import episodes, hardware
 
 from robopref.data.preferences import Preferences
@@ -171,8 +171,7 @@ def shown(values: np.ndarray) -> str:
     """Mean and 95 % t interval over seeds, in per cent."""
     if len(values) < 2:
         return "-"
-    half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
-    return f"{100 * values.mean():.1f} ± {100 * half:.1f}"
+    return percent(values, 1)
 
 
 def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine: str) -> str:
@@ -222,7 +221,7 @@ def difference(cells: list[dict[str, Any]], steps: dict[str, int], method: str, 
     ours, theirs = (by_seed(cells, share, m, steps.get(m, 0)) for m in (method, "bt"))
     if len(ours) != len(theirs) or len(ours) < 2:
         return f"- {METHODS[method][0]}: not measured on all seeds."
-    low = (ours - theirs).mean() - stats.sem(ours - theirs) * stats.t.ppf(0.975, len(ours) - 1)
+    low = (ours - theirs).mean() - half_width(ours - theirs)
     return (
         f"- {METHODS[method][0]}: {shown(ours - theirs)} points against Bradley-Terry at {float(share):.0%}, "
         f"{'outside' if low > 0 else 'not above it outside'} the interval."

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from t_interval import half_width
 
 from robopref.alignment.auto import AutoAlignment
 from robopref.alignment.cpa import CrossTaskAlignment
@@ -188,7 +188,7 @@ def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:
         values = [c["accuracy"][key] for c in cells]
         spread = ""
         if len(seeds) > 1:
-            spread = f" ± {100 * stats.sem(by_seed) * stats.t.ppf(0.975, len(seeds) - 1):.1f}"
+            spread = f" ± {100 * half_width(by_seed):.1f}"
         columns = [
             f"{100 * np.mean([c['accuracy'][key] for c in cells if c['target'] == t]):.0f}" for t in targets
         ]
