@@ -14,13 +14,15 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from scipy import stats
-from transfer import TARGETS, hardware
+from omegaconf import DictConfig, OmegaConf
+from t_interval import percent
+from transfer import TARGETS
 
 from robopref.files import write_text
 
@@ -42,9 +44,14 @@ ROWS = {  # as the run calls it -> as the page does
 }
 
 
+def run_of(target: str, seed: int, steps: int) -> Path:
+    """Where a cell runs."""
+    return FOLDER / f"{target}-{seed}-{steps}"
+
+
 def cell(target: str, seed: int, steps: int, seconds: float) -> dict[str, Any] | None:
     """Run one target and seed, or go on with it; None where the time was over before it was whole."""
-    out = FOLDER / f"{target}-{seed}-{steps}"
+    out = run_of(target, seed, steps)
     words = ["experiment=pearl_baselines", f"env.task={target}", f"seed={seed}", f"out={out}"]
     words += [f"training.policy.steps={steps}", "training.evaluation.record=0", "wandb.mode=disabled"]
     words += ["workers=0", "threads=1", "device=cpu", f"data_dir={FOLDER / 'data'}"]
@@ -64,43 +71,73 @@ def cell(target: str, seed: int, steps: int, seconds: float) -> dict[str, Any] |
         "steps": steps,
         "rates": {name: float(np.mean(found[name]["successes"])) for name in ROWS},
         "date": time.strftime("%Y-%m-%d"),
+        "run": facts(out),
     }
 
 
-def section(cells: list[dict[str, Any]], machine: str) -> str:
-    """Write the table: the mean over targets for each seed, and a t interval over seeds."""
+def facts(out: Path) -> dict[str, Any]:
+    """What a page says of a run, from what the run wrote of itself.
+
+    Raises:
+        SystemExit: Nothing of it is left; says which folder is missing.
+    """
+    try:
+        config = cast(DictConfig, OmegaConf.load(out / "config.yaml"))
+        record = json.loads((out / "run.json").read_text())
+    except FileNotFoundError as error:
+        raise SystemExit(f"{error.filename} is missing, which says how a measured cell was run") from error
+    training = config.training
+    return {
+        "sources": list(config.alignment.sources),
+        "alignment": config.alignment._target_.rpartition(".")[2],
+        "episodes": config.episodes,
+        "pairs": training.max_pairs,
+        "cloning": training.clone.steps,
+        "preferences": training.preferences.steps,
+        "tried": training.evaluation.episodes,
+        "threads": config.threads,
+        "processor": record["machine"]["processor"],
+    }
+
+
+def section(cells: list[dict[str, Any]]) -> str:
+    """Write the table: the mean over targets for each seed, and a t interval over seeds.
+
+    Raises:
+        SystemExit: The cells were not run alike; says in what they differ.
+    """
+    run = cells[0]["run"]
+    for name in run.keys() - {"processor"}:
+        if any(c["run"][name] != run[name] for c in cells):
+            raise SystemExit(f"The cells were run with different {name}: {[c['run'][name] for c in cells]}")
+    processors = " or ".join(sorted({c["run"]["processor"] for c in cells}))
     targets = [t for t in TARGETS if any(c["target"] == t for c in cells)]
     seeds = sorted({c["seed"] for c in cells})
+    about = (
+        f"Labels of {', '.join(run['sources'])} by `{run['alignment']}`, no label of the target. "
+        f"{run['episodes']} graded episodes, from which a policy learned for {cells[0]['steps']:,} steps "
+        f"(CPL: {run['cloning']:,} of cloning, {run['preferences']:,} of preferences); {run['tried']} new "
+        f"episodes each. Oracle labels are the teacher's, of {run['pairs'] or 'all'} pairs of the target. "
+        f"`scripts/bench/pearl_policies.py`, data seeds {', '.join(map(str, seeds))}, "
+        f"{run['threads']} core(s) of {processors}, {max(c['date'] for c in cells)}. Per cent successful, "
+        "and the 95 % t interval over seeds (none with one seed). ReBRAC's settings were chosen on other "
+        "tasks with the true reward (`scripts/bench/rebrac_settings.py`), the others' before this table."
+    )
     lines = [
         f"## {HEADING}",
         "",
-        "Labels of button-press, window-open and faucet-close by `alignment=auto`, no label of the target.",
-        f"104 graded episodes, from which a policy learned for {cells[0]['steps']} steps (CPL: 3,000 of",
-        "cloning, 500 of preferences); 50 new episodes each. Oracle labels are the teacher's, of all pairs",
-        f"of the target. `scripts/bench/pearl_policies.py`, data seeds {', '.join(map(str, seeds))}, one of",
-        f"{machine}, {max(c['date'] for c in cells)}. Per cent successful, and the 95 % t interval over",
-        "seeds (none with one seed). ReBRAC's settings were chosen on other tasks with the true reward",
-        "(`scripts/bench/rebrac_settings.py`), those of the rest before this table.",
+        textwrap.fill(about, 110, break_on_hyphens=False),
         "",
         "| | mean | " + " | ".join(targets) + " |",
         "|---|---|" + "---|" * len(targets),
     ]
     for key, name in ROWS.items():
-        rates = {(c["target"], c["seed"]): 100 * c["rates"][key] for c in cells}
+        rates = {(c["target"], c["seed"]): c["rates"][key] for c in cells}
         whole = [s for s in seeds if all((t, s) in rates for t in targets)]
-        mean = interval([np.mean([rates[t, s] for t in targets]) for s in whole])
-        columns = [interval([rates[t, s] for s in seeds if (t, s) in rates]) for t in targets]
+        mean = percent([float(np.mean([rates[t, s] for t in targets])) for s in whole])
+        columns = [percent([rates[t, s] for s in seeds if (t, s) in rates]) for t in targets]
         lines.append(f"| {name} | {mean} | " + " | ".join(columns) + " |")
     return "\n".join(lines)
-
-
-def interval(values: list[Any]) -> str:
-    """Mean, and half the width of its 95 % t interval."""
-    if not values:
-        return "-"
-    if len(values) == 1:
-        return f"{values[0]:.0f}"
-    return f"{np.mean(values):.0f} ± {stats.sem(values) * stats.t.ppf(0.975, len(values) - 1):.0f}"
 
 
 def page(old: str, new: str) -> str:
@@ -144,7 +181,10 @@ def main() -> None:
         if c["target"] in options.targets and c["seed"] in options.seeds and c["steps"] == options.steps
     ]
     if options.page and chosen:
-        write_text(options.page, page(options.page.read_text(), section(chosen, hardware())))
+        for old in chosen:
+            if "run" not in old:  # cells of before did not say how they were run
+                old["run"] = facts(run_of(old["target"], old["seed"], old["steps"]))
+        write_text(options.page, page(options.page.read_text(), section(chosen)))
 
 
 if __name__ == "__main__":
