@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CAMERAS = ("topview", "corner", "corner2", "corner3", "corner4", "behindGripper", "gripperPOV")
 CONTROL_HZ = 80
 _POSITIONS = {"hand": slice(0, 3), "object": slice(4, 7), "goal": slice(36, 39)}
+_GRIPPER = 3
 _INFO = {f"{name}_position_m": where for name, where in _POSITIONS.items()}
 
 
@@ -155,11 +156,17 @@ class MetaWorldEnv(DrawnEnv):
         return {name: self._observation[where].copy() for name, where in _POSITIONS.items()}
 
     def signals(self) -> dict[str, float]:
-        """Return what the arm touches now: "touch" and "collision" (contacts), "force" (newtons)."""
+        """Return "touch" and "collision" (contacts of the arm), "force" (newtons), and "gripper".
+
+        The gripper's opening is 0 when it is closed, and 1 at ten centimetres between its fingers or more.
+        """
         self._require_episode()
         if self._contacts is None:
             self._contacts = ContactReader(self._simulator.model)
-        return self._contacts.read(self._simulator.data)
+        return {
+            **self._contacts.read(self._simulator.data),
+            "gripper": float(self._observation[_GRIPPER]),
+        }
 
     def snapshot(self) -> Snapshot:
         """Copy the state in the middle of an episode; see :meth:`restore`."""

@@ -1,30 +1,36 @@
-"""Numbers that an episode did not record, by replaying it: contacts and forces of every state.
+"""What an episode did not record, by replaying it: contacts, forces, the gripper and poses of every state.
 
-A store keeps observations, actions and keypoints. What the simulator could say besides (``env.signals()``,
-one number per name and state) is got back as frames are: the seed and the actions replay the episode exactly.
-The result lies beside the store in ``signals/``, under the store's fingerprint.
+A store keeps observations, actions and keypoints. What the simulator could say besides is got back as frames
+are: the seed and the actions replay the episode exactly. That is ``env.signals()``, one number per name and
+state, and the poses of those sites and bodies of a MuJoCo model that a cost file names. The results lie
+beside the store in ``signals/`` and ``poses/``, under the store's fingerprint.
 """
 
+import functools
+import hashlib
 import io
+import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.files import replacing
-from robopref.rewards.staged.costs import EpisodeCosts, Signals, store_costs
+from robopref.rewards.staged.costs import EpisodeCosts, Poses, Signals, store_costs
 from robopref.rewards.staged.language import StagedCosts
 from robopref.training.rollout import ENVIRONMENT_PREFIX, KeptEnvironment
 
-FOLDER = "signals"
 
-
-def replayed_signals(store: TrajectoryStore) -> Signals:
+def replayed_signals(store: TrajectoryStore, needed: Sequence[str] = ()) -> Signals:
     """Return the signals of every row of a store, read from beside it or replayed once.
+
+    Args:
+        store: The episodes.
+        needed: Names of signals; where what lies beside the store lacks one, it is made again.
 
     Raises:
         ConfigError: The environment offers no ``signals()``.
@@ -33,18 +39,38 @@ def replayed_signals(store: TrajectoryStore) -> Signals:
     """
     path = _place(store)
     if path.exists():
-        return _read(path, int((store.lengths + 1).sum()))
+        found = _read(path, _rows(store))
+        if set(needed) <= set(found):
+            return found
     return keep_signals(store, _replay(store))
 
 
-def costs_in(costs: StagedCosts, store: TrajectoryStore) -> list[EpisodeCosts]:
-    """Return the costs of every episode of a store; signals are read or replayed where the file names some.
+def replayed_poses(store: TrajectoryStore, costs: StagedCosts) -> Poses:
+    """Return the poses that a cost file names in every row of a store, as :func:`replayed_signals`.
 
     Raises:
-        ConfigError: As :func:`replayed_signals`.
+        ConfigError: The simulator has no such site or body; the message names file and line.
+        DataError: As :func:`replayed_signals`.
+    """
+    named = json.dumps({name: [place.kind, place.name] for name, place in costs.poses.items()})
+    path = _place(store, "poses", f"-{hashlib.sha256(named.encode()).hexdigest()[:8]}")
+    if path.exists():
+        return _read(path, _rows(store), (3, 4))
+    episodes = _replay(store, functools.partial(_poses, costs))
+    columns = {name: np.concatenate([part[name] for part in episodes]) for name in costs.poses}
+    _write(path, columns)
+    return columns
+
+
+def costs_in(costs: StagedCosts, store: TrajectoryStore) -> list[EpisodeCosts]:
+    """Return the costs of every episode of a store; what the file names besides points is read or replayed.
+
+    Raises:
+        ConfigError: As :func:`replayed_signals` and :func:`replayed_poses`.
         DataError: Likewise, or a point or signal is missing.
     """
-    return store_costs(costs, store, replayed_signals(store) if costs.signals else None)
+    signals = replayed_signals(store, costs.signals) if costs.signals else None
+    return store_costs(costs, store, signals, replayed_poses(store, costs) if costs.poses else None)
 
 
 def keep_signals(store: TrajectoryStore, episodes: Sequence[dict[str, np.ndarray]]) -> Signals:
@@ -54,32 +80,70 @@ def keep_signals(store: TrajectoryStore, episodes: Sequence[dict[str, np.ndarray
         DataError: There is not one number for each state of each episode.
     """
     columns = {name: np.concatenate([part[name] for part in episodes]) for name in episodes[0]}
-    rows = int((store.lengths + 1).sum())
+    rows = _rows(store)
     if any(column.shape != (rows,) for column in columns.values()):
         raise DataError(f"{store.path} has {rows} states, and signals of another number of them were given.")
-    held = io.BytesIO()
-    np.savez(held, **columns)  # pyright: ignore[reportArgumentType]
-    with replacing(_place(store)) as temporary:
-        temporary.write_bytes(held.getvalue())
+    _write(_place(store), columns)
     return columns
 
 
-def _place(store: TrajectoryStore) -> Path:
-    return store.path / FOLDER / f"{store.fingerprint()[:16]}.npz"
+def _rows(store: TrajectoryStore) -> int:
+    return int((store.lengths + 1).sum())
 
 
-def _read(path: Path, rows: int) -> Signals:
+def _place(store: TrajectoryStore, folder: str = "signals", of: str = "") -> Path:
+    return store.path / folder / f"{store.fingerprint()[:16]}{of}.npz"
+
+
+def _write(path: Path, columns: dict[str, np.ndarray]) -> None:
+    held = io.BytesIO()
+    np.savez(held, **columns)  # pyright: ignore[reportArgumentType]
+    with replacing(path) as temporary:
+        temporary.write_bytes(held.getvalue())
+
+
+def _read(path: Path, rows: int, form: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             columns = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged ({error}). Delete it, and it is made again.") from error
-    if not columns or any(column.shape != (rows,) for column in columns.values()):
+    if not columns or any(column.shape != (rows, *form) for column in columns.values()):
         raise DataError(f"{path} does not fit its store. Delete it, and it is made again.")
     return columns
 
 
-def _replay(store: TrajectoryStore) -> list[Signals]:
+def _signals(simulator: Any) -> dict[str, float]:
+    if not hasattr(simulator, "signals"):
+        raise ConfigError(
+            f"{type(simulator).__name__} offers no signals(), which costs about contacts and forces need."
+        )
+    return simulator.signals()
+
+
+def _poses(costs: StagedCosts, simulator: Any) -> dict[str, np.ndarray]:
+    """Rotation beside position, (3, 4), of each place that a cost file names."""
+    if not hasattr(simulator, "drawable"):
+        raise ConfigError(
+            f"{type(simulator).__name__} is no MuJoCo simulator, and {costs.name} names sites or bodies."
+        )
+    model, data = simulator.drawable()
+    found = {}
+    for name, place in costs.poses.items():
+        kind = place.kind
+        known = [getattr(model, kind)(i).name for i in range(getattr(model, f"n{kind}"))]
+        if place.name not in known:
+            wrong = unknown_name(f"{kind} of this simulator", place.name, filter(None, known))
+            raise ConfigError(f"{costs.name}, line {place.line}: {wrong}")
+        there = getattr(data, kind)(place.name)
+        found[name] = np.concatenate([there.xmat.reshape(3, 3), there.xpos.reshape(3, 1)], 1)
+    return found
+
+
+def _replay(
+    store: TrajectoryStore, read: Callable[[Any], Mapping[str, Any]] = _signals
+) -> list[dict[str, np.ndarray]]:
+    """What is read of every state of every episode."""
     kept: KeptEnvironment | None = None
     found = []
     try:
@@ -98,19 +162,15 @@ def _replay(store: TrajectoryStore) -> list[Signals]:
             env = kept.get()
             env.reset(seed=provenance.seed)
             simulator: Any = env.unwrapped
-            if not hasattr(simulator, "signals"):
-                raise ConfigError(
-                    f"{provenance.env_id} offers no signals(), which costs about contacts and forces need."
-                )
             if simulator.state_hash() != provenance.initial_state_hash:
                 raise DataError(
                     f"Episode {episode} of {store.path} starts in another state when it is replayed: other "
                     "package versions recorded it."
                 )
-            states = [simulator.signals()]
+            states = [read(simulator)]
             for action in trajectory.actions:
                 env.step(action)
-                states.append(simulator.signals())
+                states.append(read(simulator))
             found.append({name: np.array([state[name] for state in states]) for name in states[0]})
     finally:
         if kept is not None:

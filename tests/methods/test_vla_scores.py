@@ -1,16 +1,24 @@
-"""Who judges rollouts: whose cost files, whether their stages can be reached, and rewards of frames."""
+"""Who judges rollouts: whose cost files, whether their stages are reached, and what learned rewards say."""
 
 import numpy as np
 import pytest
+import torch
 
+from robopref.data.frames import FrameCache
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError
 from robopref.methods.components import Hardware
 from robopref.methods.phases.lab import Lab
-from robopref.methods.phases.vla_scores import Judge, check_reached
+from robopref.methods.phases.vla_scores import Judge, check_reached, learned_scores
+from robopref.nets.vision import PcaEncoder
+from robopref.policies.vla.data import FilmedEpisodes
+from robopref.rewards.gaussian import GaussianReward
+from robopref.rewards.saved import save_reward
+from robopref.rewards.sequences import FeatureSequences
 from robopref.rewards.staged.tasks import cost_file
 from robopref.training.run import Run
+from tests.rewards.test_visual import FRAMES, builder, video
 
 COSTS = """\
 task: push
@@ -100,3 +108,63 @@ def test_cost_files_that_would_not_be_read_are_refused(tmp_path):
         Judge(files={"door-close": str(tmp_path / "own.yaml")}).check(["door-close"])
     with pytest.raises(ConfigError, match="would change nothing under kind=human"):
         Judge(kind="human", files={"door-close": "x"}).check(["door-close"])
+
+
+# -- learned rewards ----------------------------------------------------------------------------------------
+
+
+def shown(folder, videos, every=5):
+    """Episodes of random observations and actions that look like videos, a frame in five states."""
+    rng = np.random.default_rng(0)
+    with TrajectoryStore.create(
+        folder, observation_size=3, action_size=2, keypoints=(), control_hz=10.0
+    ) as store:
+        for video in videos:
+            steps = every * (len(video) - 1)
+            store.append(
+                Trajectory(
+                    observations=rng.normal(size=(steps + 1, 3)),
+                    actions=rng.uniform(-1, 1, (steps, 2)),
+                    rewards=np.zeros(steps),
+                    successes=np.zeros(steps),
+                    keypoints={},
+                    terminated=False,
+                    provenance=Provenance("push", "toy", 0, "policy", {}, "0", {}),
+                )
+            )
+    store = TrajectoryStore.open(folder)
+    with FrameCache.create(
+        folder / "film", store, height=16, width=16, every=every, view={}, versions={}
+    ) as cache:
+        for video in videos:
+            cache.append(video, "replay")
+    return FilmedEpisodes(store, FrameCache.open(folder / "film", store), ["push"] * len(videos))
+
+
+VIDEOS = [video(1.0, 128)[:7], video(0.2, 10)]
+
+
+def test_a_reward_of_frames_judges_rollouts_by_what_was_seen(tmp_path):
+    """RAPL's: the mean over a rollout's frames of what the saved reward pays for each."""
+    demonstrations = torch.from_numpy(np.concatenate([video(1.0, 128), video(0.9, 90)])).permute(0, 3, 1, 2)
+    encoder = PcaEncoder(width=4, size=16)
+    encoder.fit(demonstrations)
+    features = FeatureSequences(encoder(demonstrations).numpy(), np.arange(3) * FRAMES, 5)
+    reward = builder((encoder, features, None))()
+    save_reward(tmp_path / "reward", reward)
+    found = learned_scores(tmp_path / "reward", shown(tmp_path / "s", VIDEOS))
+    assert found == pytest.approx([reward.judge(video).mean() for video in VIDEOS])
+    assert found[0] != found[1]
+
+
+def test_a_reward_of_observations_judges_rollouts_by_every_action(tmp_path):
+    """PEARL's: the mean over a rollout's actions, however many it has."""
+    reward = GaussianReward(3, 2, members=2, hidden=(8,))
+    save_reward(tmp_path / "reward", reward)
+    source = shown(tmp_path / "s", VIDEOS)
+    expected = []
+    for number in range(2):
+        episode = source.store.episode(number)
+        seen = torch.from_numpy(episode.observations[:-1].astype(np.float32))
+        expected.append(float(reward.predict(seen, torch.from_numpy(episode.actions))[0].mean()))
+    assert learned_scores(tmp_path / "reward", source) == pytest.approx(expected, rel=1e-5)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +81,79 @@ def test_speed_and_jerk_of_a_uniformly_accelerated_point():
     assert jerk[3:] == pytest.approx(18.0)  # third derivative of 3 t^3
     speed = parse("speed(hand)", points={"hand"}, signals=set(), wanted=NUMBER).compute(moving)
     assert speed[1] == pytest.approx(3 * t[1] ** 3 * hz)
+
+
+def test_a_pose_is_tilted_and_turned_by_the_angle_that_it_was_rotated_by():
+    """Rotations about x by an angle tip the third axis by it; about z they only turn it."""
+    angles = np.array([0.0, 0.3, 1.2])
+    sin, cos, nil, one = np.sin(angles), np.cos(angles), np.zeros(3), np.ones(3)
+    place = [nil, nil, angles]  # it also rises
+    about_x = np.stack([one, nil, nil, place[0], nil, cos, -sin, place[1], nil, sin, cos, place[2]], 1)
+    about_z = np.stack([cos, -sin, nil, place[0], sin, cos, nil, place[1], nil, nil, one, place[2]], 1)
+    poses = {"tipped": about_x.reshape(3, 3, 4), "spun": about_z.reshape(3, 3, 4)}
+    state = Recorded({}, {}, 1.0, poses)
+
+    def value(text):
+        return parse(text, points=set(), signals=set(), poses=poses.keys(), wanted=NUMBER).compute(state)
+
+    assert value("tilt(tipped)") == pytest.approx(angles)
+    assert value("tilt(spun)") == pytest.approx(0.0)
+    for name in poses:
+        assert value(f"turned({name})") == pytest.approx(angles)
+        assert value(f"height({name}) + moved({name})") == pytest.approx(2 * angles)
+    assert value("distance(tipped, spun)").tolist() == [0, 0, 0]
+
+
+PICK_UP = """\
+task: pick
+points: [hand, cube]
+signals: [gripper, touch]
+bodies: {cup: cup_link}
+stages:
+  - name: close
+    until: gripper < 0.4 and touch > 1
+    costs:
+      - {kind: grasp, value: gripper, reduce: last}
+  - name: carry
+    until: height(cup) > 0.2 and not tilt(cup) > 0.3
+    costs:
+      - {kind: grasp, value: held(gripper > 0.6), reduce: mean, weight: 4.0}
+"""
+
+
+def test_a_grasp_is_judged_by_gripper_contacts_and_the_pose_of_what_is_held():
+    """Closed from state 1 on; the cup is up in state 2, tipped by 0.5, and upright in state 3."""
+    tips = np.array([0.0, 0.0, 0.5, 0.1])
+    poses = np.tile(np.eye(3, 4), (4, 1, 1))
+    poses[:, 1:, 1:3] = np.moveaxis(
+        np.array([[np.cos(tips), -np.sin(tips)], [np.sin(tips), np.cos(tips)]]), 2, 0
+    )
+    poses[:, 2, 3] = [0.0, 0.1, 0.3, 0.3]
+    signals = {"gripper": np.array([1.0, 0.3, 0.7, 0.3]), "touch": np.array([0.0, 2.0, 2.0, 2.0])}
+    points = {"hand": line(0, 0, 0, 0), "cube": line(0, 0, 0, 0)}
+    found = episode_costs(parse_costs(PICK_UP, name="x"), Recorded(points, signals, 2.0, {"cup": poses}))
+    assert found.reached == {"close": 1, "carry": 3}
+    assert found.kinds["grasp"] == pytest.approx(0.3 + 4.0 * 1 / 3)  # open in one of the states 1, 2, 3
+    with pytest.raises(DataError, match=r"need the poses \['cup'\]; recorded are \[\]"):
+        episode_costs(parse_costs(PICK_UP, name="x"), Recorded(points, signals, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("tilt(cup)", "tilt(hand)", "line 11: 'hand' is a point where a pose is needed"),
+        ("tilt(cup)", "cup", "line 11: 'cup' is a pose where a number is needed"),
+        ("tilt(cup)", "tip(cup)", "line 11: No predicate or function is called 'tip'"),
+        ("gripper < 0.4", "griper < 0.4", "line 7: No point or signal is called 'griper'"),
+        ("{cup: cup_link}", "{hand: cup_link}", "line 4: 'hand' is a point, signal or pose already"),
+        ("{cup: cup_link}", "{a b: cup_link}", "line 4: 'a b' cannot be a name"),
+        ("{cup: cup_link}", "[cup]", "line 4: here stands a table: a name of one's own"),
+    ],
+)
+def test_a_refusal_of_poses_and_grippers_names_file_and_line(old, new, said):
+    with pytest.raises(ConfigError) as refusal:
+        parse_costs(PICK_UP.replace(old, new), name="pick.yaml")
+    assert str(refusal.value).startswith(f"pick.yaml, {said}")
 
 
 def test_logic_and_arithmetic_are_those_of_python():
@@ -183,6 +257,26 @@ def test_an_answer_may_have_words_around_its_block_and_lines_are_those_of_the_an
         parse_costs(answer.replace("until: distance(hand", "until: near(hand"), name="answer")
     with pytest.raises(ConfigError, match="one block between two ``` fences, got 4 fences"):
         parse_costs(answer + answer, name="answer")
+
+
+def test_an_answer_on_disk_is_read_and_a_bad_predicate_in_it_refused_by_file_and_line(tmp_path):
+    answer = Path(__file__).parent / "answers" / "drawer-open.md"
+    costs = load_costs(answer, task="drawer-open")
+    assert [(stage.name, stage.line, stage.missed) for stage in costs.stages] == [
+        ("reach", 11, 1.0),
+        ("pull", 16, 3.0),
+    ]
+    assert (costs.poses["drawer"].kind, costs.poses["drawer"].name) == ("body", "drawer_link")
+    bad = tmp_path / "answer.md"
+    for written, said in (
+        ("is_open(drawer)", "No predicate or function is called 'is_open'"),
+        ("__import__('os').system('x') > 0", "not part of the language"),
+    ):
+        bad.write_text(answer.read_text().replace("moved(drawer) > 0.15", written))
+        with pytest.raises(ConfigError) as refusal:
+            load_costs(bad)
+        assert str(refusal.value).startswith(f"{bad}, line 17: ")
+        assert said in str(refusal.value)
 
 
 def test_a_file_of_another_task_is_refused_by_line():

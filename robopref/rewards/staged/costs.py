@@ -14,6 +14,7 @@ from robopref.rewards.staged.expressions import Recorded
 from robopref.rewards.staged.language import KINDS, Stage, StagedCosts
 
 Signals = dict[str, Float64[np.ndarray, " rows"]]
+Poses = dict[str, Float64[np.ndarray, "rows 3 4"]]
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,15 @@ def episode_costs(costs: StagedCosts, recorded: Recorded) -> EpisodeCosts:
     """Walk through the stages of one episode.
 
     Raises:
-        DataError: A point or signal is missing, or an expression has no finite value somewhere.
+        DataError: A point, pose or signal is missing, or an expression has no finite value somewhere.
     """
-    for name, got in (("points", recorded.points), ("signals", recorded.signals)):
+    given = {"points": recorded.points, "signals": recorded.signals, "poses": recorded.poses}
+    for name, got in given.items():
         if lacking := sorted(set(getattr(costs, name)) - set(got)):
             raise DataError(
                 f"The costs of {costs.task} need the {name} {lacking}; recorded are {sorted(got)}."
             )
-    states = len(next(iter({**recorded.points, **recorded.signals}.values())))
+    states = recorded.states
     stages = np.zeros(states, np.int64)
     kinds: dict[str, float] = dict.fromkeys((*KINDS, "missed"), 0.0)
     reached: dict[str, int | None] = {}
@@ -89,7 +91,7 @@ def _reduce(values: np.ndarray, rule: str, hz: float) -> float:
 
 
 def store_costs(
-    costs: StagedCosts, store: TrajectoryStore, signals: Signals | None = None
+    costs: StagedCosts, store: TrajectoryStore, signals: Signals | None = None, poses: Poses | None = None
 ) -> list[EpisodeCosts]:
     """Return the costs of every episode of a store.
 
@@ -98,11 +100,12 @@ def store_costs(
         store: Episodes with the keypoints that it names.
         signals: One number for each row of the store, by name; needed where the file names signals. They come
             from :func:`robopref.training.signals.replayed_signals`.
+        poses: Likewise, a pose for each row, from :func:`robopref.training.signals.replayed_poses`.
 
     Raises:
-        DataError: A point or signal is missing, or does not fit the store.
+        DataError: A point, pose or signal is missing, or does not fit the store.
     """
-    given = signals or {}
+    given, placed = signals or {}, poses or {}
     found = []
     for episode in range(len(store)):
         rows = slice(
@@ -114,7 +117,8 @@ def store_costs(
             if name in costs.points
         }
         parts = {name: np.asarray(given[name][rows], np.float64) for name in costs.signals if name in given}
-        recorded = Recorded(points, parts, store.control_hz)
+        turned = {name: placed[name][rows] for name in costs.poses if name in placed}
+        recorded = Recorded(points, parts, store.control_hz, turned)
         try:
             found.append(episode_costs(costs, recorded))
         except DataError as error:

@@ -1,16 +1,17 @@
 """Expressions of the cost language: parsed against a whitelist, evaluated on arrays, never executed.
 
 An expression is written as in Python: ``distance(hand, object) < 0.05 and touch > 0``. What it may hold is in
-:data:`FUNCTIONS`, plus numbers, names of points and signals, ``+ - * /``, comparisons, ``and or not``. Every
-part has a kind (a point, a number or a truth value), checked when the text is read, so that an expression
-which was accepted can always be computed. Units: metres, seconds, newtons.
+:data:`FUNCTIONS`, plus numbers, names of points, poses and signals, ``+ - * /``, comparisons, ``and or
+not``. Every part has a kind (a point, a pose, a number or a truth value), checked when the text is read, so
+that an expression which was accepted can always be computed. A pose may stand wherever a point may. Units:
+metres, radians, seconds, newtons.
 
 Letters used in shapes: R states of an episode.
 """
 
 import ast
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from jaxtyping import Float64
 
 from robopref.errors import ConfigError, unknown_name
 
-POINT, NUMBER, TRUTH = "point", "number", "truth value"
+POINT, POSE, NUMBER, TRUTH = "point", "pose", "number", "truth value"
 MAX_CHARACTERS = 500
 
 
@@ -30,11 +31,18 @@ class Recorded:
         points: Named positions (R, 3) in metres.
         signals: Named numbers (R,), such as contact forces in newtons.
         control_hz: States per second.
+        poses: Named rotations, in the world's axes, beside positions in metres: (R, 3, 4).
     """
 
     points: Mapping[str, Float64[np.ndarray, "R 3"]]
     signals: Mapping[str, Float64[np.ndarray, " R"]]
     control_hz: float
+    poses: Mapping[str, Float64[np.ndarray, "R 3 4"]] = field(default_factory=dict)
+
+    @property
+    def states(self) -> int:
+        """How many states, R."""
+        return len(next(iter({**self.points, **self.signals, **self.poses}.values())))
 
 
 def _norm(points: np.ndarray) -> np.ndarray:
@@ -47,6 +55,17 @@ def _derivative(points: np.ndarray, order: int, hz: float) -> np.ndarray:
     size = _norm(np.diff(padded, n=order, axis=0)) * hz**order
     size[:order] = 0  # the padding pretends that the point stood still before
     return size
+
+
+def _tilt(poses: np.ndarray) -> np.ndarray:
+    """Angle between the third axis of a pose and the world's."""
+    return np.arccos(np.clip(poses[:, 2, 2], -1, 1))
+
+
+def _turned(poses: np.ndarray) -> np.ndarray:
+    """Angle of the rotation from the first state to each: its cosine is (trace - 1) / 2."""
+    trace = np.einsum("ij,rij->r", poses[0, :, :3], poses[:, :, :3])
+    return np.arccos(np.clip((trace - 1) / 2, -1, 1))
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,8 @@ FUNCTIONS: dict[str, Function] = {
     "moved": Function((POINT,), NUMBER, lambda hz, a: _norm(a - a[0]), "metres from where a point began"),
     "speed": Function((POINT,), NUMBER, lambda hz, a: _derivative(a, 1, hz), "metres per second"),
     "jerk": Function((POINT,), NUMBER, lambda hz, a: _derivative(a, 3, hz), "metres per second cubed"),
+    "tilt": Function((POSE,), NUMBER, lambda hz, a: _tilt(a), "radians from upright"),
+    "turned": Function((POSE,), NUMBER, lambda hz, a: _turned(a), "radians from how it began"),
     "abs": Function((NUMBER,), NUMBER, lambda hz, a: np.abs(a), "size of a number"),
     "positive": Function((NUMBER,), NUMBER, lambda hz, a: np.maximum(a, 0), "the number, or 0 below 0"),
     "min": Function((NUMBER, NUMBER), NUMBER, lambda hz, a, b: np.minimum(a, b), "the smaller"),
@@ -102,7 +123,7 @@ class Expression:
         text: As it was written.
         kind: Of its value: ``number`` or ``truth value``.
         compute: From what was recorded to one value per state, (R,).
-        names: Points and signals that it depends on.
+        names: Points, poses and signals that it depends on.
     """
 
     text: str
@@ -111,7 +132,9 @@ class Expression:
     names: frozenset[str]
 
 
-def parse(text: str, *, points: set[str], signals: set[str], wanted: str) -> Expression:
+def parse(
+    text: str, *, points: Set[str], signals: Set[str], wanted: str, poses: Set[str] = frozenset()
+) -> Expression:
     """Read an expression.
 
     Args:
@@ -119,6 +142,7 @@ def parse(text: str, *, points: set[str], signals: set[str], wanted: str) -> Exp
         points: Names of positions that it may use.
         signals: Names of numbers that it may use.
         wanted: The kind that its value must have.
+        poses: Names of positions with an orientation that it may use.
 
     Raises:
         ConfigError: It holds something that the language does not have; the message says what there is.
@@ -129,7 +153,7 @@ def parse(text: str, *, points: set[str], signals: set[str], wanted: str) -> Exp
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{text!r} is not an expression ({error.__class__.__name__}: {error})") from error
-    reader = _Reader(points, signals)
+    reader = _Reader(points, signals, poses)
     kind, compute = reader.read(tree.body)
     if kind != wanted:
         raise ConfigError(f"{text!r} is a {kind} where a {wanted} is needed")
@@ -142,14 +166,14 @@ _Part = tuple[str, Callable[[Recorded], np.ndarray]]
 class _Reader:
     """Walks a syntax tree and builds the function that computes it."""
 
-    def __init__(self, points: set[str], signals: set[str]) -> None:
-        self.points, self.signals = points, signals
+    def __init__(self, points: Set[str], signals: Set[str], poses: Set[str]) -> None:
+        self.points, self.signals, self.poses = points, signals, poses
         self.used: set[str] = set()
 
     def read(self, node: ast.expr) -> _Part:
         match node:
             case ast.Constant(value=value) if isinstance(value, int | float) and not isinstance(value, bool):
-                return NUMBER, lambda recorded: np.full(_rows(recorded), float(value))
+                return NUMBER, lambda recorded: np.full(recorded.states, float(value))
             case ast.Name(id=name):
                 return self._name(name)
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
@@ -175,7 +199,9 @@ class _Reader:
             return POINT, lambda recorded: recorded.points[name]
         if name in self.signals:
             return NUMBER, lambda recorded: recorded.signals[name]
-        raise ConfigError(unknown_name("point or signal", name, self.points | self.signals))
+        if name in self.poses:
+            return POSE, lambda recorded: recorded.poses[name]
+        raise ConfigError(unknown_name("point or signal", name, self.points | self.signals | self.poses))
 
     def _call(self, name: str, arguments: list[ast.expr]) -> _Part:
         if name not in FUNCTIONS:
@@ -190,6 +216,8 @@ class _Reader:
 
     def _of(self, wanted: str, node: ast.expr) -> Callable[[Recorded], np.ndarray]:
         kind, compute = self.read(node)
+        if (kind, wanted) == (POSE, POINT):
+            return lambda recorded: compute(recorded)[..., 3]
         if kind != wanted:
             raise ConfigError(f"{ast.unparse(node)!r} is a {kind} where a {wanted} is needed")
         return compute
@@ -207,7 +235,3 @@ def _join(
         return value
 
     return compute
-
-
-def _rows(recorded: Recorded) -> int:
-    return len(next(iter({**recorded.points, **recorded.signals}.values())))

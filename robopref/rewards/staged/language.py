@@ -3,6 +3,8 @@
     task: drawer-open
     points: [hand, object, goal]           # keypoints that the episodes hold
     signals: [touch, collision, force]     # numbers that the simulator gave, see robopref.training.signals
+    sites: {grip: endEffector}             # poses of the simulator's sites, under names of one's own
+    bodies: {drawer: drawer_link}          # likewise of its bodies
     stages:
       - name: reach
         until: distance(hand, object) < 0.06
@@ -23,7 +25,7 @@ Source: GRAPE (Zhang et al. 2024, arXiv 2411.19309, section 4.2), where a langua
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,15 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Whose pose is read from the simulator: a ``site`` or a ``body``, its name, and its line in the file."""
+
+    kind: str
+    name: str
+    line: int
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage: when it ends, what its states cost, what it costs never to end, and its line in the file."""
 
@@ -75,6 +86,7 @@ class StagedCosts:
     points: tuple[str, ...]
     signals: tuple[str, ...]
     stages: tuple[Stage, ...]
+    poses: Mapping[str, Place] = field(default_factory=dict)
 
 
 def load_costs(path: Path | str, *, task: str | None = None) -> StagedCosts:
@@ -142,11 +154,14 @@ class _File:
         self.name = name
         self.points: set[str] = set()
         self.signals: set[str] = set()
+        self.poses: dict[str, Place] = {}
 
     def costs(self, node: yaml.Node | None, wanted: str | None) -> StagedCosts:
         if node is None:
             raise ConfigError(f"{self.name} is empty")
-        fields = self.table(node, required=("task", "points", "stages"), optional=("signals",))
+        fields = self.table(
+            node, required=("task", "points", "stages"), optional=("signals", "sites", "bodies")
+        )
         task = self.text(fields["task"])
         if wanted not in (None, task):
             raise self.wrong(fields["task"], f"the costs are of the task {task}, and {wanted} needs its own")
@@ -154,6 +169,8 @@ class _File:
         if twice := set(points) & set(signals):
             raise self.wrong(fields["signals"], f"{sorted(twice)[0]!r} is a point already")
         self.points, self.signals = set(points), set(signals)
+        self.places(fields.get("sites"), "site")
+        self.places(fields.get("bodies"), "body")
         stages: dict[str, Stage] = {}
         for item in self.items(fields["stages"]):
             stage = self.stage(item)
@@ -164,7 +181,19 @@ class _File:
             stages[stage.name] = stage
         if not stages:
             raise self.wrong(fields["stages"], "there must be at least one stage")
-        return StagedCosts(self.name, task, tuple(points), tuple(signals), tuple(stages.values()))
+        return StagedCosts(self.name, task, tuple(points), tuple(signals), tuple(stages.values()), self.poses)
+
+    def places(self, node: yaml.Node | None, kind: str) -> None:
+        """Read the poses of one kind, none of whose names may stand for something else already."""
+        if node is None:
+            return
+        if not isinstance(node, yaml.MappingNode):
+            raise self.wrong(node, f"here stands a table: a name of one's own, and that of the {kind}")
+        for key, value in node.value:
+            name = self.identifier(key)
+            if name in (*self.points, *self.signals, *self.poses):
+                raise self.wrong(key, f"{name!r} is a point, signal or pose already")
+            self.poses[name] = Place(kind, self.text(value), value.start_mark.line + 1)
 
     def stage(self, node: yaml.Node) -> Stage:
         fields = self.table(node, required=("name", "until"), optional=("costs", "missed"))
@@ -225,14 +254,16 @@ class _File:
         return node.value
 
     def names(self, node: yaml.Node | None) -> list[str]:
-        found = [self.text(item) for item in self.items(node)]
+        found = [self.identifier(item) for item in self.items(node)]
         if node is not None and len(set(found)) < len(found):
             raise self.wrong(node, f"a name is given twice: {found}")
-        for name in found:
-            if not name.isidentifier():
-                assert node is not None
-                raise self.wrong(node, f"{name!r} cannot be a name: letters, digits and _ only")
         return found
+
+    def identifier(self, node: yaml.Node) -> str:
+        name = self.text(node)
+        if not name.isidentifier():
+            raise self.wrong(node, f"{name!r} cannot be a name: letters, digits and _ only")
+        return name
 
     def text(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode) or not node.value:
@@ -258,6 +289,12 @@ class _File:
 
     def expression(self, node: yaml.Node, wanted: str) -> Expression:
         try:
-            return expressions.parse(self.text(node), points=self.points, signals=self.signals, wanted=wanted)
+            return expressions.parse(
+                self.text(node),
+                points=self.points,
+                signals=self.signals,
+                wanted=wanted,
+                poses=self.poses.keys(),
+            )
         except ConfigError as error:
             raise self.wrong(node, str(error)) from error
