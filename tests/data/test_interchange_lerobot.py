@@ -20,15 +20,22 @@ import pytest
 from robopref.data import TrajectoryStore
 from robopref.data.footage import Footage
 from robopref.data.interchange.convert import convert
-from robopref.data.interchange.footage import cameras_of
 from robopref.data.interchange.lerobot_videos import statistics
-from robopref.data.interchange.videos import index_videos, read_videos, read_views
+from robopref.data.interchange.videos import index_videos, read_videos
 from robopref.errors import ConfigError, DataError
-from robopref.labeling.footage import read_footage
-from robopref.training.video import write_video
 from tests.apart import python_apart, run_apart
+from tests.data.lerobot_made import (
+    DATA,
+    EPISODES,
+    SAMPLE,
+    TASKS,
+    brightness,
+    edit_info,
+    edit_table,
+    features_of,
+    numbered,
+)
 
-SAMPLE = Path(__file__).parent / "lerobot_sample"
 LEROBOT = ("lerobot==0.4.4", "numpy==2.2.6")
 
 
@@ -199,25 +206,6 @@ def test_many_episodes_go_to_several_files_and_come_back_in_order(new_store, tmp
         assert back.fingerprint() == store.fingerprint()
 
 
-def edit_info(path, **changes):
-    file = path / "meta/info.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
-def edit_table(file, name, change):
-    table = pq.read_table(file)
-    values = change(table[name].to_pylist())
-    place = table.schema.get_field_index(name)
-    pq.write_table(
-        table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type)),
-        file,
-    )
-
-
-DATA, EPISODES = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
-TASKS = "meta/tasks.parquet"
-
-
 @pytest.mark.parametrize(
     ("file", "column", "change", "sentence"),
     [
@@ -377,124 +365,6 @@ def test_what_a_data_set_says_of_itself_is_kept(sample, tmp_path):
         assert store.metadata["info"] == json.loads((sample / "meta/info.json").read_text())
 
 
-CAMERA = {"dtype": "video", "shape": [48, 64, 3], "names": ["height", "width", "channels"]}
-TOP = "observation.images.top"
-VIDEO = f"videos/{TOP}/chunk-000/file-000.mp4"
-
-
-def test_videos_that_are_left_are_a_loss_that_is_named(sample, tmp_path):
-    edit_info(sample, features=features_of(sample) | {TOP: CAMERA})
-    with pytest.raises(DataError, match=r"the feature 'observation.images.top' \(video\)"):
-        convert(sample, tmp_path / "made", videos=False)
-    convert(sample, tmp_path / "made", lossy=True, videos=False)
-
-
-def numbered(count, fps, path, first=0):
-    """Write a video whose frames grow brighter, four steps a frame."""
-    grey = 4 * (first + np.arange(count, dtype=np.uint8))
-    write_video(path, np.zeros((count, 48, 64, 3), np.uint8) + grey[:, None, None, None], fps=fps)
-
-
-@pytest.fixture
-def filmed(sample):
-    """The sample with a camera whose three episodes, of 3, 4 and 5 steps, lie in one video of 12 frames."""
-    numbered(12, 20.0, sample / VIDEO)
-    template = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-    edit_info(sample, features=features_of(sample) | {TOP: CAMERA}, video_path=template)
-    table = pq.read_table(sample / EPISODES)
-    starts = {"chunk_index": [0] * 3, "file_index": [0] * 3, "from_timestamp": [0.0, 0.15, 0.35]}
-    for name, values in starts.items():
-        table = table.append_column(f"videos/{TOP}/{name}", pa.array(values))
-    pq.write_table(table, sample / EPISODES)
-    return sample
-
-
-def brightness(cameras, camera, episode, steps):
-    frames = read_footage([cameras[camera][episode]], range(steps))
-    return np.rint(frames.mean((1, 2, 3)) / 4).astype(int).tolist()
-
-
-def test_videos_go_there_and_back_and_each_frame_stays_with_its_step(filmed, tmp_path):
-    convert(filmed, tmp_path / "store", lossy=True)
-    video = (tmp_path / "store/frames/top/file-000.mp4").read_bytes()
-    assert video == (filmed / VIDEO).read_bytes()
-    held = read_videos(tmp_path / "store", 3)
-    index_videos(tmp_path / "store", held, {"top": {"camera": "corner2", "width": 64}})
-    assert brightness(held, "top", 1, 4) == [3, 4, 5, 6]
-    (tmp_path / "store/frames/top/notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"would lose: the file 'notes.txt'"):
-        convert(tmp_path / "store", tmp_path / "again", target_format="lerobot")
-    (tmp_path / "store/frames/top/notes.txt").unlink()
-    convert(tmp_path / "store", tmp_path / "again", target_format="lerobot")
-    assert (tmp_path / "again" / VIDEO).read_bytes() == video
-    seen = cameras_of(tmp_path / "again")
-    assert brightness(seen, "top", 0, 3) == [0, 1, 2]
-    assert brightness(seen, "top", 2, 5) == [7, 8, 9, 10, 11]
-    row = pq.read_table(tmp_path / "again" / EPISODES).to_pylist()[1]
-    assert row[f"videos/{TOP}/from_timestamp"] == pytest.approx(0.15)
-    assert row[f"videos/{TOP}/to_timestamp"] == pytest.approx(0.35)
-    feature = features_of(tmp_path / "again")[TOP]
-    assert feature["shape"] == [48, 64, 3]
-    assert feature["info"]["video.fps"] == 20
-    stats = json.loads((tmp_path / "again/meta/stats.json").read_text())[TOP]
-    assert np.array(stats["mean"]).shape == (3, 1, 1)
-    assert np.ravel(stats["mean"]) == pytest.approx([22 / 255] * 3, abs=0.01)
-    convert(tmp_path / "again", tmp_path / "back")
-    with TrajectoryStore.open(tmp_path / "store") as one, TrajectoryStore.open(tmp_path / "back") as other:
-        assert one.fingerprint() == other.fingerprint()
-    assert read_videos(tmp_path / "back", 3).keys() == {"top"}
-    assert read_views(tmp_path / "back") == {"top": {"camera": "corner2", "width": 64}}
-
-
-def test_a_video_that_is_shorter_than_its_table_is_named_with_episode_and_key(filmed, tmp_path):
-    numbered(9, 20.0, filmed / VIDEO)
-    sentence = (
-        r"file-000.mp4: episode 2 of 'observation.images.top' has 5 rows.*frames 7 to 11.*it has 9 frames"
-    )
-    with pytest.raises(DataError, match=sentence):
-        convert(filmed, tmp_path / "made", lossy=True)
-    (filmed / VIDEO).write_bytes((filmed / VIDEO).read_bytes()[:100])
-    with pytest.raises(DataError, match=r"file-000.mp4: episode 0 of 'observation.images.top'"):
-        convert(filmed, tmp_path / "made", lossy=True)
-    (filmed / VIDEO).unlink()
-    with pytest.raises(DataError, match=r"episode 0 of 'observation.images.top' has no video"):
-        convert(filmed, tmp_path / "made", lossy=True)
-    assert not (tmp_path / "made").exists()
-
-
-def test_a_video_that_begins_at_no_time_is_named(filmed, tmp_path):
-    for start in (float("nan"), float("inf"), -1.0):
-        edit_table(
-            filmed / EPISODES, f"videos/{TOP}/from_timestamp", lambda v, start=start: [0.0, start, 0.35]
-        )
-        with pytest.raises(DataError, match=rf"meta/episodes .*'{TOP}'.*'top' cannot begin at {start} s"):
-            convert(filmed, tmp_path / "made", lossy=True)
-
-
-def test_damage_where_the_places_of_videos_are_is_a_sentence(filmed):
-    table = filmed / EPISODES
-    columns = pq.ParquetFile(table).metadata.row_group(0)
-    chunks = {columns.column(i).path_in_schema: columns.column(i) for i in range(columns.num_columns)}
-    chunk = chunks[f"videos/{TOP}/from_timestamp"]
-    content = bytearray(table.read_bytes())
-    first = chunk.dictionary_page_offset or chunk.data_page_offset
-    content[first : first + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
-    table.write_bytes(content)
-    with pytest.raises(DataError, match="is missing, truncated, or no Parquet file"):
-        cameras_of(filmed)
-
-
-def test_a_video_at_another_rate_than_the_actions_is_refused(filmed, tmp_path):
-    convert(filmed, tmp_path / "store", lossy=True)
-    index = tmp_path / "store/frames/cameras.json"
-    index.write_text(index.read_text().replace("20.0", "10.0"))
-    with pytest.raises(DataError, match="episode 0 of 'top' has 10 frames a second and 20 actions"):
-        convert(tmp_path / "store", tmp_path / "made", target_format="lerobot")
-    index.write_text(index.read_text().replace('"top"', '"../top"').replace("top/file", "../../top/file"))
-    with pytest.raises(DataError, match="leaves the folder"):
-        convert(tmp_path / "store", tmp_path / "made", target_format="lerobot")
-
-
 def test_observations_can_be_joined_from_several_features(sample, tmp_path):
     edit_info(
         sample, features={**features_of(sample), "observation.heat": features_of(sample)["temperature"]}
@@ -507,10 +377,6 @@ def test_observations_can_be_joined_from_several_features(sample, tmp_path):
     hint = r"'observation.hot'\. Did you mean 'observation.heat'\? There are: observation.heat"
     with pytest.raises(ConfigError, match=hint):
         convert(sample, tmp_path / "other", lossy=True, observation=["observation.hot"])
-
-
-def features_of(path):
-    return json.loads((path / "meta/info.json").read_text())["features"]
 
 
 def test_a_data_set_that_another_tool_shortened_says_what_to_do(ours, tmp_path):
