@@ -7,59 +7,20 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from robopref.data import Preferences, Segments
-from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
 from robopref.data.label_tokens import AnnotatorTokens
-from robopref.errors import ConfigError, DataError, hide_passwords
-
-DATA: dict[str, Any] = {"data_fingerprint": "f" * 64, "episodes": 10}
-
-
-def judgement(number: int = 0, **change: Any) -> Judgement:
-    """A judgement that carries its own number."""
-    fields = {
-        "a_episode": number % 10, "a_start": number, "a_length": 5,
-        "b_episode": (number + 1) % 10, "b_start": number + 1, "b_length": 6,
-        "answer": "a", "source": "human", "annotator": "ada",
-    }  # fmt: skip
-    return Judgement(**fields | change)
-
-
-def many(count: int) -> Preferences:
-    rng = np.random.default_rng(0)
-
-    def segments() -> Segments:
-        return Segments(rng.integers(10, size=count), rng.integers(50, size=count), np.full(count, 20))
-
-    label = rng.choice([0, 0.5, 1, 0.25], size=count)
-    return Preferences(segments(), segments(), label, rng.random(count))
+from robopref.errors import ConfigError, DataError
+from tests.data.judgements import DATA, judgement, many, same
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'labels.sqlite'}"
-
-
-def same(left: Preferences, right: Preferences) -> bool:
-    columns = [
-        (p.a.episode, p.a.start, p.a.length, p.b.episode, p.b.start, p.b.length) for p in (left, right)
-    ]
-    return (
-        all(map(np.array_equal, *columns))
-        and np.array_equal(left.label, right.label)
-        and np.array_equal(left.confidence, right.confidence)
-    )
 
 
 def test_answers_become_labels_and_skipped_pairs_do_not(url):
@@ -285,57 +246,6 @@ def test_a_place_that_does_not_exist_and_a_url_that_is_none_are_sentences(tmp_pa
         LabelStore("dbase:///labels")
 
 
-def test_a_password_is_not_shown(url):
-    assert hide_passwords("postgresql://me:hunter2@team.example/db") == "postgresql://me:***@team.example/db"
-    assert hide_passwords(url) == url
-    assert hide_passwords("sqlite:///C:/a b/labels.sqlite") == "sqlite:///C:/a b/labels.sqlite"
-    for wrong in ("postgre://me:hunter2@team.example/db", "me:hunter2@team.example/db"):
-        with pytest.raises(ConfigError, match=r"me:\*\*\*@team") as refused:
-            LabelStore(wrong)
-        assert "hunter2" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "postgresql://me:hunter2@team.example/db",
-        "postgresql://:hunter2@team.example/db",
-        "postgresql://me:p@ss/hunter2@team.example/db",
-        "postgresql://me@team.example/db?sslmode=require&password=hunter2",
-        "postgresql://team.example/db?sslpassword=hunter2&sslmode=require",
-        "robopref label data=x labels=postgresql://me:hunter2@team.example/db",
-        "postgresql://me@server:hunter2@team.example/db",
-        "postgresql://me:my hunter2@team.example/db",
-        "postgresql://my own:p@ss hunter2@team.example/db",
-        "labels='postgresql://me:my hunter2@team.example/db' data=x",
-        "postgresql://team.example/db?password=a)hunter2&sslmode=require",
-        "postgresql://team.example/db?password=a'hunter2",
-    ],
-)
-def test_a_password_is_hidden_wherever_it_stands_in_a_url(text):
-    shown = hide_passwords(text)
-    assert "hunter2" not in shown
-    assert "***" in shown
-    assert "team.example/db" in shown
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "postgresql://team.example:5432/db holds no labels of me@team.example",
-        "Label at http://127.0.0.1:8000/ or ask me@team.example",
-        "robopref label-scripted: write to me@team.example",
-    ],
-)
-def test_a_port_and_a_mail_address_are_no_password(text):
-    assert hide_passwords(text) == text
-
-
-def test_a_password_in_a_query_is_hidden_whole_where_it_holds_an_at():
-    shown = hide_passwords("postgresql://me@team.example:5432/db?password=p@hunter2")
-    assert shown == "postgresql://me@team.example:5432/db?password=***"
-
-
 def test_a_store_behind_a_symbolic_link_is_written_until_the_link_leads_elsewhere(tmp_path):
     for name in ("there", "other"):
         (tmp_path / name).mkdir()
@@ -440,71 +350,6 @@ def test_a_store_that_may_not_be_written_is_a_sentence_until_it_may_again(url):
             connection.exec_driver_sql("PRAGMA query_only=OFF")
         labels.add([judgement(0)], **DATA)
         assert labels.count() == 1
-
-
-@pytest.fixture
-def exported(url: str, tmp_path: Path) -> Callable[[], Path]:
-    def export() -> Path:
-        with LabelStore(url) as labels:
-            first, *_ = labels.add(
-                [judgement(i, answer=x) for i, x in enumerate(["a", "skip", 0.25])], **DATA
-            )
-            labels.add_preferences(many(50), source="teacher", annotator="oracle", **DATA)
-            labels.retract(first)
-            assert labels.export_parquet(tmp_path / "labels.parquet") == 53
-        return tmp_path / "labels.parquet"
-
-    return export
-
-
-def test_parquet_carries_everything_to_another_store_once(url, exported, tmp_path):
-    path = exported()
-    with LabelStore(url) as here, LabelStore(f"sqlite:///{tmp_path / 'there.sqlite'}") as there:
-        assert there.import_parquet(path) == 53
-        assert there.import_parquet(path) == 0
-        assert same(there.preferences(), here.preferences())
-        assert [*there.judgements().values()] == [*here.judgements().values()]
-        assert there.count() == 52
-        assert here.import_parquet(path) == 0
-
-
-def test_a_parquet_file_says_what_it_is_and_of_which_data(exported):
-    about = pq.read_schema(exported()).metadata[b"robopref"].decode()
-    assert '"format": "robopref-labels", "version": 2' in about
-    assert f'"episodes": 10, "fingerprint": "{"f" * 64}"' in about
-
-
-def test_a_parquet_file_of_other_data_adds_nothing(exported, tmp_path):
-    path = exported()
-    with LabelStore(f"sqlite:///{tmp_path / 'there.sqlite'}") as there:
-        there.add([judgement(0)], data_fingerprint="0" * 64, episodes=10)
-        with pytest.raises(DataError, match="holds labels of other data"):
-            there.import_parquet(path)
-        assert there.count() == 1
-
-
-def test_a_damaged_or_foreign_parquet_file_is_a_sentence(exported, tmp_path):
-    path = exported()
-    table = pq.read_table(path)
-    with LabelStore(f"sqlite:///{tmp_path / 'there.sqlite'}") as there:
-        with pytest.raises(DataError, match="There is no file"):
-            there.import_parquet(tmp_path / "nowhere.parquet")
-        (tmp_path / "cut.parquet").write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(DataError, match="no Parquet file, or it is damaged"):
-            there.import_parquet(tmp_path / "cut.parquet")
-        for changed, sentence in (
-            (pa.table({"x": [1]}), "not one of robopref's labels"),
-            (
-                table.replace_schema_metadata({"robopref": '{"format": "robopref-labels", "version": 9}'}),
-                "holds",
-            ),
-            (table.drop_columns(["note"]), "columns are not those"),
-            (table.set_column(9, table.schema.field(9), pa.array([2.0] * 53)), "row 0: .*confidence"),
-        ):
-            pq.write_table(changed, tmp_path / "changed.parquet")
-            with pytest.raises(DataError, match=sentence):
-                there.import_parquet(tmp_path / "changed.parquet")
-        assert there.count() == 0
 
 
 def test_a_new_judgement_is_given_now_and_has_its_own_name():
