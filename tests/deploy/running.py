@@ -10,6 +10,7 @@ from websockets.sync.client import connect
 from robopref.deploy.client import Client
 from robopref.deploy.codec import unpack
 from robopref.deploy.server import PolicyServer
+from tests.deploy.made import seen
 
 
 class Running:
@@ -61,3 +62,9 @@ def healthz(running):
     """Status and body of the health check."""
     with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/healthz", timeout=5) as answer:
         return answer.status, answer.read()
+
+
+def still_serves(running):
+    """Whether it answers one more client; of a bundle whose chunks are four actions."""
+    with running.client() as client:
+        return client.infer(seen(0.5))["actions"].shape == (4, 2)
