@@ -22,7 +22,7 @@ from robopref.training.run import fingerprint
 
 MULTIRUN = {"-m", "--multirun"}
 NOT_RESULTS = (  # options that change no number
-    *("device", "threads", "workers", "wandb", "out", "data_dir", "hydra", "env.view"),
+    *("device", "threads", "workers", "wandb", "out", "data_dir", "hydra", "env.view", "film_coupling"),
     *("training.checkpoint_every", "training.log_every", "training.evaluation.record"),
 )
 

@@ -32,6 +32,7 @@ from robopref.methods.components import (
     check_split,
 )
 from robopref.methods.phases.align import align, check_anchors
+from robopref.methods.phases.clips import film_coupling
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.comparisons import Comparisons
 from robopref.methods.phases.direct import clone_reference, train_direct
@@ -57,6 +58,7 @@ class Pearl:
     teacher: Component
     alignment: Component
     anchor_pairs: int
+    film_coupling: bool
     reward: Component
     policy: Component
     reward_fit: Fit
@@ -108,6 +110,9 @@ def run(parts: Pearl, record: Run) -> dict[str, Any]:
     if parts.anchor_pairs:
         anchors = label(lab, target, parts.target.task, parts.teacher, pairs=parts.anchor_pairs)
     labels = align(lab, parts.alignment, sources, target, parts.target.task, anchors=anchors)
+    if parts.film_coupling:
+        stores = {name: store for name, (store, _) in sources.items()}
+        film_coupling(lab, stores, target, parts.target.view)
     reward = train_reward(
         lab,
         parts.reward,

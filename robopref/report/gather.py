@@ -249,6 +249,7 @@ def _read_alignment(folder: Path, notes: list[str]) -> Alignment | None:
     truth, settings = arrays.get("true_labels"), _dict(record.get("settings"))
     for name, reason in _dict(settings.get("controls_left_out")).items():
         notes.append(f"The control '{name}' was left out: {reason}")
+    clips, missing = _read_clips(folder)
     accuracy = _dict(record.get("accuracy"))
     if not accuracy:
         notes.append("The transfer record holds no accuracy: the target's true order is not known.")
@@ -262,7 +263,21 @@ def _read_alignment(folder: Path, notes: list[str]) -> Alignment | None:
         source_labels=_under(arrays, "source_labels/"),
         accuracy={str(k): v for k in accuracy if (v := _number(accuracy, k)) is not None},
         sources=tuple(map(str, _dict(settings.get("sources")))),
+        clips=clips,
+        clips_missing=missing,
     )
+
+
+def _read_clips(folder: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Return frames of some episodes that were coupled, and why some are missing."""
+    if not (folder / "clips.json").exists():
+        return {}, ("this run filmed none.",)
+    missing = _mapping(folder / "clips.json").get("missing")
+    clips = read_arrays(folder / "clips.npz")
+    for name, film in clips.items():
+        if film.dtype != np.uint8 or film.ndim != 4 or film.shape[3] != 3:
+            raise DataError(f"{folder / 'clips.npz'}: {name} holds {film.dtype} {film.shape}, no frames.")
+    return clips, tuple(map(str, missing if isinstance(missing, list) else ()))
 
 
 def _real(array: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 
+from robopref.alignment.strata import quality_order
 from robopref.report.runs import Alignment
 from robopref.report.style import (
     INK,
@@ -20,12 +21,6 @@ from robopref.report.style import (
 )
 
 QUARTERS = 4
-
-
-def quality_order(labels: np.ndarray) -> np.ndarray:
-    """Order of episodes (N,) from worst to best by the mean of their row: with true labels, by return."""
-    known = np.where(np.isfinite(labels), labels, 0.5)
-    return np.argsort(known.mean(axis=1), kind="stable")
 
 
 def label_matrices(alignment: Alignment, *, key: str) -> Drawing:

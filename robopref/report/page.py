@@ -10,7 +10,7 @@ from typing import Any
 
 from robopref.errors import DataError, hide_passwords
 from robopref.files import write_text
-from robopref.report import figures, matched, matrices, table
+from robopref.report import coupled, figures, matched, matrices, table
 from robopref.report.groups import Group, Report
 from robopref.report.runs import Rollout, Run
 from robopref.report.style import Drawing, Panel
@@ -137,6 +137,7 @@ def _run(run: Run, key: str, films: "_Films") -> dict[str, Any]:
             matrices.label_matrices(alignment, key=f"{key}-matrix"),
             matrices.confidence_bars(alignment, key=f"{key}-quarters"),
             matrices.couplings(alignment, key=f"{key}-coupling"),
+            coupled.coupled_episodes(alignment, run.task, key=f"{key}-coupled"),
         ]
     reward = [figures.reliability(run.reward, key=f"{key}-reliability")] if run.reward else []
     if run.matches is not None:

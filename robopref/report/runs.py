@@ -43,6 +43,9 @@ class Alignment:
         accuracy: Share of pairs with a strict true order that each rule orders right, by name.
         couplings: Plans by name: a source, or ``source/feature/...`` where a source was solved several times.
         sources: Names of the sources, as the record lists them.
+        clips: Frames (F, H, W, 3) of some episodes: ``source/<episode>`` of the first source, and
+            ``target/<episode>``.
+        clips_missing: Why there are none, or too few.
     """
 
     labels: Float[np.ndarray, "N N"]
@@ -52,6 +55,8 @@ class Alignment:
     source_labels: dict[str, np.ndarray]
     accuracy: dict[str, float]
     sources: tuple[str, ...] = ()
+    clips: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    clips_missing: tuple[str, ...] = ()
 
     @property
     def plans(self) -> dict[str, tuple[np.ndarray, ...]]:

@@ -70,7 +70,11 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure: panels side by side, and the caption that says what is shown, n and what an interval is."""
+    """A figure: panels side by side, and the caption that says what is shown, n and what an interval is.
+
+    Attributes:
+        columns: Of panels; 0 for one panel across the page, with photographs.
+    """
 
     title: str
     caption: str

@@ -3,7 +3,7 @@
 Letters used in shapes: F frames, H and W height and width in pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from robopref.data.frames import HEADER, FrameCache, View, cache_folder
 from robopref.data.interchange.videos import FOLDER, index_videos, read_videos, read_views
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, RenderingError
 from robopref.training.progress import Progress
 from robopref.training.rollout import ENVIRONMENT_PREFIX, versions
 from robopref.training.video import (
@@ -28,7 +28,7 @@ from robopref.training.video import (
     replay_in,
     write_video,
 )
-from robopref.training.workers import WorkerPool
+from robopref.training.workers import WorkerDiedError, WorkerPool, default_workers
 
 
 def film_store(
@@ -200,6 +200,79 @@ def film_episode(trajectory: Trajectory, *, view: View, every: int = 1) -> Frame
         return filmer(_as_seen(trajectory, 0, view, every, None))
     finally:
         filmer.close()
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A few small frames of some episodes, by the episode's number, or why there are none."""
+
+    frames: dict[int, Frames]
+    missing: str | None = None
+
+
+def film_clips(
+    chosen: Sequence[tuple[TrajectoryStore, Sequence[int]]],
+    *,
+    view: View,
+    moments: int,
+    pixels: int,
+    workers: int | None = None,
+) -> list[Clips]:
+    """Film the ends of equal parts of some episodes of each store; nothing is written.
+
+    Args:
+        chosen: Stores, and which of their episodes.
+        view: Options of the environment for drawing.
+        moments: Parts of an episode, the last of which ends with it; of two, the frames are from its middle
+            and its end. An episode with fewer actions has fewer.
+        pixels: The longer side of a frame.
+        workers: Processes, one a store at most, as a broken OpenGL driver may end its process; 0 for this
+            one; None for as many as there are stores and CPUs.
+
+    Returns:
+        Clips of each store; where nothing can be drawn, the reason.
+    """
+    tasks = [
+        _ClipTask(
+            tuple(_task(store, one, view, max(1, int(store.lengths[one]) // moments)) for one in episodes),
+            moments,
+            pixels,
+        )
+        for store, episodes in chosen
+    ]
+    limit = max(1, default_workers()) if workers is None else workers
+    try:
+        with WorkerPool(_clips, min(limit, len(tasks))) as pool, closing(pool.map(tasks)) as clips:
+            return list(clips)
+    except WorkerDiedError as error:
+        return [Clips({}, str(error)) for _ in tasks]
+
+
+@dataclass(frozen=True)
+class _ClipTask:
+    """What to film of one store."""
+
+    films: tuple[FilmTask, ...]
+    moments: int
+    pixels: int
+
+    def __str__(self) -> str:
+        return f"the clips of {self.films[0].provenance.task}"
+
+
+def _clips(task: _ClipTask) -> Clips:
+    filmer, found = Filmer(), {}
+    try:
+        for film in task.films:
+            frames = filmer(film)[1 : task.moments + 1]
+            height, width = frames.shape[1:3]
+            share = task.pixels / max(height, width)
+            found[film.episode] = _scaled(frames, (round(width * share), round(height * share)))
+    except (RenderingError, DataError) as error:  # a film of the wrong versions, too, is none
+        return Clips({}, str(error))
+    finally:
+        filmer.close()
+    return Clips(found)
 
 
 @dataclass

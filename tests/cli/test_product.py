@@ -1,5 +1,6 @@
 """The product as its user meets it: commands in a terminal, their files, their sentences and exit codes."""
 
+import html
 import json
 import os
 import resource
@@ -28,6 +29,7 @@ SMALL = (
     "env.options.horizon=60",
     "env.view.width=64",
     "env.view.height=64",
+    "film_coupling=false",
     "wandb.mode=disabled",
     "workers=0",
     "threads=1",
@@ -98,6 +100,22 @@ def test_the_same_command_again_repeats_nothing(lab):
     assert code == 0
     assert all(phases(folder / "first").values())
     assert results(folder / "first") == before
+
+
+def test_the_coupling_is_filmed_where_it_is_asked_for_and_nothing_is_learned_anew(lab):
+    folder, _ = lab
+    without = (folder / "first" / "report.html").read_text()
+    assert "this run filmed none" in without
+    before = results(folder / "first")
+    code, said = robopref(folder, "run", *SMALL, "film_coupling=true", "out=first")
+    assert code == 0, said
+    skipped = phases(folder / "first")
+    assert [name for name, was in skipped.items() if not was] == ["film-coupling"]
+    assert results(folder / "first") == before
+    missing = json.loads((folder / "first" / "alignment" / "clips.json").read_text())["missing"]
+    page = html.unescape((folder / "first" / "report.html").read_text())
+    assert all(reason in page for reason in missing)
+    assert missing or page.count("<image") == without.count("<image") + 20
 
 
 @pytest.mark.parametrize(("phase", "product"), [("train-reward", "reward"), ("train-policy", "policy")])

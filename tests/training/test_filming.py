@@ -13,8 +13,9 @@ from robopref.errors import DataError, RoboprefError
 from robopref.labeling.footage import read_footage
 from robopref.training import filming
 from robopref.training.collect import collect
-from robopref.training.filming import film_store, film_videos
+from robopref.training.filming import film_clips, film_store, film_videos
 from robopref.training.video import replay_frames, write_video
+from robopref.training.workers import WorkerDiedError
 from tests.training.toy_env import TOY
 
 
@@ -144,3 +145,32 @@ def test_videos_of_another_view_or_of_another_recording_are_kept_and_refused(tmp
     with pytest.raises(DataError, match="of another recording"):
         films(20, "given")
     assert read_videos(store.path, 2) == held
+
+
+def test_clips_are_frames_at_the_ends_of_equal_parts_made_small(tmp_path):
+    store = collected(tmp_path / "store")
+    whole = film(store, every=1)
+    (clips,) = film_clips([(store, [2, 0])], view={"size": 20}, moments=2, pixels=20, workers=0)
+    assert list(clips.frames) == [2, 0]
+    assert clips.missing is None
+    length = int(store.lengths[2])
+    assert (clips.frames[2] == whole.episode(2)[[length // 2, length // 2 * 2]]).all()
+    (small,) = film_clips([(store, [2])], view={"size": 20}, moments=3, pixels=8, workers=0)
+    assert small.frames[2].shape == (3, 8, 8, 3)
+
+
+def test_where_nothing_can_be_filmed_clips_are_missing_with_the_reason(tmp_path, monkeypatch):
+    store = collected(tmp_path / "store")
+    other = collected(tmp_path / "other", gl="missing")
+    sides = [(store, [0]), (other, [0])]
+    first, second = film_clips(sides, view={}, moments=2, pixels=8, workers=0)
+    assert len(first.frames) == 1
+    assert second.frames == {}
+    assert "There is no libEGL.so" in str(second.missing)
+
+    def end(task):
+        raise WorkerDiedError("The process ended.")
+
+    monkeypatch.setattr(filming, "_clips", end)
+    both = film_clips(sides, view={}, moments=2, pixels=8, workers=0)
+    assert [clips.missing for clips in both] == ["In the clips of toy: The process ended."] * 2
