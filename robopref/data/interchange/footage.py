@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robopref.data.footage import Cameras, Footage
 from robopref.data.interchange import hdf5
@@ -83,9 +81,7 @@ def lerobot_videos(path: Path) -> Cameras:
     keys = _features(info, "video")
     if not keys:
         return {}
-    records = episode_records(path)
-    places = [row for file in sorted((path / "meta" / "episodes").glob("*/*.parquet")) for row in _rows(file)]
-    places.sort(key=lambda row: row["episode_index"])
+    records = episode_records(path, ("videos/",))
     fps = float(info["fps"])
     found: dict[str, list[Footage]] = {}
     for key in keys:
@@ -99,7 +95,7 @@ def lerobot_videos(path: Path) -> Cameras:
                     float(record[f"videos/{key}/from_timestamp"]),
                     fps,
                 )
-                for record in (row | place for row, place in zip(records, places, strict=True))
+                for record in records
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
@@ -111,16 +107,6 @@ def lerobot_videos(path: Path) -> Cameras:
 def video_keys(path: Path) -> dict[str, str]:
     """Return what a LeRobotDataset calls each of its cameras."""
     return {_camera(key): key for key in _features(lerobot_info(path), "video")}
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    """Read where the videos of the episodes are."""
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
-            names = [n for n in opened.schema_arrow.names if n == "episode_index" or n.startswith("videos/")]
-            return opened.read(names).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is missing, truncated, or no Parquet file ({error}).") from error
 
 
 def _robomimic(path: Path) -> Cameras:

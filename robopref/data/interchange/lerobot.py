@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from robopref.data.interchange import parquet
 from robopref.data.interchange.carried import (
     KEY,
     LAST_STATE,
@@ -107,7 +107,7 @@ def read_lerobot(path: Path, folder: Path, ledger: Ledger, observation: list[str
         for record, file, table in _tables(path, info, episodes, columns):
             where = f"{file}, episode {record['episode_index']}"
             if file != counted:
-                ledger.lose_others("the column", _schema(file), features, file)
+                ledger.lose_others("the column", parquet.names(file), features, file)
                 counted = file
             own = None if ours is None else ours.slice(len(store), 1)
             with named(where):
@@ -132,13 +132,14 @@ def _tasks(path: Path, ledger: Ledger) -> dict[int, str] | None:
     if not file.exists():
         ledger.note(f"{file} is missing; tasks were read from meta/episodes")
         return None
-    table = _table(file, ("task_index",))
-    text = next((name for name in TASK if name in _schema(file)), None)
+    names = parquet.names(file)
+    text = next((name for name in TASK if name in names), None)
     if text is None:
         raise DataError(f"{file} has no column {' or '.join(TASK)}.")
-    ledger.lose_others("the column", _schema(file), ("task_index", text), file)
-    numbers = _numbers(table, "task_index", str(file))[:, 0].tolist()
-    return dict(zip(numbers, _table(file, (text,))[text].to_pylist(), strict=True))
+    ledger.lose_others("the column", names, ("task_index", text), file)
+    table = parquet.table(file, ("task_index", text))
+    numbers = parquet.numbers(table, "task_index", str(file))[:, 0].tolist()
+    return dict(zip(numbers, table[text].to_pylist(), strict=True))
 
 
 def _check_places(
@@ -153,11 +154,11 @@ def _check_places(
     written = {"dataset_from_index": first, "dataset_to_index": first + len(table)}
     ledger.lose_changes(written, {name: value for name, value in record.items() if value is not None}, where)
     if "index" in table.column_names:
-        rows = _numbers(table, "index", where).reshape(-1)
+        rows = parquet.numbers(table, "index", where).reshape(-1)
         if not np.array_equal(rows, first + np.arange(len(rows))):
             ledger.lose("index, which does not number the rows", where)
     if "task_index" in table.column_names and tasks is not None:
-        for number in np.unique(_numbers(table, "task_index", where)):
+        for number in np.unique(parquet.numbers(table, "task_index", where)):
             if tasks.get(number) not in (record["tasks"] or tasks.values()):
                 ledger.lose(f"task_index {number}, which is none of the episode's tasks", where)
 
@@ -203,7 +204,7 @@ def _observations(features: Mapping[str, Any], path: Path, wanted: list[str] | N
 
 
 def _our_table(path: Path) -> pa.Table | None:
-    return _table(path / OURS) if (path / OURS).exists() else None
+    return parquet.table(path / OURS) if (path / OURS).exists() else None
 
 
 def lerobot_views(path: Path) -> Mapping[str, Any]:
@@ -246,8 +247,8 @@ def _account(
 
 def _account_episodes(path: Path, ledger: Ledger) -> None:
     """Write down what the table of episodes says beside lengths, tasks, places and statistics."""
-    for file in sorted((path / "meta" / "episodes").glob("*/*.parquet")):
-        names = [name for name in _schema(file) if name.partition("/")[0] not in PLACES]
+    for file in _episode_files(path):
+        names = [name for name in parquet.names(file) if name.partition("/")[0] not in PLACES]
         ledger.lose_others("the column", names, EPISODE, file)
 
 
@@ -261,20 +262,24 @@ def _first_of(names: tuple[str, ...], features: Collection[str]) -> list[str]:
     return [name for name in names if name in features][:1]
 
 
-def episode_records(path: Path) -> list[dict[str, Any]]:
+def episode_records(path: Path, more: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Return the length, tasks and place of each episode, in order.
+
+    Args:
+        path: The data set.
+        more: What the names of further columns begin with that are read, such as "videos/".
 
     Raises:
         DataError: The tables are missing or damaged, or an episode is.
     """
-    files = sorted((path / "meta" / "episodes").glob("*/*.parquet"))
+    files = _episode_files(path)
     if not files:
         raise DataError(f"{path / 'meta/episodes'} holds no Parquet file.")
     wanted = (*EPISODE[:3], "data/chunk_index", "data/file_index")
     records = []
     for file in files:
-        also = [name for name in EPISODE[3:] if name in _schema(file)]
-        records += _table(file, [*wanted, *also]).to_pylist()
+        also = [name for name in parquet.names(file) if name in EPISODE[3:] or name.startswith(more)]
+        records += parquet.table(file, [*wanted, *also]).to_pylist()
     for record in records:
         where = f"{path / 'meta/episodes'}, episode {record['episode_index']}"
         gaps = [name for name in wanted if record[name] is None and name != "tasks"]
@@ -293,6 +298,10 @@ def episode_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def _episode_files(path: Path) -> list[Path]:
+    return sorted((path / "meta" / "episodes").glob("*/*.parquet"))
+
+
 def _tables(
     path: Path, info: Mapping[str, Any], episodes: list[dict[str, Any]], columns: list[str]
 ) -> Iterator[tuple[dict[str, Any], Path, pa.Table]]:
@@ -301,7 +310,7 @@ def _tables(
     for record in episodes:
         file = file_named(path, info, "data_path", record, "data")
         if held is None or held[0] != file:
-            table = _table(file, columns)
+            table = parquet.table(file, columns)
             held = file, table, table["episode_index"].to_numpy()
         rows = np.flatnonzero(held[2] == record["episode_index"])
         if len(rows) != record["length"] or (len(rows) and rows[-1] - rows[0] != len(rows) - 1):
@@ -349,7 +358,7 @@ def _episode(
     ledger: Ledger,
 ) -> Trajectory:
     _check_time(table, layout.control_hz, where, ledger)
-    features = {name: _numbers(table, name, where) for name in table.column_names}
+    features = {name: parquet.numbers(table, name, where) for name in table.column_names}
     states = float32(vectors({key: features[key] for key in keys}, where), "observations", where, ledger)
     points = {name: float32(features[POINT + name], name, where, ledger) for name in layout.keypoints}
     if own is not None:
@@ -382,11 +391,11 @@ def _episode(
 
 def _check_time(table: pa.Table, control_hz: float, where: str, ledger: Ledger) -> None:
     """Refuse rows that are out of order; a store says when each was by its rate alone."""
-    frames = _numbers(table, "frame_index", where).reshape(-1)
+    frames = parquet.numbers(table, "frame_index", where).reshape(-1)
     if not np.array_equal(frames, np.arange(len(frames))):
         raise DataError(f"{where}: frame_index must count from 0 without a gap, got {frames[:10].tolist()}.")
     if "timestamp" in table.column_names:
-        times = _numbers(table, "timestamp", where).reshape(-1)
+        times = parquet.numbers(table, "timestamp", where).reshape(-1)
         back = np.flatnonzero(~(np.diff(times) > 0))
         if len(back):
             a, b = times[back[0]], times[back[0] + 1]
@@ -395,44 +404,3 @@ def _check_time(table: pa.Table, control_hz: float, where: str, ledger: Ledger) 
             )
         if len(times) and np.abs(times - frames / control_hz).max() > TOLERANCE_S:
             ledger.lose("the timestamps, which are not frame_index / fps", where)
-
-
-def _numbers(table: pa.Table, name: str, where: str) -> np.ndarray:
-    """Return a column as an array, one row a step."""
-    column = table[name].combine_chunks()
-    width, kind = 1, column.type
-    while pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
-        column = column.flatten()
-        kind = column.type
-    if column.null_count or not (
-        pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    ):
-        raise DataError(f"{where}: '{name}' must be numbers without gaps, got {table[name].type}.")
-    width, rest = divmod(len(column), max(len(table), 1))
-    if rest:
-        raise DataError(f"{where}: the rows of '{name}' must be equally long.")
-    return column.to_numpy(zero_copy_only=False).reshape(len(table), width)
-
-
-def _schema(file: Path) -> list[str]:
-    """Return the names of the columns of a Parquet file that holds what :func:`_table` reads."""
-    try:
-        return pq.read_schema(file).names
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is missing, truncated, or no Parquet file ({error}).") from error
-
-
-def _table(file: Path, columns: tuple[str, ...] | list[str] | None = None) -> pa.Table:
-    """Read columns of a Parquet file.
-
-    Raises:
-        DataError: It is missing, truncated, no Parquet file, or lacks a column.
-    """
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
-            missing = sorted(set(columns or ()) - set(opened.schema_arrow.names))
-            if missing:
-                raise DataError(f"{file} has no column {', '.join(missing)}.")
-            return opened.read(list(columns) if columns is not None else None)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is missing, truncated, or no Parquet file ({error}).") from error
