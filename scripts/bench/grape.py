@@ -34,6 +34,7 @@ SMALL = [
     "~grape.variants.bc-on-all",
     "~grape.variants.stepwise-dpo",
     "~grape.variants.random-pairs",
+    "~grape.variants.demonstrations",
     "~grape.axes.camera",
     "~grape.axes.visual",
     "~grape.axes.wording",

@@ -41,6 +41,7 @@ SMALL = [
     "~grape.variants.bc-on-all",
     "~grape.variants.stepwise-dpo",
     "~grape.variants.random-pairs",
+    "~grape.variants.demonstrations",
     "~grape.axes.visual",
     "~grape.axes.camera",
     "~grape.axes.training-starts",
@@ -103,6 +104,25 @@ def test_policies_of_numbers_run_through_it_alike(tmp_path, head):
 def test_lists_and_single_rollouts_run_through_it_alike(tmp_path, objective):
     assert run(tmp_path, *SHORT, f"grape.alignment.objective={objective}") == 0
     assert "grape-round1" in read(tmp_path / "run" / "grape.json")
+
+
+@pytest.mark.slow
+def test_the_published_loss_and_step_wise_dpo_run_through_it_as_the_experiment_has_them(tmp_path):
+    """Each from the same start and the same pairs; what learned nothing from pairs reports no margin."""
+    preferring, compared = {"tpo", "stepwise-dpo"}, {"tpo", "stepwise-dpo", "demonstrations"}
+    small = [one for one in (*SMALL, *SHORT) if one.removeprefix("~grape.variants.") not in compared]
+    where = [f"out={tmp_path / 'run'}", f"data_dir={tmp_path / 'data'}"]
+    assert main(["run", *small, *where]) == 0
+    results = read(tmp_path / "run" / "grape.json")
+    assert compared <= set(results)
+    starts = set()
+    for name in compared:
+        folder = tmp_path / "run" / name
+        assert read(folder / "gate.json")["kl"] > 0  # it moved
+        assert ("margin" in read(folder / "metrics.json")) == (name in preferring)
+        phase = read(tmp_path / "run" / "phases" / f"align-{name}.json")
+        starts.add((phase["settings"]["start"], str(phase["settings"]["labels"])))
+    assert len(starts) == 1
 
 
 @pytest.mark.slow
@@ -229,7 +249,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
         monkeypatch.setattr(grape, name, fake)
     gone = [
         f"~grape.variants.{name}"
-        for name in ("efficiency", "tpo", "bc-on-all", "stepwise-dpo", "random-pairs")
+        for name in ("efficiency", "tpo", "bc-on-all", "stepwise-dpo", "random-pairs", "demonstrations")
     ]
     parts = parts_of(monkeypatch, "grape.rounds=3", *gone)
     said = []
