@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from robopref.alignment.assignment import AssignmentProblem
-from robopref.alignment.transport import TransportProblem, cheapest
+from robopref.alignment.transport import TransportProblem, cheapest, sorted_plan
 from robopref.errors import ConfigError, DataError, DivergedError
 
 MARGINAL_TOLERANCE = 1e-3
@@ -255,22 +255,11 @@ def random_plan(
 ) -> Float[np.ndarray, "M N"]:
     """Return a random plan with these marginals: a corner of the polytope, moved ``spread`` to its middle.
 
-    The corner comes from the north-west rule over randomly ordered points, so the marginals hold exactly.
+    The corner matches points in a random order with points in a random order (:func:`~.transport.sorted_plan`).
     """
-    rows, columns = rng.permutation(len(source_weights)), rng.permutation(len(target_weights))
-    left, open_ = source_weights[rows].astype(float), target_weights[columns].astype(float)
-    corner = np.zeros((len(rows), len(columns)))
-    i = j = 0
-    while i < len(rows) and j < len(columns):
-        mass = min(left[i], open_[j])
-        corner[rows[i], columns[j]] += mass
-        left[i] -= mass
-        open_[j] -= mass
-        if left[i] <= open_[j]:
-            i += 1
-        else:
-            j += 1
-    return (1 - spread) * corner + spread * source_weights[:, None] * target_weights[None]
+    a, b = (np.argsort(rng.permutation(len(weights))) for weights in (source_weights, target_weights))
+    corner = sorted_plan(a, b, source_weights, target_weights)
+    return (1 - spread) * corner + spread * np.outer(source_weights, target_weights)
 
 
 def checked_weights(weights: np.ndarray | None, count: int, owner: str) -> Float[np.ndarray, " N"]:

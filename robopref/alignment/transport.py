@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from robopref.errors import DivergedError
 
@@ -138,8 +138,8 @@ def cheapest(
 
 
 def sorted_plan(
-    a: Float[np.ndarray, " M"],
-    b: Float[np.ndarray, " N"],
+    a: Float[np.ndarray, " M"] | Int[np.ndarray, " M"],
+    b: Float[np.ndarray, " N"] | Int[np.ndarray, " N"],
     p: Float[np.ndarray, " M"],
     q: Float[np.ndarray, " N"],
 ) -> Float[np.ndarray, "M N"]:
