@@ -81,13 +81,13 @@ def gromov_wasserstein(
         raise ConfigError(f"epsilon must be 0 or above, got {epsilon}.")
     if alpha < 1 and fused_cost is None:
         raise ConfigError(f"alpha = {alpha} needs fused_cost, the cost between source and target points.")
-    first = _checked_distances(source_distances, "source")
-    second = _checked_distances(target_distances, "target")
+    first = checked_distances(source_distances, "source")
+    second = checked_distances(target_distances, "target")
     p = checked_weights(source_weights, len(first), "source")
     q = checked_weights(target_weights, len(second), "target")
     between = np.zeros((len(first), len(second)))
     if fused_cost is not None and alpha < 1:
-        between = _checked_matrix(fused_cost, (len(first), len(second)), "fused_cost")
+        between = checked_matrix(fused_cost, (len(first), len(second)), "fused_cost")
     if alpha == 0:
         plan = wasserstein(between, p, q, epsilon=epsilon)
         return Coupling(plan, float((plan * between).sum()))
@@ -204,7 +204,7 @@ def wasserstein(
         DataError: Costs that are not finite, or impossible weights.
         DivergedError: The entropic iteration (``epsilon`` > 0) did not reach the marginals.
     """
-    cost = _checked_matrix(cost, cost.shape, "cost")
+    cost = checked_matrix(cost, cost.shape, "cost")
     p = checked_weights(source_weights, cost.shape[0], "source")
     q = checked_weights(target_weights, cost.shape[1], "target")
     if epsilon == 0:
@@ -255,7 +255,7 @@ def random_plan(
 ) -> Float[np.ndarray, "M N"]:
     """Return a random plan with these marginals: a corner of the polytope, moved ``spread`` to its middle.
 
-    The corner matches points in a random order with points in a random order (:func:`~.transport.sorted_plan`).
+    The corner matches points in one random order with points in another (:func:`~.transport.sorted_plan`).
     """
     a, b = (np.argsort(rng.permutation(len(weights))) for weights in (source_weights, target_weights))
     corner = sorted_plan(a, b, source_weights, target_weights)
@@ -277,12 +277,12 @@ def checked_weights(weights: np.ndarray | None, count: int, owner: str) -> Float
     return weights.astype(np.float64) / weights.sum()
 
 
-def _without_dust(plan: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Drop entries that are only rounding, so that a matching of equal points is one exactly."""
-    return np.where(plan > 1e-9 * np.minimum(p[:, None], q[None]), plan, 0.0)
+def checked_matrix(values: np.ndarray, shape: tuple[int, ...], name: str) -> Float[np.ndarray, "_ _"]:
+    """Return the values as float64.
 
-
-def _checked_matrix(values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    Raises:
+        DataError: Another shape, or numbers that are not finite.
+    """
     if values.shape != shape or len(shape) != 2:
         raise DataError(f"{name} must have shape {shape}, got {values.shape}.")
     if not np.isfinite(values).all():
@@ -290,19 +290,30 @@ def _checked_matrix(values: np.ndarray, shape: tuple[int, ...], name: str) -> np
     return values.astype(np.float64)
 
 
-def _checked_distances(distances: np.ndarray, name: str) -> np.ndarray:
+def checked_distances(distances: np.ndarray, name: str) -> Float[np.ndarray, "N N"]:
+    """Return the distances within a set as float64, symmetric to the last bit.
+
+    Raises:
+        DataError: No square matrix, fewer than two points, numbers that are not finite, not symmetric or
+            negative.
+    """
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1]:
         raise DataError(f"The {name} distances must be a square matrix, got shape {distances.shape}.")
     if len(distances) < 2:
         raise DataError(f"The {name} set holds {len(distances)} point(s); a comparison needs at least 2.")
-    checked = _checked_matrix(distances, distances.shape, f"The {name} distances")
+    checked = checked_matrix(distances, distances.shape, f"The matrix of {name} distances")
     if not np.allclose(checked, checked.T, rtol=1e-6, atol=1e-9) or checked.min() < 0:
         raise DataError(f"The {name} distances must be symmetric and not negative.")
     return (checked + checked.T) / 2
 
 
+def _without_dust(plan: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Drop entries that are only rounding, so that a matching of equal points is one exactly."""
+    return np.where(plan > 1e-9 * np.minimum(p[:, None], q[None]), plan, 0.0)
+
+
 def _checked_plan(plan: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    checked = _checked_matrix(plan, (len(p), len(q)), "start")
+    checked = checked_matrix(plan, (len(p), len(q)), "start")
     wrong = max(np.abs(checked.sum(axis=1) - p).max(), np.abs(checked.sum(axis=0) - q).max())
     if checked.min() < 0 or wrong > 1e-8:
         raise DataError(

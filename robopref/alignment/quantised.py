@@ -16,8 +16,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from robopref.alignment.gromov import Coupling, checked_weights, coupling_cost, gromov_wasserstein
-from robopref.alignment.transport import cheapest
+from robopref.alignment.gromov import (
+    Coupling,
+    checked_distances,
+    checked_matrix,
+    checked_weights,
+    coupling_cost,
+    gromov_wasserstein,
+)
+from robopref.alignment.transport import TransportProblem, cheapest
+from robopref.errors import ConfigError
 
 SWEEPS = 5
 """Rounds of k-medoids after the first choice of landmarks."""
@@ -49,29 +57,40 @@ def quantised_gromov_wasserstein(
         alpha: Share of Gromov-Wasserstein in the objective, in (0, 1].
 
     Raises:
-        ConfigError, DataError, DivergedError: As :func:`~.gromov.gromov_wasserstein`.
+        ConfigError, DataError, DivergedError: As :func:`~.gromov.gromov_wasserstein`; also for ``alpha`` = 0
+            (plain Wasserstein needs no landmarks) and fewer than two landmarks.
     """
-    p = checked_weights(source_weights, len(source_distances), "source")
-    q = checked_weights(target_weights, len(target_distances), "target")
-    between = fused_cost if alpha < 1 else None
-    rows = choose_blocks(source_distances, p, landmarks, rng)
-    columns = choose_blocks(target_distances, q, landmarks, rng)
+    if not 0 < alpha <= 1:
+        raise ConfigError(f"alpha must lie in (0, 1] for a coupling by way of landmarks, got {alpha}.")
+    if landmarks < 2:
+        raise ConfigError(f"landmarks must be 2 or more, got {landmarks}.")
+    if alpha < 1 and fused_cost is None:
+        raise ConfigError(f"alpha = {alpha} needs fused_cost, the cost between source and target points.")
+    first, second = (
+        checked_distances(source_distances, "source"),
+        checked_distances(target_distances, "target"),
+    )
+    p = checked_weights(source_weights, len(first), "source")
+    q = checked_weights(target_weights, len(second), "target")
+    between = None
+    if fused_cost is not None and alpha < 1:
+        between = checked_matrix(fused_cost, (len(first), len(second)), "fused_cost")
+    rows = choose_blocks(first, p, landmarks, rng)
+    columns = choose_blocks(second, q, landmarks, rng)
     coarse = gromov_wasserstein(
-        source_distances[np.ix_(rows.points, rows.points)],
-        target_distances[np.ix_(columns.points, columns.points)],
+        first[np.ix_(rows.points, rows.points)],
+        second[np.ix_(columns.points, columns.points)],
         source_weights=rows.masses(p),
         target_weights=columns.masses(q),
         fused_cost=None if between is None else between[np.ix_(rows.points, columns.points)],
         alpha=alpha,
         **options,
     )
-    product = source_distances[:, rows.points] @ coarse.plan @ target_distances[columns.points]
-    gradient = -4 * alpha * product
-    if between is not None:
-        gradient += (1 - alpha) * between
+    product = first[:, rows.points] @ coarse.plan @ second[columns.points]
+    gradient = TransportProblem(first, second, p, q, alpha, between).gradient(product)
     listed = (coarse.plan > 0)[np.ix_(rows.of, columns.of)]
     plan, _ = cheapest(gradient, p, q, listed=listed)
-    return Coupling(plan, coupling_cost(plan, source_distances, target_distances, alpha, between))
+    return Coupling(plan, coupling_cost(plan, first, second, alpha, between))
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ class TransportProblem:
         product = self._product(plan)
         potentials = None
         for _ in range(max_iterations):
-            gradient = self._gradient(product)
+            gradient = self.gradient(product)
             if by_rank:
                 corner = sorted_plan(self.first @ self.p, self.second @ self.q, self.p, self.q)
                 by_rank = False
@@ -87,7 +87,8 @@ class TransportProblem:
     def _product(self, plan: np.ndarray) -> np.ndarray:
         return self.first @ plan @ self.second
 
-    def _gradient(self, product: np.ndarray) -> np.ndarray:
+    def gradient(self, product: Float[np.ndarray, "M N"]) -> Float[np.ndarray, "M N"]:
+        """Return the gradient of the objective at a plan T, given C1 T C2."""
         gradient = -4 * self.alpha * product
         return gradient if self.between is None else gradient + (1 - self.alpha) * self.between
 

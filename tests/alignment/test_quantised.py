@@ -48,6 +48,33 @@ def test_few_landmarks_keep_the_weights_and_cost_far_less_than_no_coupling():
     assert nothing - found.cost > 0.8 * (nothing - full.cost)
 
 
+GOOD = pairwise_distances(cloud(6, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"source_distances": np.where(GOOD > 0.9, np.nan, GOOD)},
+            r"matrix of source distances holds \d+ numbers that are",
+        ),
+        ({"target_distances": np.triu(GOOD)}, "target distances must be symmetric"),
+        ({"target_distances": -GOOD}, "not negative"),
+        ({"source_distances": np.zeros((1, 1))}, "holds 1 point"),
+        ({"fused_cost": np.full((6, 6), np.inf), "alpha": 0.5}, "fused_cost holds 36 numbers that are NaN"),
+        ({"alpha": 0.5}, "needs fused_cost"),
+        ({"alpha": 0.0}, r"alpha must lie in \(0, 1\]"),
+        ({"alpha": 1.5}, r"alpha must lie in \(0, 1\]"),
+        ({"landmarks": 1}, "landmarks must be 2 or more"),
+        ({"epsilon": float("nan")}, "epsilon must be 0 or above"),
+    ],
+)
+def test_impossible_problems_are_refused(arguments, sentence):
+    good = {"source_distances": GOOD, "target_distances": GOOD, "landmarks": 3, "rng": rng()}
+    with pytest.raises((ConfigError, DataError), match=sentence):
+        quantised_gromov_wasserstein(**(good | arguments))
+
+
 def test_duplicates_share_a_block_and_no_block_is_empty():
     points = np.repeat(cloud(4, 0), 5, axis=0)
     blocks = choose_blocks(pairwise_distances(points), np.full(20, 0.05), 10, rng())
