@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from grape_page import Finished, composed, is_finished, put_between, tables
+from grape_page import Finished, composed, is_finished, tables
 from grape_speed import speed
+from pages import put_between
 
 from robopref.errors import RoboprefError
 

@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 
 from robopref.cli.launch import register_resolvers, result_settings
 from robopref.errors import ConfigError, DataError
-from robopref.files import read_json, write_text
+from robopref.files import read_json
 from robopref.training.run import differences
 
 SEEN = "in-domain"
@@ -363,17 +363,3 @@ def tables(runs: Sequence[Finished]) -> str:
     for title, text in texts.items():
         parts += [f"### {title}", text]
     return "\n\n".join(parts)
-
-
-def put_between(path: Path, name: str, text: str) -> None:
-    """Write text between the markers ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of a page.
-
-    Raises:
-        DataError: The page has not exactly one such pair.
-    """
-    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-    page = path.read_text(encoding="utf-8")
-    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
-        raise DataError(f"{path} has no place for {name}: it needs {begin} and, below, {end}, once each.")
-    before, after = page.split(begin)[0], page.split(end)[1]
-    write_text(path, f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")

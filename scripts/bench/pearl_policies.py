@@ -10,7 +10,6 @@ the next call; a whole one is a line of outputs/bench/pearl-policies.jsonl. A ce
 
 import argparse
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any, cast
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from pages import put_section
 from t_interval import percent
 from transfer import TARGETS
 
@@ -140,14 +140,6 @@ def section(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def page(old: str, new: str) -> str:
-    """Put the section in the place of its predecessor, or at the end."""
-    sections = re.split(r"(?m)^(?=## )", old)
-    kept = [part.rstrip() for part in sections]
-    places = [i for i, part in enumerate(kept) if part.startswith(f"## {HEADING}\n")]
-    return "\n\n".join([*kept[: places[0]], new, *kept[places[0] + 1 :]] if places else [*kept, new]) + "\n"
-
-
 def main() -> None:
     """Measure what is missing, then write the page."""
     parser = argparse.ArgumentParser(
@@ -184,7 +176,7 @@ def main() -> None:
         for old in chosen:
             if "run" not in old:  # cells of before did not say how they were run
                 old["run"] = facts(run_of(old["target"], old["seed"], old["steps"]))
-        write_text(options.page, page(options.page.read_text(), section(chosen)))
+        write_text(options.page, put_section(options.page.read_text(), HEADING, section(chosen)))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ A place is the text between ``<!-- NAME: ... -->`` and the next ``<!-- end -->``
 
 import itertools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import put_between
 from rapl_methods import WAYS
 
 COLUMNS = ("all", "non-expert", "strict", "step", "progress", "other arm")
@@ -121,22 +121,13 @@ def show(found: Mapping[str, str], page: str) -> None:
     """Write each table to its place in a page; print them where no page is named.
 
     Raises:
-        SystemExit: The page has no such place.
+        DataError: The page has no such place.
     """
     if not page:
         print("\n\n".join(found.values()))
         return
-    text = Path(page).read_text()
     for name, table in found.items():
-        place = re.compile(rf"(<!-- {name}: .*? -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not place.search(text):
-            raise SystemExit(
-                f"{page} has no place for {name}: <!-- {name}: how it is made --> ... <!-- end -->"
-            )
-        text = place.sub(
-            lambda match, table=table: f"{match[1]}\n{table.strip() or 'Nothing yet.'}\n\n{match[2]}", text
-        )
-    Path(page).write_text(text)
+        put_between(Path(page), name, table.strip() or "Nothing yet.")
 
 
 def _head(*cells: str) -> list[str]:

@@ -18,7 +18,6 @@ Meta-World (DEVELOPMENT) at seed 0.
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import put_section
 from t_interval import half_width
 
 from robopref.alignment.auto import AutoAlignment
@@ -159,10 +159,8 @@ def _alone(features: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> float
 def page(old: str, env: str, cells: list[dict[str, Any]], machine: str) -> str:
     """Write the results of a simulator into a page, whose other sections stay."""
     about = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
-    sections = re.split(r"(?m)^(?=## )", old)[1:]
-    kept = {section.partition("\n")[0].removeprefix("## "): section.rstrip() for section in sections}
-    kept[HEADINGS[env]] = section(env, cells, machine)
-    return "\n\n".join([f"# Labels carried to another task\n\n{about}", *kept.values()]) + "\n"
+    body = put_section(old, HEADINGS[env], section(env, cells, machine))
+    return f"# Labels carried to another task\n\n{about}\n\n{body[body.index('## ') :]}"
 
 
 def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:

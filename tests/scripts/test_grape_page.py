@@ -15,7 +15,6 @@ from scripts.bench.grape_page import (
     is_finished,
     levels,
     pairs,
-    put_between,
     relative,
     tables,
 )
@@ -148,13 +147,3 @@ def test_a_finished_folder_is_read_for_the_same_settings_and_refused_for_others(
     assert is_finished(tmp_path, composed(["seed=3", f"out={tmp_path}", "device=cpu"]))
     with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 1, now 2\)"):
         is_finished(tmp_path, composed(["seed=3", "grape.rounds=2", f"out={tmp_path}"]))
-
-
-def test_tables_stand_between_their_markers_and_nothing_else_moves(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("before\n<!-- begin runs -->\nold\n<!-- end runs -->\nafter\n")
-    put_between(page, "runs", "new")
-    put_between(page, "runs", "newer")
-    assert page.read_text() == "before\n<!-- begin runs -->\n\nnewer\n\n<!-- end runs -->\nafter\n"
-    with pytest.raises(DataError, match="no place for speed"):
-        put_between(page, "speed", "x")
