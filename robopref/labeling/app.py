@@ -110,6 +110,7 @@ def build_app(
     app.add_middleware(Guard, token=token, annotators=annotators)
     _explain_errors(app)
     _serve_page(app)
+    _serve_questions(app, desk, studio, study)
     _serve_clips(app, studio)
     serve_overview(app, desk, annotators)
 
@@ -119,16 +120,20 @@ def build_app(
         own = {"bound": seen_by.annotator is not None, "admin": seen_by.admin, "online": learning is not None}
         return asdict(study) | own | {"annotator": seen_by.annotator or study.annotator}
 
+    @app.get("/api/online")
+    def curve() -> dict[str, Any]:
+        """Return the learning curve, or nothing where nothing learns."""
+        return {} if learning is None else learning()
+
+    return app
+
+
+def _serve_questions(app: FastAPI, desk: Desk, studio: Studio, study: Study) -> None:
     @app.get("/api/question")
     def question(
         request: Request, annotator: Annotated[str, Query(min_length=1, max_length=200)]
     ) -> JSONResponse:
         return _turn(desk, studio, _own_name(request, annotator), retry=True)
-
-    @app.get("/api/online")
-    def curve() -> dict[str, Any]:
-        """Return the learning curve, or nothing where nothing learns."""
-        return {} if learning is None else learning()
 
     @app.post("/api/answer")
     def answer(request: Request, given: AnswerIn) -> JSONResponse:
@@ -151,8 +156,6 @@ def build_app(
         name = _own_name(request, wanted.annotator)
         desk.undo(name, wanted.answer)
         return _turn(desk, studio, name)
-
-    return app
 
 
 def _own_name(request: Request, text: str) -> str:
