@@ -131,16 +131,7 @@ def convert(
         if source_format == STORE:
             episodes, steps = _write(source, made, target_format, ledger, videos)
         else:
-            with _explained(source):
-                _reader(source_format)(source, made, ledger, observation)
-                if source.is_dir():
-                    ledger.lose_files(source, PARTS[source_format])
-                    ledger.lose_files(source / "preferences", (labels_of(source).name,))
-                if source_format == "lerobot":
-                    _take_videos(source, made if videos else None, ledger)
-            with TrajectoryStore.open(made) as store:
-                episodes, steps = len(store), int(store.lengths.sum())
-                _note_range(store, source, ACTIONS[source_format], ledger)
+            episodes, steps = _read(source, made, source_format, ledger, observation, videos)
         notes = ledger.settle(lossy)
         if labels and source_format != STORE:
             with _explained(labels_of(source)):
@@ -238,6 +229,21 @@ def _write(source: Path, made: Path, target_format: str, ledger: Ledger, videos:
             check_videos(taken, {})
             views = {camera: view for camera, view in read_views(source).items() if camera in taken}
             write_lerobot(store, made, taken, views)
+        return len(store), int(store.lengths.sum())
+
+
+def _read(
+    source: Path, made: Path, source_format: str, ledger: Ledger, observation: list[str] | None, videos: bool
+) -> tuple[int, int]:
+    with _explained(source):
+        _reader(source_format)(source, made, ledger, observation)
+        if source.is_dir():
+            ledger.lose_files(source, PARTS[source_format])
+            ledger.lose_files(source / "preferences", (labels_of(source).name,))
+        if source_format == "lerobot":
+            _take_videos(source, made if videos else None, ledger)
+    with TrajectoryStore.open(made) as store:
+        _note_range(store, source, ACTIONS[source_format], ledger)
         return len(store), int(store.lengths.sum())
 
 
