@@ -57,12 +57,7 @@ def make_items(
         DataError: There are not enough different clips.
     """
     size = clips if feedback == "ranking" else 1
-    if items < 1 or seed < 0 or not 0 <= shared <= 1:
-        raise ConfigError(
-            f"pairs must be 1 or more, seed 0 or more, shared in [0, 1]; got {items}, {seed} and {shared}."
-        )
-    if feedback == "ranking" and not 2 <= clips <= MOST_CLIPS:
-        raise ConfigError(f"A ranking needs 2 to {MOST_CLIPS} clips, got k={clips}.")
+    _check_numbers(feedback, items, clips, seed, shared)
     _check_query(query, feedback, items, pool, random_share)
     drawn = itertools.chain.from_iterable(distinct_pairs(store, segment_length, seed))
     several = _different(drawn, size)
@@ -87,6 +82,15 @@ def make_items(
         limit=len(chosen),
         feedback=feedback,
     )
+
+
+def _check_numbers(feedback: Feedback, items: int, clips: int, seed: int, shared: float) -> None:
+    if items < 1 or seed < 0 or not 0 <= shared <= 1:
+        raise ConfigError(
+            f"pairs must be 1 or more, seed 0 or more, shared in [0, 1]; got {items}, {seed} and {shared}."
+        )
+    if feedback == "ranking" and not 2 <= clips <= MOST_CLIPS:
+        raise ConfigError(f"A ranking needs 2 to {MOST_CLIPS} clips, got k={clips}.")
 
 
 def _check_query(query: str, feedback: Feedback, items: int, pool: int, random_share: float) -> None:

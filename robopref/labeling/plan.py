@@ -108,18 +108,8 @@ def make_plan(
         ConfigError: An option makes no sense, or the query needs a reward and there is none.
         DataError: There are not two segments to compare, or the reward cannot be read.
     """
-    if query not in (*QUERIES, SAME_START):
-        raise ConfigError(unknown_name("query strategy", query, (*QUERIES, SAME_START)))
-    if query == SAME_START and (segment_length is not None or online or gold):
-        raise ConfigError(
-            f"query={query} compares whole episodes of one state, in an order that stays: leave out "
-            "segment_length, gold and online."
-        )
-    if pairs < 1 or gold < 0 or seed < 0:
-        raise ConfigError(f"pairs must be 1 or more, gold and seed 0 or more, got {pairs}, {gold}, {seed}.")
-    for name, share in (("shared", shared), ("random_share", random_share)):
-        if not 0 <= share <= 1:
-            raise ConfigError(f"{name} must lie in [0, 1]: it is a share of the pairs. Got {share}.")
+    _check_query(query, segment_length, gold, online)
+    _check_numbers(pairs, gold, seed, shared=shared, random_share=random_share)
     checks = golden_pairs(store, gold, seed)
     known = {frozenset(pair) for pair in checks}
     drawn = _of_states(store, seed) if query == SAME_START else distinct_pairs(store, segment_length, seed)
@@ -158,6 +148,24 @@ def columns(pairs: Sequence[tuple[Segment, ...]]) -> tuple[Segments, Segments]:
     table = np.array([(s.episode, s.start, s.length) for pair in pairs for s in pair], np.int64)
     a, b = table.reshape(-1, 2, 3).transpose(1, 2, 0)
     return Segments(*a), Segments(*b)
+
+
+def _check_query(query: str, segment_length: int | None, gold: int, online: bool) -> None:
+    if query not in (*QUERIES, SAME_START):
+        raise ConfigError(unknown_name("query strategy", query, (*QUERIES, SAME_START)))
+    if query == SAME_START and (segment_length is not None or online or gold):
+        raise ConfigError(
+            f"query={query} compares whole episodes of one state, in an order that stays: leave out "
+            "segment_length, gold and online."
+        )
+
+
+def _check_numbers(pairs: int, gold: int, seed: int, **shares: float) -> None:
+    if pairs < 1 or gold < 0 or seed < 0:
+        raise ConfigError(f"pairs must be 1 or more, gold and seed 0 or more, got {pairs}, {gold}, {seed}.")
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ConfigError(f"{name} must lie in [0, 1]: it is a share of the pairs. Got {share}.")
 
 
 def _ordered(
