@@ -100,10 +100,15 @@ class AutoAlignment:
 
         Raises:
             DataError: As :meth:`~.cpa.CrossTaskAlignment.transfer`; the keypoints ``hand`` and ``object`` are
-                missing; or the transfer is at risk and ``on_risk`` is ``refuse``.
+                missing; anchors of other episodes; or the transfer is at risk and ``on_risk`` is ``refuse``.
         """
         if anchors is not None:
             check_label_matrix(anchors, "the anchors", informative=False)
+            if len(anchors) != len(target):
+                raise DataError(
+                    f"The anchors must have a row for each of the {len(target)} target episodes, got "
+                    f"{len(anchors)}."
+                )
         feature = _shared_feature([source.segments for source in sources] + [target])
         validation = self._validate(sources, feature, rng)
         worth = _worth(validation)

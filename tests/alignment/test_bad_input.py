@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from robopref.alignment.auto import AutoAlignment
 from robopref.alignment.cpa import CrossTaskAlignment
@@ -72,11 +73,41 @@ def test_constant_entries_of_observations_and_actions_do_not_count(make_segments
     np.testing.assert_array_equal(again.labels, record.labels)
 
 
-def test_nan_is_refused_and_its_episode_named(make_segments):
-    broken = make_segments(count=5)
-    broken.observations[3, 2, 0] = np.nan
-    with pytest.raises(DataError, match=r"NaN or infinite in 1 of 5 episodes \(first: \[3\]\)"):
-        transfer(WAYS["cpa"], [ranked("press", make_segments(count=5, seed=1))], broken)
+def test_sets_whose_features_are_all_constant_are_refused(way, make_segments):
+    still = make_segments(count=6)
+    for array in (still.observations, still.actions, *still.keypoints.values()):
+        array[:] = 7
+    with pytest.raises(DataError, match="the same in all 6 episodes"):
+        transfer(way, [ranked("press", make_segments(count=5))], still)
+
+
+@pytest.mark.parametrize("broken", ["In the source 'press'", "In the target"])
+def test_nan_is_refused_and_its_set_and_episode_named(way, make_segments, broken):
+    first, second = make_segments(count=5), make_segments(count=5, seed=1)
+    segments = second if broken == "In the target" else first
+    segments.observations[3, 2, 0] = segments.keypoints["hand"][3, 2, 0] = np.nan
+    with pytest.raises(DataError, match=rf"{broken}.*NaN or infinite in 1 of 5 episodes \(first: \[3\]\)"):
+        transfer(way, [ranked("press", first)], second)
+
+
+def test_more_than_the_memory_that_is_allowed_is_refused_by_auto_too(make_segments):
+    with pytest.raises(DataError, match="memory_gib allows 1e-06"):
+        transfer(AutoAlignment({"memory_gib": 1e-6}), [ranked("press", make_segments())], make_segments())
+
+
+@pytest.mark.parametrize(
+    ("anchors", "sentence"),
+    [
+        (np.full((7, 7), np.nan), "a row for each of the 6 target episodes, got 7"),
+        (np.full((5, 5), 0.5), "a row for each of the 6 target episodes, got 5"),
+        (np.full((6, 5), np.nan), "square matrix"),
+        (np.full((6, 6), 2.0), r"must lie in \[0, 1\]"),
+    ],
+)
+def test_anchors_that_are_no_labels_of_the_target_are_refused(make_segments, anchors, sentence):
+    source, target = ranked("press", make_segments(count=6)), make_segments(count=6, seed=1)
+    with pytest.raises((DataError, TypeCheckError), match=f"{sentence}|Type-check"):
+        AutoAlignment().transfer([source], target, rng=np.random.default_rng(0), anchors=anchors)
 
 
 @pytest.mark.parametrize("outcome", [0.0, 1.0])
