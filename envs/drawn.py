@@ -24,8 +24,10 @@ class DrawnEnv(gymnasium.Env):
         task: Its name.
         horizon: Actions after which an episode is truncated.
         render_mode: None or "rgb_array".
+        snapshots: Of which class they are.
     """
 
+    snapshots: type
     task: str
     horizon: int
     render_mode: str | None
@@ -64,19 +66,46 @@ class DrawnEnv(gymnasium.Env):
             ResetNeeded: No episode has begun.
         """
 
-    def check_snapshot(self, snapshot: object, kind: type) -> None:
-        """Refuse what is no snapshot of this task.
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        """Start an episode.
+
+        Args:
+            seed: Decides how it starts. None draws from the environment's generator.
+            options: None or empty; there are none.
+
+        Raises:
+            ValueError: There are options.
+        """
+        if options:
+            raise ValueError(f"reset() knows no options, got {sorted(options)}.")
+        super().reset(seed=seed)
+        return self._begin()
+
+    @abstractmethod
+    def _begin(self) -> tuple[np.ndarray, dict]:
+        """Start an episode from ``np_random``; its first observation and ``info``."""
+
+    def restore(self, snapshot: Any) -> np.ndarray:
+        """Go back to a snapshot, also of another instance of the task, and return its observation, (O,).
+
+        The same actions then give the same observations and rewards to the last bit. The counter of steps
+        goes back too; the generator of later resets does not.
 
         Raises:
             TypeError: It is no snapshot.
-            ValueError: It belongs to another task.
+            ValueError: It belongs to another task, or to another size of this one.
         """
-        if not isinstance(snapshot, kind):
+        if not isinstance(snapshot, self.snapshots):
             raise TypeError(f"restore() takes what snapshot() returned, got {type(snapshot).__name__}.")
         if snapshot.task != self.task:
             raise ValueError(
                 f"This snapshot belongs to the task '{snapshot.task}', the environment to '{self.task}'."
             )
+        return self._return_to(snapshot)
+
+    @abstractmethod
+    def _return_to(self, snapshot: Any) -> np.ndarray:
+        """Go back to a snapshot of this task, and return its observation."""
 
     def state_hash(self) -> str:
         """Return a SHA-256 of the whole state: equal states go on equally under equal actions."""

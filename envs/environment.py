@@ -67,6 +67,7 @@ class SceneEnv(DrawnEnv):
         ValueError: Unknown camera or render mode, or a size that is not positive.
     """
 
+    snapshots = Snapshot
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's own type)
 
     def __init__(
@@ -98,16 +99,7 @@ class SceneEnv(DrawnEnv):
         self._canvas: mujoco.MjData | None = None
         self._states: States | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode.
-
-        Args:
-            seed: Decides the start and the sensor noise. None draws from the environment's generator.
-            options: None or empty; there are none.
-        """
-        if options:
-            raise ValueError(f"reset() knows no options, got {sorted(options)}.")
-        super().reset(seed=seed)
+    def _begin(self) -> tuple[np.ndarray, dict]:
         self._states = self.scene.begin(self.np_random)
         _, info = self.scene.judge(self._states, self._states)
         return self.scene.observe(self._states)[0], single(info)
@@ -159,17 +151,7 @@ class SceneEnv(DrawnEnv):
         """Copy the state in the middle of an episode; see :meth:`restore`."""
         return Snapshot(self.task, self.states.rows(slice(None)))
 
-    def restore(self, snapshot: Snapshot) -> np.ndarray:
-        """Go back to a snapshot, also of another instance of the task, and return its observation, (O,).
-
-        The same actions then give the same observations and rewards to the last bit. The counter of steps
-        goes back too; the generator of later resets does not.
-
-        Raises:
-            TypeError: It is no snapshot.
-            ValueError: It belongs to another task, or to another size of this one.
-        """
-        self.check_snapshot(snapshot, Snapshot)
+    def _return_to(self, snapshot: Snapshot) -> np.ndarray:
         if snapshot.states.physics.shape != (1, self.scene.state_size):
             raise ValueError(
                 f"This snapshot holds {snapshot.states.physics.size} numbers, an environment with these "

@@ -57,6 +57,7 @@ class MetaWorldEnv(DrawnEnv):
         ValueError: Unknown task, camera or render mode, or a size that is not positive.
     """
 
+    snapshots = Snapshot
     metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012 (Gymnasium's own type)
 
     def __init__(
@@ -99,16 +100,7 @@ class MetaWorldEnv(DrawnEnv):
         self._ready = False
         self._over = True
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode.
-
-        Args:
-            seed: Decides object and goal. None draws from the environment's generator.
-            options: None or empty; there are none.
-        """
-        if options:
-            raise ValueError(f"reset() knows no options, got {sorted(options)}.")
-        super().reset(seed=seed)
+    def _begin(self) -> tuple[np.ndarray, dict]:
         self._observation = simulation.begin_episode(self._simulator, self._pristine, self.np_random)
         self._elapsed = 0
         self._ready = True
@@ -173,17 +165,7 @@ class MetaWorldEnv(DrawnEnv):
         self._require_episode()
         return simulation.capture(self.task, self._simulator, self._observation, self._elapsed, self._over)
 
-    def restore(self, snapshot: Snapshot) -> np.ndarray:
-        """Go back to a snapshot, also of another instance of the task, and return its observation, (39,).
-
-        The same actions then give the same observations and rewards to the last bit. The counter of steps
-        goes back too; the generator of later resets does not.
-
-        Raises:
-            TypeError: It is no snapshot.
-            ValueError: It belongs to another task.
-        """
-        self.check_snapshot(snapshot, Snapshot)
+    def _return_to(self, snapshot: Snapshot) -> np.ndarray:
         if not self._ready:  # some attributes exist only after a reset; whatever this draws is overwritten
             simulation.begin_episode(self._simulator, self._pristine, np.random.default_rng(0))
             self._ready = True

@@ -53,6 +53,7 @@ class RobosuiteEnv(DrawnEnv):
         DependencyNotInstalled: robosuite is not installed; the message says what to install.
     """
 
+    snapshots = Snapshot
     packages = ("robosuite",)  # recorded with their versions beside every episode
     metadata = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012 (Gymnasium's own type)
 
@@ -94,16 +95,7 @@ class RobosuiteEnv(DrawnEnv):
         self._goal_m = np.zeros(3)
         self._elapsed: int | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Start an episode.
-
-        Args:
-            seed: Decides where robot and object begin. None draws from the environment's generator.
-            options: None or empty; there are none.
-        """
-        if options:
-            raise ValueError(f"reset() knows no options, got {sorted(options)}.")
-        super().reset(seed=seed)
+    def _begin(self) -> tuple[np.ndarray, dict]:
         simulation.begin_episode(self._upstream, self.np_random)
         goal = self._about.goal
         data = self._upstream.sim.data
@@ -169,17 +161,7 @@ class RobosuiteEnv(DrawnEnv):
             self._elapsed,
         )
 
-    def restore(self, snapshot: Snapshot) -> np.ndarray:
-        """Go back to a snapshot, also of another instance of the task, and return its observation, (O,).
-
-        The same actions then give the same observations and rewards to the last bit. The counter of steps
-        goes back too; the generator of later resets does not.
-
-        Raises:
-            TypeError: It is no snapshot.
-            ValueError: It belongs to another task.
-        """
-        self.check_snapshot(snapshot, Snapshot)
+    def _return_to(self, snapshot: Snapshot) -> np.ndarray:
         simulation.restore(self._upstream, snapshot)
         self._goal_m = snapshot.goal_m.copy()
         self._observation = snapshot.observation.copy()
