@@ -27,7 +27,7 @@ from robopref.nets.seeded import weights_from
 from robopref.objectives.scores import draw as draw_stratified
 from robopref.policies.chunks import Draw, check_chunks, check_observations
 from robopref.policies.dataset import ChunkSampler, Rewards, chunk_tensors
-from robopref.policies.offline import ImitationPolicy
+from robopref.policies.offline import ImitationPolicy, constructor_arguments
 
 Window = tuple[float, float]
 
@@ -286,10 +286,15 @@ class DenoisingPolicy(ImitationPolicy):
     actor: Denoiser
     average_steps: Tensor
 
-    def _build(self, actor: Denoiser, *, learning_rate: float, average: float, top_fraction: float) -> None:
+    def _build(self, kind: type[Denoiser], arguments: Mapping[str, Any]) -> None:
+        """Keep a constructor's ``locals()``, of which those that say nothing of learning make what acts."""
+        self.config = constructor_arguments(arguments)
+        learning = {name: self.config[name] for name in ("learning_rate", "average", "top_fraction")}
+        actor = kind(**{name: value for name, value in self.config.items() if name not in learning})
+        average = learning.pop("average")
         if not 0 <= average < 1:
             raise ConfigError(f"average must lie in [0, 1), got {average}")
-        self.imitate(learning_rate=learning_rate, top_fraction=top_fraction)
+        self.imitate(**learning)
         self.actor = actor.requires_grad_(False) if average else actor
         self.trained = copy.deepcopy(actor).requires_grad_(True) if average else None
         self.register_buffer("average_steps", torch.tensor(0))

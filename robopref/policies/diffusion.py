@@ -20,7 +20,6 @@ from robopref.errors import ConfigError
 from robopref.objectives.diffusion import invert
 from robopref.policies.chunks import Draw
 from robopref.policies.denoising import MISSING, Denoiser, DenoisingPolicy
-from robopref.policies.offline import constructor_arguments
 
 SCHEDULE = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "epsilon", "clip_sample": True}
 
@@ -150,21 +149,7 @@ class DiffusionPolicy(DenoisingPolicy):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.config = constructor_arguments(locals())
-        actor = DiffusionActor(
-            observation_size,
-            action_size,
-            horizon=horizon,
-            execute=execute,
-            encoder=encoder,
-            backbone=backbone,
-            noise_steps=noise_steps,
-            sample_steps=sample_steps,
-            eta=eta,
-            draws=draws,
-            seed=seed,
-        )
-        self._build(actor, learning_rate=learning_rate, average=average, top_fraction=top_fraction)
+        self._build(DiffusionActor, locals())
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from robopref.errors import ConfigError
 from robopref.nets.normalise import Normaliser
 from robopref.policies.chunks import Draw, check_chunks, check_observations
 
@@ -21,18 +22,26 @@ from robopref.policies.chunks import Draw, check_chunks, check_observations
 class ExactActor(nn.Module, ABC):
     """A policy over chunks, mostly of one action, with exact scores; the normaliser is inside.
 
-    Attributes:
+    Args:
         observation_size: Entries of an observation, O.
         action_size: Entries of an action, A.
         horizon: Actions in a chunk, H.
-        normaliser: Of observations.
+        floor, clip: Of the :class:`~robopref.nets.normalise.Normaliser` of observations.
+
+    Raises:
+        ConfigError: for a value that makes no sense.
     """
 
-    observation_size: int
-    action_size: int
-    horizon: int = 1
     exact = True
-    normaliser: Normaliser
+
+    def __init__(
+        self, observation_size: int, action_size: int, *, horizon: int = 1, floor: float, clip: float
+    ) -> None:
+        super().__init__()
+        if observation_size < 1 or action_size < 1:
+            raise ConfigError(f"Sizes must be at least 1, got {observation_size=} and {action_size=}")
+        self.observation_size, self.action_size, self.horizon = observation_size, action_size, horizon
+        self.normaliser = Normaliser(observation_size, floor=floor, clip=clip)
 
     @abstractmethod
     def act(

@@ -16,7 +16,6 @@ from torch import Tensor
 from robopref.objectives.scores import flow_path
 from robopref.policies.chunks import Draw
 from robopref.policies.denoising import Denoiser, DenoisingPolicy
-from robopref.policies.offline import constructor_arguments
 
 
 class FlowActor(Denoiser):
@@ -103,16 +102,4 @@ class FlowPolicy(DenoisingPolicy):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.config = constructor_arguments(locals())
-        actor = FlowActor(
-            observation_size,
-            action_size,
-            horizon=horizon,
-            execute=execute,
-            encoder=encoder,
-            backbone=backbone,
-            sample_steps=sample_steps,
-            draws=draws,
-            seed=seed,
-        )
-        self._build(actor, learning_rate=learning_rate, average=average, top_fraction=top_fraction)
+        self._build(FlowActor, locals())

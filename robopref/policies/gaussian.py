@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from robopref.errors import ConfigError
 from robopref.nets.mlp import EnsembleMLP
-from robopref.nets.normalise import Normaliser
 from robopref.objectives.tokens import gaussian_kl
 from robopref.policies.exact import ExactActor
 
@@ -55,13 +54,9 @@ class GaussianPolicy(ExactActor):
         clip: float = 10.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        if observation_size < 1 or action_size < 1:
-            raise ConfigError(f"Sizes must be at least 1, got {observation_size=} and {action_size=}")
+        super().__init__(observation_size, action_size, floor=floor, clip=clip)
         if deviation is not None and not 0 < deviation < math.inf:
             raise ConfigError(f"deviation must be positive (or null, to learn it), got {deviation}")
-        self.observation_size, self.action_size = observation_size, action_size
-        self.normaliser = Normaliser(observation_size, floor=floor, clip=clip)
         self.goal = goal
         self.network = EnsembleMLP(
             1, observation_size + goal, action_size, tuple(hidden), activation, generator=generator

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, unknown_name
-from robopref.nets.normalise import Normaliser
 from robopref.nets.seeded import weights_from
 from robopref.policies.dataset import Rewards, TransitionSampler, chunk_tensors, transition_tensors
 from robopref.policies.exact import ExactActor
@@ -103,8 +102,7 @@ class RobomimicPolicy(OfflinePolicy):
         with weights_from(seed):
             self._upstream = _upstream(name, keys, action_size, [preset, wanted, settings or {}])
         chunk = horizon if algorithm == "bc_rnn_gmm" else 1
-        normaliser = Normaliser(observation_size, floor=floor, clip=clip)
-        self.actor = _Actor(self._upstream.nets, keys, action_size, chunk, normaliser)
+        self.actor = _Actor(self._upstream.nets, keys, action_size, horizon=chunk, floor=floor, clip=clip)
 
     def select(self, store: TrajectoryStore, rewards: Rewards, device: torch.device) -> TransitionSampler:
         """All transitions, or chunks for a recurrent policy."""
@@ -162,13 +160,13 @@ class _Actor(ExactActor):
         nets: nn.ModuleDict,
         keys: dict[str, int],
         action_size: int,
+        *,
         horizon: int,
-        normaliser: Normaliser,
-    ):
-        super().__init__()
-        self.nets, self.normaliser = nets, normaliser
-        self.keys, self.horizon = keys, horizon
-        self.observation_size, self.action_size = sum(keys.values()), action_size
+        floor: float,
+        clip: float,
+    ) -> None:
+        super().__init__(sum(keys.values()), action_size, horizon=horizon, floor=floor, clip=clip)
+        self.nets, self.keys = nets, keys
 
     def named(self, observations: Float[Tensor, "B O"]) -> dict[str, Tensor]:
         """Normalised observations by robomimic's names."""

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from robopref.errors import ConfigError
 from robopref.nets.mlp import EnsembleMLP
-from robopref.nets.normalise import Normaliser
 from robopref.objectives.tokens import categorical_kl
 from robopref.policies.exact import ExactActor
 from robopref.policies.offline import ImitationPolicy, constructor_arguments
@@ -51,14 +50,10 @@ class TokenActor(ExactActor):
         clip: float = 10.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        if observation_size < 1 or action_size < 1 or bins < 2:
-            raise ConfigError(
-                f"Sizes must be at least 1 and bins at least 2, got {observation_size=}, {action_size=}, "
-                f"{bins=}"
-            )
-        self.observation_size, self.action_size, self.bins = observation_size, action_size, bins
-        self.normaliser = Normaliser(observation_size, floor=floor, clip=clip)
+        super().__init__(observation_size, action_size, floor=floor, clip=clip)
+        if bins < 2:
+            raise ConfigError(f"Sizes must be at least 1 and bins at least 2, got {bins=}")
+        self.bins = bins
         inputs = observation_size + 2 * action_size  # the state, the entries before, and which one is asked
         self.network = EnsembleMLP(1, inputs, bins, tuple(hidden), activation, generator=generator)
 
