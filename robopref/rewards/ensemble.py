@@ -198,18 +198,8 @@ class EnsembleReward(nn.Module, ABC):
         Raises:
             DataError: for a wrong size, or values that are not finite.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
-        if observations.shape[:-1] != actions.shape[:-1]:
-            raise DataError(
-                f"Observations and actions must agree in all axes but the last, got "
-                f"{tuple(observations.shape)} and {tuple(actions.shape)}"
-            )
         shape = observations.shape[:-1]
-        observations = observations.reshape(shape.numel(), observations.shape[-1])
-        actions = actions.reshape(shape.numel(), actions.shape[-1])
-        refuse_not_finite("observations", observations)
-        refuse_not_finite("actions", actions)
+        observations, actions = steps_of(observations, actions, batch_size)
         empty = observations.new_empty(0)
         found = [(empty, empty, empty)]
         for part, chosen in zip(observations.split(batch_size), actions.split(batch_size), strict=True):
@@ -367,15 +357,11 @@ class EnsembleReward(nn.Module, ABC):
 
     def accuracy(self, returns: Float[Tensor, "M S"], batch: Mapping[str, Tensor]) -> Float[Tensor, ""]:
         """Share of untied pairs, also of those within lists, that the returns order as the labels do."""
-        if rated(batch):
-            labels, scores = batch["labels"], returns
-            ordered = labels[:, None] > labels[None, :]
-            right = (scores[:, :, None] > scores[:, None, :]) & ordered
-            return right.sum() / (ordered.sum() * len(returns)).clamp(min=1)
-        if "items" not in batch:
+        if not rated(batch) and "items" not in batch:
             first, second = returns.chunk(2, -1)
             return sign_accuracy(first - second, batch["labels"])
-        grades, items = batch["labels"], batch["items"]
+        grades = batch["labels"][None] if rated(batch) else batch["labels"]  # ratings are one long list
+        items = batch.get("items", torch.ones_like(grades, dtype=torch.bool))
         ordered = (grades[:, :, None] > grades[:, None, :]) & items[:, :, None] & items[:, None, :]
         scores = returns.reshape(len(returns), *grades.shape)
         right = (scores[..., :, None] > scores[..., None, :]) & ordered
@@ -399,6 +385,29 @@ class EnsembleReward(nn.Module, ABC):
     def fit_normaliser(self, observations: Float[Tensor, "N O"]) -> None:
         """Take mean and deviation of the observations; they are saved with the reward."""
         self.normaliser.fit(observations)
+
+
+def steps_of(
+    observations: Float[Tensor, "*batch O"], actions: Float[Tensor, "*batch A"], batch_size: int
+) -> tuple[Float[Tensor, "N O"], Float[Tensor, "N A"]]:
+    """All steps that rewards shall be predicted of, one after the other.
+
+    Raises:
+        ConfigError: There is no room for a single one.
+        DataError: Observations and actions do not belong together, or hold NaN or infinity.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+    if observations.shape[:-1] != actions.shape[:-1]:
+        raise DataError(
+            f"Observations and actions must agree in all axes but the last, got "
+            f"{tuple(observations.shape)} and {tuple(actions.shape)}"
+        )
+    count = observations.shape[:-1].numel()
+    rows = observations.reshape(count, observations.shape[-1]), actions.reshape(count, actions.shape[-1])
+    for name, values in zip(("observations", "actions"), rows, strict=True):
+        refuse_not_finite(name, values)
+    return rows
 
 
 def _weighed(losses: Float[Tensor, "*heads B"], weights: Float[Tensor, " B"]) -> Float[Tensor, "*heads"]:

@@ -26,7 +26,7 @@ from robopref.errors import ConfigError, DataError
 from robopref.nets.seeded import weights_from
 from robopref.nets.transformer import Transformer
 from robopref.rewards.bradley_terry import BradleyTerryReward
-from robopref.rewards.ensemble import RewardEstimate, RewardParts
+from robopref.rewards.ensemble import RewardEstimate, RewardParts, steps_of
 
 
 class _Reader(nn.Module):
@@ -162,19 +162,10 @@ class PreferenceTransformer(BradleyTerryReward):
         A single step is an episode of its own. Other arguments as of
         :meth:`~robopref.rewards.ensemble.EnsembleReward.predict_parts`.
         """
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
         shape = observations.shape[:-1]
-        if shape != actions.shape[:-1]:
-            raise DataError(
-                f"Observations and actions must agree in all axes but the last, got "
-                f"{tuple(observations.shape)} and {tuple(actions.shape)}"
-            )
         steps = shape[-1] if shape else 1
-        episodes = (
-            observations.reshape(-1, steps, observations.shape[-1]),
-            actions.reshape(-1, steps, actions.shape[-1]),
-        )
+        rows = steps_of(observations, actions, batch_size)
+        episodes = [values.reshape(-1, steps, values.shape[-1]) for values in rows]
         found = [
             self._episode(o, a, max(1, batch_size // self.context)) for o, a in zip(*episodes, strict=True)
         ]

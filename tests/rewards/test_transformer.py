@@ -93,6 +93,10 @@ def test_what_it_refuses():
         small()(*steps(1, 21))
     with pytest.raises(DataError, match="observations of 4"):
         small()(torch.zeros(1, 3, 5), torch.zeros(1, 3, 2))
+    blind = torch.zeros(3, 4)
+    blind[1, 2] = torch.nan
+    with pytest.raises(DataError, match=r"observations hold NaN or infinity in dimensions \[2\]"):
+        small().predict(blind, torch.zeros(3, 2))
     with pytest.raises(ConfigError, match="context"):
         small(context=0)
     with pytest.raises(ConfigError, match="those before it"):
