@@ -4,6 +4,7 @@ import { $, hideToken, make, notice, remember, remembered, setQuery, startTheme 
 import { followLearning } from "./learning.js";
 import { Player, SPEEDS, Stopwatch } from "./player.js";
 import { clip, insist, ServerError } from "./server.js";
+import { showTally } from "./tally.js";
 
 const ASK_AGAIN_MS = 15000; // while others have before them all that is left
 const SETTLE_MS = 250; // a key pressed this soon was meant for the question before
@@ -110,7 +111,7 @@ function show(turn) {
   $("progress").max = Math.max(turn.total, 1);
   $("progress").value = turn.done;
   $("count").textContent = `${turn.done} of ${turn.total}`;
-  showTally(turn.tally);
+  showTally(turn.tally, { session: state.session, feedback: state.study.feedback, ended: !turn.question });
   for (const id of ["undo", "undo-last"]) $(id).disabled = !turn.last;
   $("work").hidden = !turn.question;
   $("done").hidden = Boolean(turn.question);
@@ -212,25 +213,6 @@ function prefetch(turn) {
 
 function enableChoices(enabled) {
   for (const button of document.querySelectorAll("#choices button")) button.disabled = !enabled;
-}
-
-function showTally(tally) {
-  const { left = 0, right = 0, equal = 0, skip = 0, up = 0, down = 0 } = tally.chosen;
-  const rows = [
-    ["this session", state.session],
-    ["in all", tally.answers],
-    ["median", tally.median_s === null ? "–" : `${tally.median_s.toFixed(1)} s`],
-  ];
-  if (state.study.feedback === "updown") rows.push(["good : bad", `${up} : ${down}`]);
-  else rows.push(["left : right", `${left} : ${right}`], ["equal", equal]);
-  rows.push(["skipped", skip]);
-  if (tally.repeated) rows.push(["same answer again", `${tally.consistent} of ${tally.repeated}`]);
-  if (tally.checks && !state.turn.question) rows.push(["checks passed", `${tally.passed} of ${tally.checks}`]);
-  $("tally").replaceChildren(
-    ...rows.map(([name, value]) =>
-      make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value })),
-    ),
-  );
 }
 
 function waitForServer(error) {
