@@ -89,7 +89,7 @@ def test_every_number_of_the_files_is_on_the_page(page):
 def test_every_figure_has_a_numbered_caption(text):
     captions = re.findall(r"<figcaption><b>Figure (\d+)\.", text)
     assert captions == [str(i + 1) for i in range(text.count("<figure>"))]
-    assert len(captions) == 7
+    assert len(captions) == 8
 
 
 def test_films_are_embedded_with_their_cursor(text, page):
