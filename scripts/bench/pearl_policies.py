@@ -118,7 +118,7 @@ def section(cells: list[dict[str, Any]]) -> str:
         f"{run['episodes']} graded episodes, from which a policy learned for {cells[0]['steps']:,} steps "
         f"(CPL: {run['cloning']:,} of cloning, {run['preferences']:,} of preferences); {run['tried']} new "
         f"episodes each. Oracle labels are the teacher's, of {run['pairs'] or 'all'} pairs of the target. "
-        f"`scripts/bench/pearl_policies.py`, data seeds {', '.join(map(str, seeds))}, "
+        f"`scripts/bench/pearl_policies.py`, data seeds {', '.join(map(str, seeds))}; "
         f"{run['threads']} core(s) of {processors}, {max(c['date'] for c in cells)}. Per cent successful, "
         "and the 95 % t interval over seeds (none with one seed). ReBRAC's settings were chosen on other "
         "tasks with the true reward (`scripts/bench/rebrac_settings.py`), the others' before this table."
