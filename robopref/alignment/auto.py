@@ -13,7 +13,8 @@ else than the sources did. Where their orders of the target's episodes disagree 
 ``least_agreement``, or below it between the scores of single sources), the transfer is marked as at risk, and
 ``on_risk=refuse`` raises. A few labels of the target (anchors) settle it: the odds that the transfer, and not
 its mirror image, made them are computed, and the mirror is taken where it is likelier. The anchors then move
-the score, too.
+the score and what the couplings count for, too. Which pairs are worth asking about is seen from the scores
+that the anchors so far leave possible (:meth:`PreparedTransfer.ask`).
 
 The published method has none of this (Liu et al. 2023 take one coupling of each source as it is).
 
@@ -31,10 +32,11 @@ from jaxtyping import Float
 
 from robopref.alignment.cpa import CrossTaskAlignment
 from robopref.alignment.features import compute_features
-from robopref.alignment.ranker import fit_score, labelled_differences, update_score
+from robopref.alignment.ranker import draw_scores, fit_score, labelled_differences, update_score
 from robopref.alignment.record import TransferRecord
 from robopref.alignment.sets import LabelledSet
 from robopref.alignment.transfer import check_label_matrix, confidence, labels_from_margins
+from robopref.data.queries_informed import Candidates, query_named
 from robopref.data.trajectory import SegmentBatch
 from robopref.errors import ConfigError, DataError, unknown_name
 
@@ -66,7 +68,7 @@ class AutoAlignment:
         couplings: Mapping[str, Any] | None = None,
         *,
         l2: float = 0.01,
-        anchor_precision: float = 10.0,
+        anchor_precision: float = 3.0,
         least_agreement: float = 0.7,
         on_risk: str = "warn",
     ):
@@ -103,60 +105,27 @@ class AutoAlignment:
                 missing; anchors of other episodes; or the transfer is at risk and ``on_risk`` is ``refuse``.
         """
         if anchors is not None:
-            check_label_matrix(anchors, "the anchors", informative=False)
-            if len(anchors) != len(target):
-                raise DataError(
-                    f"The anchors must have a row for each of the {len(target)} target episodes, got "
-                    f"{len(anchors)}."
-                )
+            _check_anchors(anchors, len(target))
+        return self.prepare(sources, target, rng=rng).settle(anchors, rng=rng)
+
+    def prepare(
+        self, sources: Sequence[LabelledSet], target: SegmentBatch, *, rng: np.random.Generator
+    ) -> "PreparedTransfer":
+        """Do all that needs no label of the target, once; as :meth:`transfer`, whose errors it raises."""
         feature = _shared_feature([source.segments for source in sources] + [target])
         validation = self._validate(sources, feature, rng)
         worth = _worth(validation)
         record = self.couplings.transfer(sources, target, rng=rng)
         spoken = self._speak(sources, target, record.labels, feature, rng)
-        at_risk = min(spoken.agreement.values()) < self.least_agreement
-        known = 0 if anchors is None else int(np.count_nonzero(np.triu(~np.isnan(anchors), 1)))
-        if at_risk and not known:
-            self._warn(spoken.agreement)
-        inverted = _chance_inverted(spoken.scores @ worth, anchors, at_risk)
-        labels = _labels(self._settled(spoken, worth, anchors if known else None, inverted > 0.5, rng))
-        if anchors is not None:
-            labels = np.where(np.isnan(anchors), labels, anchors)
-        found = {
+        found = self._settings(feature) | {
             "worth": {"score": float(worth[0]), "couplings": float(worth[1])},
             "validation": {name: of_source.accuracy for name, of_source in validation.items()},
             "agreement": spoken.agreement,
-            "at_risk": at_risk,
-            "anchors": known,
-            "chance_inverted": inverted,
+            "at_risk": min(spoken.agreement.values()) < self.least_agreement,
         }
-        return dataclasses.replace(
-            record,
-            labels=labels,
-            confidence=confidence(labels),
-            settings=record.settings | self._settings(feature) | found,
-        )
-
-    def _settled(
-        self,
-        spoken: "_Spoken",
-        worth: Float[np.ndarray, " K"],
-        anchors: Float[np.ndarray, "N N"] | None,
-        mirrored: bool,
-        rng: np.random.Generator,
-    ) -> Float[np.ndarray, " N"]:
-        """Return each episode's score in logits, mirrored if so, moved by the anchors where there are any."""
-        sign = -1.0 if mirrored else 1.0
-        if anchors is None:
-            return sign * spoken.scores @ worth
-        moved = update_score(
-            sign * worth[0] * spoken.weights,
-            spoken.features,
-            anchors,
-            precision=self.anchor_precision,
-            rng=rng,
-        )
-        return spoken.features @ moved + sign * worth[1] * spoken.scores[:, 1]
+        record = dataclasses.replace(record, settings=record.settings | found)
+        features = np.column_stack([spoken.features, spoken.scores[:, 1]])
+        return PreparedTransfer(self, record, features, np.append(worth[0] * spoken.weights, worth[1]))
 
     def _settings(self, feature: str) -> dict[str, Any]:
         names = ("l2", "anchor_precision", "least_agreement", "on_risk")
@@ -205,7 +174,8 @@ class AutoAlignment:
         scores = np.stack([_standardised(by_score), _standardised(by_couplings)], axis=1)
         return _Spoken(features, weights / (by_score.std() or 1.0), scores, agreement)
 
-    def _warn(self, agreement: Mapping[str, float]) -> None:
+    def warn(self, agreement: Mapping[str, float]) -> None:
+        """Say that a transfer is at risk, or refuse it, as ``on_risk`` says."""
         words = ", ".join(f"{name} {rho:+.2f}" for name, rho in agreement.items())
         sentence = (
             "The transfer may be inverted: what speaks for the target's order disagrees (Spearman's rho: "
@@ -214,6 +184,121 @@ class AutoAlignment:
         if self.on_risk == "refuse":
             raise DataError(sentence)
         log.warning(sentence)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTransfer:
+    """What the sources say of a target before any label of it, to be settled with as many as there are.
+
+    The episodes' score is linear in the shared features and in the couplings' vote; the sources give the
+    mean of its weights, and the anchors move them.
+
+    Attributes:
+        alignment: Whose options hold.
+        record: Of the couplings, with what was found on the sources.
+        features: D - 1 shared features of the target and the couplings' score.
+        weights: What each is worth, in logits, as the sources say.
+    """
+
+    alignment: AutoAlignment
+    record: TransferRecord
+    features: Float[np.ndarray, "N D"]
+    weights: Float[np.ndarray, " D"]
+
+    def settle(
+        self, anchors: Float[np.ndarray, "N N"] | None = None, *, rng: np.random.Generator
+    ) -> TransferRecord:
+        """Return the target's labels, given some of them.
+
+        Raises:
+            DataError: The anchors are no label matrix of these episodes; or there are none, the transfer is
+                at risk, and ``on_risk`` is ``refuse``.
+        """
+        settings = self.record.settings
+        if anchors is not None:
+            _check_anchors(anchors, len(self.features))
+        known = 0 if anchors is None else int(np.count_nonzero(np.triu(~np.isnan(anchors), 1)))
+        if settings["at_risk"] and not known:
+            self.alignment.warn(settings["agreement"])
+        inverted = self._chance_inverted(anchors)
+        labels = _labels(self.features @ self._moved(anchors, -1.0 if inverted > 0.5 else 1.0, rng))
+        if anchors is not None:
+            labels = np.where(np.isnan(anchors), labels, anchors)
+        return dataclasses.replace(
+            self.record,
+            labels=labels,
+            confidence=confidence(labels),
+            settings=settings | {"anchors": known, "chance_inverted": inverted},
+        )
+
+    def opinions(
+        self, anchors: Float[np.ndarray, "N N"] | None = None, *, count: int = 64, rng: np.random.Generator
+    ) -> Float[np.ndarray, "M N"]:
+        """Draw M scores of the episodes, in logits, that the anchors leave possible.
+
+        Where the transfer is at risk, its mirror image takes its share. They are the members of an ensemble
+        to the strategies of :mod:`robopref.data.queries_informed`: the label of the pair on which they are
+        sure, and contradict each other, is worth most.
+        """
+        nothing = np.full((len(self.features),) * 2, np.nan)
+        known = nothing if anchors is None else anchors
+        mirrored = self.record.settings["at_risk"] * int(rng.binomial(count, self._chance_inverted(anchors)))
+        drawn = [
+            draw_scores(
+                self._moved(anchors, sign, rng),
+                self.features,
+                known,
+                number,
+                precision=self.alignment.anchor_precision,
+                rng=rng,
+            )
+            for sign, number in ((1.0, count - mirrored), (-1.0, mirrored))
+        ]
+        return np.concatenate(drawn) @ self.features.T
+
+    def ask(
+        self, anchors: Float[np.ndarray, "N N"], *, query: str = "information_gain", rng: np.random.Generator
+    ) -> tuple[int, int]:
+        """Return the two episodes whose comparison is asked for next, none that is an anchor already.
+
+        Args:
+            anchors: Known labels of the target, NaN elsewhere.
+            query: A strategy of :mod:`robopref.data.queries_informed` that reads probabilities, or random.
+            rng: Draws opinions, and what the strategy draws.
+
+        Raises:
+            ConfigError: No such strategy.
+            DataError: The anchors are no label matrix of these episodes, or every pair is one.
+        """
+        from scipy.special import expit
+
+        _check_anchors(anchors, len(self.features))
+        rows, columns = np.nonzero(np.triu(np.isnan(anchors), 1))
+        if not len(rows):
+            raise DataError(f"All pairs of the {len(anchors)} episodes of the target have a label already.")
+        scores = self.opinions(anchors, rng=rng)
+        candidates = Candidates(len(rows), probabilities=expit(scores[:, rows] - scores[:, columns]))
+        (chosen,) = query_named(query)(candidates, 1, rng, random_share=0.0).index
+        return int(rows[chosen]), int(columns[chosen])
+
+    def _chance_inverted(self, anchors: Float[np.ndarray, "N N"] | None) -> float:
+        """As :func:`chance_inverted`, each margin the less the less the sources say of its pair."""
+        at_risk = self.record.settings["at_risk"]
+        if anchors is None:
+            return chance_inverted(np.zeros(0), np.zeros(0), at_risk)
+        rows, columns = np.nonzero(np.triu(~np.isnan(anchors), 1))
+        apart = self.features[rows] - self.features[columns]
+        variance = (apart**2).sum(axis=1) / self.alignment.anchor_precision
+        margins = apart @ self.weights / np.sqrt(1 + np.pi / 8 * variance)  # MacKay 1992, equation 10
+        return chance_inverted(margins, anchors[rows, columns], at_risk)
+
+    def _moved(
+        self, anchors: Float[np.ndarray, "N N"] | None, sign: float, rng: np.random.Generator
+    ) -> Float[np.ndarray, " D"]:
+        if anchors is None:
+            return sign * self.weights
+        precision = self.alignment.anchor_precision
+        return update_score(sign * self.weights, self.features, anchors, precision=precision, rng=rng)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +330,14 @@ def _shared_feature(sets: Sequence[SegmentBatch]) -> str:
     return "progress" if all("goal" in segments.keypoints for segments in sets) else "approach"
 
 
+def _check_anchors(anchors: np.ndarray, episodes: int) -> None:
+    check_label_matrix(anchors, "the anchors", informative=False)
+    if len(anchors) != episodes:
+        raise DataError(
+            f"The anchors must have a row for each of the {episodes} target episodes, got {len(anchors)}."
+        )
+
+
 def _worth(validation: Mapping[str, _Validation]) -> Float[np.ndarray, " K"]:
     """Learn what a standardised margin of each speaker is worth, in logits; never less than nothing."""
     from scipy.optimize import minimize  # here: it is slow to import
@@ -271,22 +364,23 @@ def _worth(validation: Mapping[str, _Validation]) -> Float[np.ndarray, " K"]:
     return worth
 
 
-def _chance_inverted(
-    scores: Float[np.ndarray, " N"], anchors: Float[np.ndarray, "N N"] | None, at_risk: bool
+def chance_inverted(
+    margins: Float[np.ndarray, " B"], labels: Float[np.ndarray, " B"], at_risk: bool
 ) -> float:
-    """Return the chance that the mirror image of the scores, and not the scores, made the anchors.
+    """Return the chance that the mirror image of the margins, and not the margins, made the labels.
 
-    An anchor counts at most log(9): one in ten may be wrong, however sure the transfer is.
+    A label counts at most log(9): one in ten may be wrong, however sure the transfer is.
+
+    Args:
+        margins: By how much the transfer prefers the first of each labelled pair, in logits.
+        labels: Which was preferred.
+        at_risk: Whether an inversion is as likely as none, before any label.
     """
     from scipy.special import expit
 
     prior = 0.5 if at_risk else INVERTED_A_PRIORI
-    log_odds = np.log(prior / (1 - prior))
-    if anchors is not None:
-        rows, columns = np.nonzero(np.triu(~np.isnan(anchors), 1))
-        chance = np.clip(expit(scores[rows] - scores[columns]), 0.1, 0.9)
-        log_odds -= float(((2 * anchors[rows, columns] - 1) * np.log(chance / (1 - chance))).sum())
-    return float(expit(log_odds))
+    evidence = (2 * labels - 1) * np.clip(margins, -np.log(9), np.log(9))
+    return float(expit(np.log(prior / (1 - prior)) - evidence.sum()))
 
 
 def _labels(scores: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N N"]:

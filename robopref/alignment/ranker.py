@@ -6,7 +6,8 @@
 
 The features must mean the same in every set (``approach`` and ``progress`` of :mod:`~.features`), each set
 standardised by itself. The second form updates a score that came from other sets with a few labels of a new
-one: it is the posterior mode under a Gaussian prior around w_0.
+one: it is the posterior mode under a Gaussian prior around w_0. Around the mode the posterior is taken as a
+Gaussian, too (Laplace's approximation), from which scores are drawn that the labels leave possible.
 
 Letters used in shapes: N episodes of a set, B labelled pairs, D numbers of a feature.
 """
@@ -55,6 +56,25 @@ def update_score(
     """Move a score towards the labels of a set; without labels it stays."""
     differences, targets = labelled_differences(features, labels, rng)
     return _minimise(differences, targets, np.ones(len(targets)), score, precision)
+
+
+def draw_scores(
+    mode: Float[np.ndarray, " D"],
+    features: Float[np.ndarray, "N D"],
+    labels: Float[np.ndarray, "N N"],
+    count: int,
+    *,
+    precision: float,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "M D"]:
+    """Draw weights from the posterior around the mode that :func:`update_score` found from these labels."""
+    from scipy.special import expit  # here: it is slow to import
+
+    differences, _ = labelled_differences(features, labels, rng)
+    chance = expit(differences @ mode)
+    curvature = (differences * (chance * (1 - chance))[:, None]).T @ differences
+    root = np.linalg.cholesky(curvature + precision * np.eye(len(mode)))
+    return mode + np.linalg.solve(root.T, rng.standard_normal((len(mode), count))).T
 
 
 def labelled_differences(

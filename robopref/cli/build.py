@@ -42,6 +42,7 @@ def pearl(config: DictConfig) -> Pearl:
         Pearl,
         **shared(config),
         anchor_pairs=config.anchor_pairs,
+        anchor_query=config.anchor_query,
         film_coupling=config.film_coupling,
         reward=component(config.reward),
         reward_fit=fit(config, "reward"),

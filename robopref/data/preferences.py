@@ -195,7 +195,7 @@ _COLUMNS = ("episode", "start", "length")
 def all_episode_pairs(store: TrajectoryStore) -> tuple[Segments, Segments]:
     """Return every pair of different whole episodes once, the earlier episode first."""
     first, second = np.triu_indices(len(store), k=1)
-    return _whole(first, store.lengths), _whole(second, store.lengths)
+    return whole_segments(first, store.lengths), whole_segments(second, store.lengths)
 
 
 def label_matrix(preferences: Preferences, n_episodes: int) -> Float32[np.ndarray, "N N"]:
@@ -262,14 +262,15 @@ def preferences_from_matrix(
     first, second = first[chosen], second[chosen]
     weight = np.ones(len(chosen)) if confidence is None else confidence[first, second]
     return Preferences(
-        _whole(first, lengths),
-        _whole(second, lengths),
+        whole_segments(first, lengths),
+        whole_segments(second, lengths),
         label[chosen].astype(np.float32),
         weight.astype(np.float32),
     )
 
 
-def _whole(episodes: np.ndarray, lengths: np.ndarray) -> Segments:
+def whole_segments(episodes: Int[np.ndarray, " B"], lengths: Int[np.ndarray, " N"]) -> Segments:
+    """Return whole episodes as segments, given the number of actions of every episode."""
     return Segments(episodes, np.zeros_like(episodes), lengths[episodes])
 
 

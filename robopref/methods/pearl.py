@@ -10,14 +10,15 @@ Manipulation", ICML (arXiv 2306.03615). The page follows the algorithm:
     relabel D_t with mu, learn a policy offline, evaluate it
 
 Each part can be another one: any alignment, reward, policy. ``alignment=auto`` goes beyond the paper: it
-validates itself on the sources, and reads a few labels of the target (``anchor_pairs``). The paper's offline
-learner is IQL (``policy=iql``); ``conf/experiment/pearl.yaml`` says why the default is another.
+validates itself on the sources, and asks for a few labels of the target (``anchor_pairs``). The paper's
+offline learner is IQL (``policy=iql``); ``conf/experiment/pearl.yaml`` says why the default is another.
 """
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+from robopref.data.queries_informed import query_named
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.methods.components import (
@@ -31,7 +32,7 @@ from robopref.methods.components import (
     check_sources,
     check_split,
 )
-from robopref.methods.phases.align import align, check_anchors
+from robopref.methods.phases.align import align, ask, check_anchors
 from robopref.methods.phases.clips import film_coupling
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.comparisons import Comparisons
@@ -58,6 +59,7 @@ class Pearl:
     teacher: Component
     alignment: Component
     anchor_pairs: int
+    anchor_query: str
     film_coupling: bool
     reward: Component
     policy: Component
@@ -82,6 +84,7 @@ class Pearl:
             raise ConfigError(f"anchor_pairs must be 0 or more, got {self.anchor_pairs}")
         if self.anchor_pairs:
             check_anchors(self.alignment)
+            query_named(self.anchor_query)
         for part in (self.reward, self.policy, *(b.policy for b in self.baselines.values())):
             part.check(observation_size=1, action_size=1)
         for name, baseline in self.baselines.items():
@@ -108,7 +111,8 @@ def run(parts: Pearl, record: Run) -> dict[str, Any]:
 
     anchors = None
     if parts.anchor_pairs:
-        anchors = label(lab, target, parts.target.task, parts.teacher, pairs=parts.anchor_pairs)
+        asked = {"pairs": parts.anchor_pairs, "query": parts.anchor_query}
+        anchors = ask(lab, parts.alignment, sources, target, parts.target.task, parts.teacher, **asked)
     labels = align(lab, parts.alignment, sources, target, parts.target.task, anchors=anchors)
     if parts.film_coupling:
         stores = {name: store for name, (store, _) in sources.items()}

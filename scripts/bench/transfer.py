@@ -6,8 +6,9 @@
         --page docs/results/pearl.md
 
 All pairs of the sources are labelled by return. Each target has 104 episodes of graded quality without
-labels. A cell is one transfer and one data seed: new episodes of every task. With n anchors, n random pairs
-of the target are labelled by return, too; "target alone" learns from those labels only, in the same features.
+labels. A cell is one transfer and one data seed: new episodes of every task. With n labels of the target, n
+of its pairs are labelled by return, too: random ones, of different return, or those that the alignment asks
+for, one after the other (ties count). "Target alone" learns from the random ones, in the same features.
 Accuracy is over all pairs of different return.
 
 Each cell is one line of outputs/bench/transfer-<env>.jsonl, and a later call goes on from there. A page keeps
@@ -28,7 +29,7 @@ import numpy as np
 from pages import put_section
 from t_interval import half_width
 
-from robopref.alignment.auto import AutoAlignment
+from robopref.alignment.auto import AutoAlignment, PreparedTransfer
 from robopref.alignment.cpa import CrossTaskAlignment
 from robopref.alignment.features import compute_features
 from robopref.alignment.ranker import fit_score
@@ -66,9 +67,12 @@ ABOUT = {
 ANCHORS = (1, 5, 20)
 ROWS = {  # key of a cell -> what the page calls it
     "auto": "`alignment=auto`",
-    "auto+1": "`alignment=auto`, 1 label of the target",
-    "auto+5": "`alignment=auto`, 5 labels",
-    "auto+20": "`alignment=auto`, 20 labels",
+    "auto+1": "`alignment=auto`, 1 label of the target, at random",
+    "auto+5": "`alignment=auto`, 5 labels, at random",
+    "auto+20": "`alignment=auto`, 20 labels, at random",
+    "asked+1": "`alignment=auto`, 1 label that it asked for",
+    "asked+5": "`alignment=auto`, 5 labels that it asked for",
+    "asked+20": "`alignment=auto`, 20 labels that it asked for",
     "fused": "`alignment=fused`",
     "cpa": "`alignment=cpa` (as published, on whole sets)",
     "wasserstein": "Wasserstein on shared statistics",
@@ -105,6 +109,19 @@ def anchors_of(returns: np.ndarray, number: int, rng: np.random.Generator) -> np
     return labels
 
 
+def asked_for(
+    ready: PreparedTransfer, truth: np.ndarray, number: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Return the anchors after each of so many questions, the first of them without any."""
+    anchors = [np.where(np.eye(len(truth), dtype=bool), 0.5, np.nan)]
+    for _ in range(number):
+        i, j = ready.ask(anchors[-1], rng=rng)
+        known = anchors[-1].copy()
+        known[i, j], known[j, i] = truth[i, j], truth[j, i]
+        anchors.append(known)
+    return anchors
+
+
 def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Measure every row on one transfer and data seed."""
     tasks, target = TRANSFERS[env][transfer_name]
@@ -117,10 +134,15 @@ def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any
     truth = labels_from_scores(returns)
     auto = AutoAlignment()
 
-    def transfer(alignment: Any, **known: np.ndarray) -> Any:
-        return alignment.transfer(sources, segments, rng=np.random.default_rng(seed), **known)
+    def transfer(alignment: Any) -> Any:
+        return alignment.transfer(sources, segments, rng=np.random.default_rng(seed))
 
-    record = transfer(auto)
+    ready = auto.prepare(sources, segments, rng=np.random.default_rng(seed))
+
+    def settled(anchors: np.ndarray | None) -> Any:
+        return ready.settle(anchors, rng=np.random.default_rng(seed))
+
+    record = settled(None)
     shares = {
         "auto": pair_accuracy(record.labels, truth),
         "fused": pair_accuracy(transfer(auto.couplings).labels, truth),
@@ -129,9 +151,11 @@ def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any
     for name in ("wasserstein", "hand_object", "medoid", "shuffled"):
         shares[name] = pair_accuracy(record.controls[name], truth)
     features = compute_features(record.settings["shared_feature"], segments)
+    asked = asked_for(ready, truth, max(ANCHORS), np.random.default_rng([seed, 0]))
     for number in ANCHORS:
         anchors = anchors_of(returns, number, np.random.default_rng([seed, number]))
-        shares[f"auto+{number}"] = pair_accuracy(transfer(auto, anchors=anchors).labels, truth)
+        shares[f"auto+{number}"] = pair_accuracy(settled(anchors).labels, truth)
+        shares[f"asked+{number}"] = pair_accuracy(settled(asked[number]).labels, truth)
         shares[f"alone+{number}"] = _alone(features, anchors, truth)
     shares["alone+all"] = _alone(features, truth, truth)
     at, sure = np.triu_indices(len(truth), 1), record.confidence / 2 + 0.5

@@ -7,12 +7,18 @@ import numpy as np
 
 from robopref.alignment.auto import AutoAlignment
 from robopref.alignment.sets import LabelledSet
-from robopref.data.preferences import Preferences, label_matrix, preferences_from_matrix
+from robopref.data.preferences import (
+    Preferences,
+    Segments,
+    label_matrix,
+    preferences_from_matrix,
+    whole_segments,
+)
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 from robopref.methods.components import Component
 from robopref.methods.phases.lab import Lab, stream
-from robopref.methods.phases.label import content, read_labels, store_labels
+from robopref.methods.phases.label import answers, content, read_labels, store_labels
 
 ANNOTATOR = "alignment"
 
@@ -45,24 +51,19 @@ def align(
         ConfigError: There are anchors, and the alignment reads none.
     """
     url = url or lab.label_url(task)
-    known = {
-        name: whole_episodes_only(read_labels(store, labels, source=sources_of_labels), store)
-        for name, (store, labels) in sources.items()
-    }
-
+    known = _known(sources, sources_of_labels)
     own = None
     if anchors is not None:
         check_anchors(alignment)
         own = whole_episodes_only(read_labels(target, anchors, source=sources_of_labels), target)
 
     def work() -> dict[str, Any]:
-        labelled = [
-            LabelledSet(name, store.whole_episodes(), label_matrix(known[name], len(store)))
-            for name, (store, _) in sources.items()
-        ]
         known_of_target = {} if own is None else {"anchors": label_matrix(own, len(target)).astype(float)}
         record = alignment.build().transfer(
-            labelled, target.whole_episodes(), rng=stream(lab.seed, "align"), **known_of_target
+            _labelled(sources, known),
+            target.whole_episodes(),
+            rng=stream(lab.seed, "align"),
+            **known_of_target,
         )
         truth = target.returns if np.ptp(target.returns) > 0 else None
         record.save(lab.run.directory / "alignment", true_returns=truth)
@@ -75,9 +76,7 @@ def align(
 
     settings = {
         "alignment": alignment.settings,
-        "sources": {
-            name: [store.fingerprint(), content(known[name])] for name, (store, _) in sources.items()
-        },
+        "sources": _described(sources, known),
         "target": target.fingerprint(),
         "anchors": None if own is None else content(own),
         "seed": lab.seed,
@@ -88,10 +87,98 @@ def align(
     return url
 
 
+def ask(
+    lab: Lab,
+    alignment: Component,
+    sources: Mapping[str, tuple[TrajectoryStore, str]],
+    target: TrajectoryStore,
+    task: str,
+    teacher: Component,
+    *,
+    pairs: int,
+    query: str,
+) -> str:
+    """Ask a scripted teacher about pairs of the target that the alignment chooses, one after the other.
+
+    Args:
+        alignment: A :class:`robopref.alignment.auto.AutoAlignment`.
+        sources: Store and label URL of each source task.
+        target: Its episodes are asked about.
+        task: The target's name.
+        teacher: Answers; a pair that it skips counts as a tie for what is asked next.
+        pairs: How many questions.
+        query: How they are chosen, see :meth:`robopref.alignment.auto.PreparedTransfer.ask`.
+
+    Returns:
+        URL of the label store with the answers, in the run directory.
+    """
+    url = lab.label_url(task)
+    known = _known(sources, ("human", "teacher"))
+
+    def work() -> dict[str, Any]:
+        rng = stream(lab.seed, f"ask/{task}")
+        ready = alignment.build().prepare(_labelled(sources, known), target.whole_episodes(), rng=rng)
+        asker, asked = teacher.build(), np.full((len(target),) * 2, np.nan)
+        given: list[tuple[int, int, float]] = []
+        for _ in range(pairs):
+            i, j = ready.ask(asked, query=query, rng=rng)
+            (answer,) = answers(target, *_pair_segments([i], [j], target), asker, rng)
+            asked[i, j], asked[j, i] = (0.5, 0.5) if np.isnan(answer) else (answer, 1 - answer)
+            given += [] if np.isnan(answer) else [(i, j, float(answer))]
+        a, b = _pair_segments([i for i, _, _ in given], [j for _, j, _ in given], target)
+        labels = np.array([answer for _, _, answer in given], np.float32)
+        store_labels(url, Preferences(a, b, labels, np.ones_like(labels)), target, "teacher", "scripted")
+        return {"labels": len(given), "skipped": pairs - len(given)}
+
+    settings = {
+        "alignment": alignment.settings,
+        "sources": _described(sources, known),
+        "target": target.fingerprint(),
+        "teacher": teacher.settings,
+        "pairs": pairs,
+        "query": query,
+        "seed": lab.seed,
+        "labels": url,
+    }
+    lab.run.phase(f"ask/{task}", settings, work)
+    return url
+
+
 def check_anchors(alignment: Component) -> None:
     """Refuse labels of the target for an alignment that would not read them."""
     if not isinstance(alignment.build(), AutoAlignment):
         raise ConfigError("Only alignment=auto reads labels of the target (anchors); this one does not.")
+
+
+def _known(
+    sources: Mapping[str, tuple[TrajectoryStore, str]], sources_of_labels: Sequence[str]
+) -> dict[str, Preferences]:
+    return {
+        name: whole_episodes_only(read_labels(store, labels, source=sources_of_labels), store)
+        for name, (store, labels) in sources.items()
+    }
+
+
+def _labelled(
+    sources: Mapping[str, tuple[TrajectoryStore, str]], known: Mapping[str, Preferences]
+) -> list[LabelledSet]:
+    return [
+        LabelledSet(name, store.whole_episodes(), label_matrix(known[name], len(store)))
+        for name, (store, _) in sources.items()
+    ]
+
+
+def _described(
+    sources: Mapping[str, tuple[TrajectoryStore, str]], known: Mapping[str, Preferences]
+) -> dict[str, list[str]]:
+    return {name: [store.fingerprint(), content(known[name])] for name, (store, _) in sources.items()}
+
+
+def _pair_segments(
+    first: Sequence[int], second: Sequence[int], store: TrajectoryStore
+) -> tuple[Segments, Segments]:
+    a, b = (whole_segments(np.array(side, np.int64), store.lengths) for side in (first, second))
+    return a, b
 
 
 def whole_episodes_only(preferences: Preferences, store: TrajectoryStore) -> Preferences:
