@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from robopref.cli import VERBS
+from robopref.data.label_store import LabelStore
 
 ROBOPREF = Path(sys.executable).with_name("robopref")
 SMALL = (
@@ -278,6 +279,25 @@ def test_pearl_stands_beside_policies_of_rewards_oracles_and_labels_alone(tmp_pa
     code, said = robopref(tmp_path, "run", *words, *SMALL, "out=all")
     assert code == 0, said
     assert all(phases(tmp_path / "all").values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("query", ["information_gain", "random"])
+def test_a_run_asks_for_labels_of_its_target_once_and_keeps_them(lab, query):
+    folder, _ = lab
+    words = ("anchor_pairs=3", f"anchor_query={query}", f"out=asked-{query}")
+    code, said = robopref(folder, "run", *SMALL, *words)
+    assert code == 0, said
+    run = folder / f"asked-{query}"
+    with LabelStore(f"sqlite:///{run / 'labels' / 'drawer-open.sqlite'}") as labels:
+        given = labels.preferences(source="teacher")
+    pairs = set(zip(given.a.episode.tolist(), given.b.episode.tolist(), strict=True))
+    assert len(pairs) == 3
+    record = json.loads((run / "alignment" / "record.json").read_text())
+    assert record["settings"]["anchors"] == 3
+    code, said = robopref(folder, "run", *SMALL, *words)
+    assert code == 0, said
+    assert all(phases(run).values())
 
 
 def test_labels_and_rewards_are_not_taken_for_each_other(tmp_path):

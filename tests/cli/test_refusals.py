@@ -33,6 +33,7 @@ def answer(arguments, capfd):
         (["run", "experiment=perl"], "Did you mean 'pearl'?"),
         (["run", "alignment=cpa", "alignment.features=[man]"], "Did you mean 'mean'?"),
         (["run", "alignment=cpa", "anchor_pairs=5"], "Only alignment=auto reads labels of the target"),
+        (["run", "anchor_pairs=5", "anchor_query=informaton_gain"], "Did you mean 'information_gain'"),
         (["run", "alignment=auto", "alignment.on_risk=refuze"], "Did you mean 'refuse'?"),
         (["run", "alignment.sources=[]"], "alignment.sources must be"),
         (["run", "alignment.sources=[drawer-open]"], "alignment.sources must be"),
