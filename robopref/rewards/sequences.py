@@ -100,6 +100,26 @@ def spread_over_steps(values: Float[np.ndarray, " F"], every: int, actions: int)
     return np.interp(np.arange(1, actions + 1), np.arange(len(values)) * every, values)
 
 
+def ordered_by_scores(
+    steps: Sequence[Float[np.ndarray, " _"]], scores: Float[np.ndarray, " N"]
+) -> list[Float[np.ndarray, " _"]]:
+    """Shift the rewards of each episode so that their sums order the episodes as the scores do.
+
+    Preferences train the score of an episode. Rewards of single frames need not add up to it: a reward that
+    says how good it is to be somewhere prefers who stays there longest. Within an episode nothing changes;
+    over episodes, sums keep their mean and deviation.
+
+    Args:
+        steps: Of each of N episodes, the rewards of its steps.
+        scores: Of each episode.
+    """
+    sums = np.array([values.sum() for values in steps])
+    wanted = sums.mean() + (scores - scores.mean()) * (sums.std() / (scores.std() or 1.0))
+    return [
+        values + (total - own) / len(values) for values, total, own in zip(steps, wanted, sums, strict=True)
+    ]
+
+
 class SequencePairs:
     """Preferences between whole episodes, for the training loop.
 

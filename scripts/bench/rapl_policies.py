@@ -1,10 +1,12 @@
 """Policies learned from rewards of pixels: python scripts/bench/rapl_policies.py
 
 On the episodes and splits of ``rapl.py``, with the same preferences: each reward of frames becomes a reward
-of every step of all collected episodes, and a policy on states learns from it offline, by cloning the quarter
-of the episodes with the largest sum (``best quarter``) or by implicit Q-learning (``IQL``). Beside them stand
-the true score of the criterion and the clone of all episodes. Every policy is tried from the same initial
-states, which no episode began in. Each policy is a line of ``policies-*.jsonl``; a stopped run goes on.
+of every step of all collected episodes, shifted so that sums over episodes order them as their scores do
+(those of ``<reward>, own sums`` stay as they are). A policy on states learns from it offline, by cloning the
+quarter of the episodes with the largest sum (``best quarter``) or by implicit Q-learning (``IQL``). Beside
+them stand the true score of the criterion and the clone of all episodes. Every policy is tried from the same
+initial states, which no episode began in. Each policy is a line of ``policies-*.jsonl``; a stopped run goes
+on.
 
 ``success`` is that of the task, with Wilson's 95 % interval over all episodes of all seeds; ``score`` is the
 mean of the criterion's sum over an episode, what the teacher wants, with 1.96 standard errors.
@@ -28,7 +30,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.policies.bc import BehaviourCloning
 from robopref.policies.iql import ImplicitQLearning
 from robopref.policies.offline import OfflinePolicy
-from robopref.rewards.sequences import spread_over_steps
+from robopref.rewards.sequences import ordered_by_scores, spread_over_steps
 from robopref.training.evaluation import evaluation_seeds
 from robopref.training.rollouts import Assignment, collect_rollouts
 
@@ -36,7 +38,9 @@ LEARNERS: dict[str, Any] = {
     "best quarter": lambda **sizes: BehaviourCloning(**sizes, top_fraction=0.25, hidden=(128, 128)),
     "IQL": lambda **sizes: ImplicitQLearning(**sizes, hidden=(128, 128), discount=0.97, temperature=1.0),
 }
-REWARDS = ("true score", "RAPL", "untrained OT", "Bradley-Terry")
+LEARNED = ("RAPL", "untrained OT", "Bradley-Terry")
+OWN = ", own sums"
+REWARDS = ("true score", *LEARNED, *(name + OWN for name in LEARNED))
 
 
 def main() -> None:
@@ -96,8 +100,9 @@ def _rewards(lab: Lab, criterion: str, seed: int, count: int) -> dict[str, np.nd
     encoder, sequences = lab.features(seed)
     found = {"true score": list(truth)}
     for name, reward, _ in learned(encoder, sequences, train, truth, seed, count):
-        steps = reward.steps_all(sequences)
-        found[name] = [spread_over_steps(x, lab.task.every, lab.task.horizon) for x in steps]
+        steps = [spread_over_steps(x, lab.task.every, lab.task.horizon) for x in reward.steps_all(sequences)]
+        found[name + OWN] = steps
+        found[name] = ordered_by_scores(steps, reward.score_all(sequences))
     rows = {name: np.zeros(len(lab.store.array("rewards")), np.float32) for name in found}
     for name, episodes in found.items():
         for first, values in zip(lab.store.first_rows, episodes, strict=True):

@@ -12,7 +12,13 @@ from robopref.data.preferences import Preferences, Segments
 from robopref.errors import ConfigError, DataError
 from robopref.nets.vision import PcaEncoder
 from robopref.rewards.saved import load_frame_reward, save_reward
-from robopref.rewards.sequences import FeatureSequences, SequencePairs, spread_over_steps, triplets
+from robopref.rewards.sequences import (
+    FeatureSequences,
+    SequencePairs,
+    ordered_by_scores,
+    spread_over_steps,
+    triplets,
+)
 from robopref.rewards.transport import TransportReward
 from robopref.rewards.visual import EnsembleFrameReward
 from robopref.training.aligning import AligningPlan, learn_ensemble, learn_transport
@@ -293,3 +299,16 @@ def test_bad_videos_and_preferences_are_sentences(scene):
             adam,
             np.random.default_rng(0),
         )
+
+
+def test_sums_of_shifted_rewards_order_episodes_as_scores_do_and_steps_keep_their_shape():
+    steps = [np.array([1.0, 2.0]), np.array([5.0, 5.0, 5.0]), np.array([0.0])]
+    shifted = ordered_by_scores(steps, np.array([3.0, 1.0, 2.0]))
+    sums = [values.sum() for values in shifted]
+    assert np.argsort(sums).tolist() == [1, 2, 0]
+    assert np.mean(sums) == pytest.approx(6.0)  # of 3, 15 and 0
+    assert np.std(sums) == pytest.approx(np.std([3.0, 15.0, 0.0]))
+    for before, after in zip(steps, shifted, strict=True):
+        np.testing.assert_allclose(np.diff(after), np.diff(before), atol=1e-12)
+    same = ordered_by_scores(steps, np.ones(3))  # scores that tell nothing apart
+    np.testing.assert_allclose([values.sum() for values in same], 6.0)

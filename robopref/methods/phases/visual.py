@@ -27,7 +27,7 @@ from robopref.nets.vision import FITTING_FRAMES, FrameEncoder, make_encoder
 from robopref.policies.saved import load_policy
 from robopref.rewards.metrics import pair_accuracy
 from robopref.rewards.saved import load_frame_reward, save_reward
-from robopref.rewards.sequences import FeatureSequences, spread_over_steps
+from robopref.rewards.sequences import FeatureSequences, ordered_by_scores, spread_over_steps
 from robopref.rewards.staged.pairs import Pairing, ranked_pairs
 from robopref.rewards.transport import TransportReward
 from robopref.training.aligning import AligningPlan, learn_transport, untrained_transport
@@ -225,9 +225,16 @@ def share_won(preferences: Preferences, episodes: int) -> Float[np.ndarray, " ep
 
 
 def frame_rewards(lab: Lab, reward: Path, sequences: FeatureSequences, store: TrajectoryStore) -> Path:
-    """Predict the reward of every step of a store from its frames; returns the file of rows."""
+    """Predict the reward of every step of a store from its frames; returns the file of rows.
+
+    Their sums order the episodes as the reward's scores do (:func:`~.sequences.ordered_by_scores`).
+    """
     path = lab.run.directory / "reward" / REWARDS_NAME
-    settings = {"reward": file_content(reward / "model.safetensors"), "data": store.fingerprint()}
+    settings = {
+        "reward": file_content(reward / "model.safetensors"),
+        "data": store.fingerprint(),
+        "sums": "scores",
+    }
 
     def work() -> dict[str, Any]:
         learned = load_frame_reward(reward)
@@ -236,14 +243,15 @@ def frame_rewards(lab: Lab, reward: Path, sequences: FeatureSequences, store: Tr
                 f"{reward} was learned on other features than these of {sequences.width} numbers."
             )
         rows = np.zeros(len(store.array("rewards")), np.float32)
-        for episode, values in enumerate(learned.steps_all(sequences)):
-            first, length = int(store.first_rows[episode]), int(store.lengths[episode])
-            rows[first : first + length] = spread_over_steps(
-                values.astype(np.float64), sequences.every, length
-            )
+        scores = learned.score_all(sequences)
+        steps = [
+            spread_over_steps(values.astype(np.float64), sequences.every, int(length))
+            for values, length in zip(learned.steps_all(sequences), store.lengths, strict=True)
+        ]
+        for first, values in zip(store.first_rows, ordered_by_scores(steps, scores), strict=True):
+            rows[first : first + len(values)] = values
         with replacing(path) as temporary:
             np.save(temporary, rows)
-        scores = learned.score_all(sequences)
         ranking = [{"episode": int(i), "score": float(scores[i])} for i in np.argsort(-scores)]
         write_json(path.with_name("ranking.json"), ranking)
         return {"rewards": str(path)}
