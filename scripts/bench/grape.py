@@ -27,6 +27,7 @@ SMALL = [
     "grape.tasks=[drawer-close,handle-press]",
     "grape.demonstrations.episodes=16",
     "grape.rollouts={starts: 6, repeats: 4, at_once: 24}",
+    "grape.pairing.gap=0",
     "env.options.horizon=100",
     "policy.width=64",
     "training.clone={steps: 500, batch_size: 32}",

@@ -35,6 +35,7 @@ SMALL = [
     "grape.demonstrations.episodes=2",
     "grape.rollouts={starts: 2, repeats: 2, at_once: 4}",
     "grape.validation=1",
+    "grape.pairing.gap=0",
     "~grape.variants.safety",
     "~grape.variants.efficiency",
     "~grape.variants.tpo",
@@ -137,7 +138,7 @@ def test_people_and_learned_rewards_feed_the_same_table_as_costs(tmp_path, capsy
 
     people = tmp_path / "people"
     people.mkdir()
-    human = [*SHORT, "grape.judge.kind=human"]
+    human = [*SHORT, "grape.judge.kind=human", "grape.pairing.gap=1.5"]
     with pytest.raises(SystemExit):
         run(people, *human)
     assert "wait for people to compare them" in capsys.readouterr().err

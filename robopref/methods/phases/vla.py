@@ -1,5 +1,6 @@
 """Phases of policies that see: demonstrations with frames, supervised learning, rollouts."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from robopref.training.filming import film_store
 from robopref.training.rollouts import Assignment, collect_rollouts
 
 WEIGHTS = "model.safetensors"
+SETTLING = {"share": 0.25, "rate": 0.1}
+"""The last share of supervised learning goes at this part of the step size.
+
+At a constant step size a policy ends where the noise of its batches left it; whatever learns on more slowly,
+from demonstrations alone too, then moves it as far as an alignment does (docs/results/grape.md).
+"""
 
 
 def camera_view(policy: SeeingPolicy, camera: str) -> dict[str, Any]:
@@ -90,7 +97,10 @@ def train_supervised(
     *,
     learns: bool = True,
 ) -> Path:
-    """Learn from demonstrations, or take a published policy as it is; returns the policy's folder."""
+    """Learn from demonstrations, or take a published policy as it is; returns the policy's folder.
+
+    Learning ends more slowly, see :data:`SETTLING`.
+    """
     folder = lab.run.directory / "supervised"
     policy = build_policy(lab, part, demonstrations[0].store.layout.action_size)
     if not learns and not isinstance(policy, OpenVLAPolicy):
@@ -99,6 +109,7 @@ def train_supervised(
         "policy": policy.config,
         "data": [source.frames.content() for source in demonstrations],
         "fit": plan.identity if learns else None,
+        "settling": SETTLING if learns else None,
         "seed": lab.seed,
     }
 
@@ -106,9 +117,14 @@ def train_supervised(
         metrics = {}
         if learns:
             decisions = Decisions(policy, demonstrations, device=lab.fabric.device)
-            metrics = lab.fit(
-                policy, decisions, plan, phase="train-supervised", folder=folder, settings=settings
-            )
+            slow = int(SETTLING["share"] * plan.steps)
+            phases = [("train-supervised", folder, plan.steps - slow, 1.0)]
+            phases += [("settle-supervised", folder / "settled", slow, SETTLING["rate"])] if slow else []
+            usual = policy.learning_rate
+            for name, where, steps, rate in phases:
+                policy.learning_rate = rate * usual
+                part = dataclasses.replace(plan, steps=steps)
+                metrics = lab.fit(policy, decisions, part, phase=name, folder=where, settings=settings)
             metrics["decisions"] = len(decisions)
         save_vla(folder, policy)
         return metrics

@@ -26,6 +26,7 @@ from robopref.policies.vla.saved import load_vla
 from robopref.policies.vla.seeing import SeeingPolicy
 
 GATE = "gate.json"
+MOST = 100  # preferred rollouts that are looked at
 
 
 def gate(
@@ -129,11 +130,15 @@ def _divergence(
 
 
 def _better(decisions: Decisions, judged: Judged, labels: dict[str, Preferences]) -> Int64[np.ndarray, " N"]:
-    """Numbers of the trajectories that won a comparison; of all where single rollouts were graded alike."""
+    """Numbers of trajectories that won a comparison, every so-manieth of more than :data:`MOST`.
+
+    Of all where single rollouts were graded alike.
+    """
     found = set()
     for source, episodes in enumerate(judged.rollouts):
         pairs = labels.get(task_of(episodes))
         if pairs is not None:
             won = np.where(pairs.label >= 0.5, pairs.a.episode, pairs.b.episode)
             found |= {decisions.trajectory(source, int(episode)) for episode in won}
-    return np.array(sorted(found) or range(len(decisions.names)), np.int64)
+    winners = np.array(sorted(found) or range(len(decisions.names)), np.int64)
+    return winners[np.linspace(0, len(winners) - 1, min(len(winners), MOST)).round().astype(np.int64)]

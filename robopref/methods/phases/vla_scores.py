@@ -31,6 +31,7 @@ from robopref.rewards.staged.tasks import cost_file
 from robopref.training.signals import costs_in
 
 JUDGES = ("costs", "reward", "human")
+CLEAR = Pairing(top=2, gap=1.5)  # success counts 2: a success and a failure, mostly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Judge:
             robopref.
         emphasis: A key of :data:`robopref.rewards.staged.scores.EMPHASES`; of costs.
         weights: Of the terms of a score; of costs and rewards.
-        pairing: How pairs are made of scores.
+        pairing: How pairs are made of scores; those of people are as they gave them.
     """
 
     kind: str = "costs"
@@ -52,7 +53,7 @@ class Judge:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     emphasis: str = "completion"
     weights: ScoreWeights = dataclasses.field(default_factory=ScoreWeights)
-    pairing: Pairing = dataclasses.field(default_factory=Pairing)
+    pairing: Pairing = CLEAR
 
     def __post_init__(self):
         if self.kind not in JUDGES:
@@ -66,7 +67,7 @@ class Judge:
             )
         if self.kind != "costs" and self.emphasis != "completion":
             raise ConfigError(f"emphasis={self.emphasis} weighs costs, which kind={self.kind} has none of")
-        if self.kind == "human" and (self.weights, self.pairing) != (ScoreWeights(), Pairing()):
+        if self.kind == "human" and (self.weights, self.pairing) != (ScoreWeights(), CLEAR):
             raise ConfigError("weights and pairing are of scores: where people judge they change nothing")
 
     def check(self, tasks: Sequence[str], *, stages: bool = False) -> None:
