@@ -35,7 +35,7 @@ SMALL = [
     "grape.demonstrations.episodes=2",
     "grape.rollouts={starts: 2, repeats: 2, at_once: 4}",
     "grape.validation=1",
-    "grape.pairing.gap=0",
+    "grape.pairing.gap=0.0",
     "~grape.variants.safety",
     "~grape.variants.efficiency",
     "~grape.variants.tpo",
