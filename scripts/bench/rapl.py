@@ -4,7 +4,7 @@ Episodes of graded quality are collected and filmed once. For each task, criteri
 split by initial pose; a scripted teacher who sees positions answers pairs of the training episodes; every
 method sees frames alone and is judged on the test episodes. Nothing is chosen on the test episodes. Each cell
 is a line of ``results-*.jsonl``, and a stopped run goes on; ``--table`` prints what is there, and ``--table
-docs/results/rapl.md`` writes it to its places in that page.
+docs/results/rapl.md`` writes it to its places in that page and, the long tables, in ``rapl-cells.md`` beside.
 
 ``all`` is the rank correlation (Spearman) with the criterion's score over all test episodes, ``non-expert``
 without the experts', ``strict`` also without the stalled ones' of Meta-World (which begin as an expert does)
@@ -43,7 +43,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.table is not None:
-        show(tables(given.out), given.table)
+        found = tables(given.out)
+        beside = given.table and str(Path(given.table).with_name("rapl-cells.md"))
+        show({"cells": found.pop("cells")}, beside)
+        show(found, given.table)
         return
     labs = {name: Lab(given.out, name, given.workers, distractors=given.distractors) for name in given.tasks}
     for seed, count in itertools.product(range(given.seeds), given.counts):

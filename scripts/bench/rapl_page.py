@@ -33,7 +33,7 @@ def tables(out: Path) -> dict[str, str]:
     blocks = dict(sorted(blocks.items()))
     return {
         "aims": "\n".join([*labels_needed(blocks), "", *rewards_of_frames(blocks)]),
-        "curves": "\n".join(curves(blocks)),
+        "curves": "\n".join([*overall(blocks), "", *curves(blocks)]),
         "cells": "\n".join([*itertools.chain(*map(whole, blocks, blocks.values())), *ways(blocks)]),
     }
 
@@ -74,6 +74,29 @@ def rewards_of_frames(blocks: Mapping[str, Cells], count: int = 100) -> list[str
             text.append(_row(where, len(rows), *map(spread, values), "yes" if reached[-1] else "no"))
     says = f"The reward of frames reaches {AIM} within an episode in {sum(reached)} of {len(reached)} lines."
     return [*text, "", says]
+
+
+def overall(blocks: Mapping[str, Cells]) -> list[str]:
+    """Mean of ``all`` over criteria and tasks, and in how many of them RAPL is ahead of Bradley-Terry."""
+    text: list[str] = []
+    for looks, wanted in (("as trained", False), ("with distractors", True)):
+        parts = [part for part in blocks.values() if bool(part[0]["distractors"]) == wanted]
+        counts = sorted({x["preferences"] for part in parts for x in part})
+        if not counts:
+            continue
+
+        def means(name: str, count: int, parts: Sequence[Cells] = parts) -> np.ndarray:
+            of = ([x["methods"][name]["all"] for x in part if x["preferences"] == count] for part in parts)
+            return np.array([np.mean(values) for values in of if values])
+
+        text += ["", *_head(f"mean over {len(parts)} lines, {looks}", *(f"N = {count}" for count in counts))]
+        for name in parts[0][0]["methods"]:
+            text.append(_row(name, *(f"{means(name, count).mean():.2f}" for count in counts)))
+        ahead = [(means("RAPL", count) > means("Bradley-Terry", count)) for count in counts]
+        text.append(
+            _row("lines in which RAPL is ahead of Bradley-Terry", *(f"{x.sum()} of {len(x)}" for x in ahead))
+        )
+    return text[1:]
 
 
 def curves(blocks: Mapping[str, Cells]) -> list[str]:

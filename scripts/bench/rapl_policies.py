@@ -13,6 +13,7 @@ mean of the criterion's sum over an episode, what the teacher wants, with 1.96 s
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import time
@@ -129,21 +130,37 @@ def table(out: Path) -> str:
     """A block for each task and criterion, a row for each policy, over all seeds."""
     found = [line for path in sorted(out.glob("policies-*.jsonl")) for line in lines(path)]
     text: list[str] = []
+    within: list[str] = []
     for task, criterion in sorted({(x["task"], x["criterion"]) for x in found}):
         part = [x for x in found if (x["task"], x["criterion"]) == (task, criterion)]
-        text += ["", f"### {criterion}, {task}", "", "| reward | learner | seeds | success | score |"]
-        text += ["|---" * 5 + "|"]
-        for reward, learner in dict.fromkeys((x["reward"], x["learner"]) for x in part):
+        text += ["", f"### {criterion}, {task}", ""]
+        text += ["| learner | reward | seeds | success | within the true score's | score |", "|---" * 6 + "|"]
+        for learner, reward in [("clone", "none"), *itertools.product(LEARNERS, REWARDS)]:
             rows = [x for x in part if (x["reward"], x["learner"]) == (reward, learner)]
-            successes = np.concatenate([x["successes"] for x in rows])
+            if not rows:
+                continue
+            rate, low, high = _success(rows)
+            best = [x for x in part if (x["reward"], x["learner"]) == ("true score", learner)]
+            inside = ""
+            if best and reward != "true score":
+                inside = "yes" if _success(best)[1] <= rate <= _success(best)[2] else "no"
+            if reward == "RAPL" and inside == "yes":
+                within.append(f"{criterion} of {task} by {learner}")
             scores = np.concatenate([x["scores"] for x in rows])
-            interval = binomtest(int(successes.sum()), len(successes)).proportion_ci(method="wilson")
-            success = f"{successes.mean():.2f} [{interval.low:.2f}, {interval.high:.2f}]"
             error = 1.96 * scores.std(ddof=1) / len(scores) ** 0.5
             text.append(
-                f"| {reward} | {learner} | {len(rows)} | {success} | {scores.mean():.2f} ± {error:.2f} |"
+                f"| {learner} | {reward} | {len(rows)} | {rate:.2f} [{low:.2f}, {high:.2f}] | {inside} "
+                f"| {scores.mean():.2f} ± {error:.2f} |"
             )
-    return "\n".join(text)
+    said = "; ".join(within) or "nowhere"
+    return "\n".join([f"RAPL's success lies in the interval of the true score's: {said}.", *text])
+
+
+def _success(rows: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """Share, and the ends of Wilson's 95 % interval."""
+    successes = np.concatenate([x["successes"] for x in rows])
+    interval = binomtest(int(successes.sum()), len(successes)).proportion_ci(method="wilson")
+    return float(successes.mean()), float(interval.low), float(interval.high)
 
 
 if __name__ == "__main__":

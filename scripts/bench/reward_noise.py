@@ -208,6 +208,8 @@ def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine
     lines += [
         difference(cells, steps, method, "0.2") for method in METHODS if method not in ("bt", *FOR_MIXED_ONLY)
     ]
+    lines += [difference(cells, steps, "learned", share) for share in shares if share != "0.2"]
+    lines += [difference(cells, steps, "told", "mixed")]
     found = {
         s: [c["learned_share"] for c in cells if c["share"] == s and "learned_share" in c] for s in shares
     }
@@ -218,12 +220,13 @@ def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine
 
 def difference(cells: list[dict[str, Any]], steps: dict[str, int], method: str, share: str) -> str:
     """Say how far a method is from Bradley-Terry, seed by seed."""
-    ours, theirs = (by_seed(cells, share, m, steps.get(m, 0)) for m in (method, "bt"))
+    ours, theirs = (by_seed(cells, share, m, steps.get(m, steps["learned"])) for m in (method, "bt"))
     if len(ours) != len(theirs) or len(ours) < 2:
         return f"- {METHODS[method][0]}: not measured on all seeds."
     low = (ours - theirs).mean() - half_width(ours - theirs)
     return (
-        f"- {METHODS[method][0]}: {shown(ours - theirs)} points against Bradley-Terry at {float(share):.0%}, "
+        f"- {METHODS[method][0]}: {shown(ours - theirs)} points against Bradley-Terry at "
+        f"{share if share == 'mixed' else format(float(share), '.0%')}, "
         f"{'outside' if low > 0 else 'not above it outside'} the interval."
     )
 
