@@ -5,9 +5,9 @@
 
 A cell is one task, one data seed (104 new episodes of graded quality), one share of reversed labels and one
 reward. It learns from 300 pairs of segments of 20 steps, labelled by return and then reversed at random, and
-is judged by the true order of 800 pairs of other episodes after 100, 200 and 400 steps of 32 pairs. The
-pairs, the reversals and the batches are the same for all rewards. "mixed" are three annotators, each with a
-third of the pairs, who err in 5, 15 and 40 per cent of them.
+is judged by the true order of 800 pairs of other episodes (or all, where there are a few less) after 100, 200
+and 400 steps of 32 pairs. The pairs, the reversals and the batches are the same for all rewards. "mixed" are
+three annotators, each with a third of the pairs, who err in 5, 15 and 40 per cent of them.
 
 Each cell is one line of outputs/bench/reward-noise.jsonl. How long each reward trains was chosen on other
 tasks (--development), by the accuracy at 20 per cent; the page reads both files.
@@ -96,7 +96,9 @@ def pairs_of(
     labels = np.where(reversed_, 1 - learned.label, learned.label)
     known = chances if told else np.zeros(PAIRS)
     given = Preferences(learned.a, learned.b, labels, np.ones(PAIRS), known.astype(np.float32))
-    return preference_tensors(store, given), preference_tensors(store, judged.select(np.arange(TESTED)))
+    return preference_tensors(store, given), preference_tensors(
+        store, judged.select(np.arange(min(TESTED, len(judged))))
+    )
 
 
 def cell(task: str, seed: int, share: str, method: str, folder: Path) -> dict[str, Any]:
@@ -214,6 +216,10 @@ def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine
         s: [c["learned_share"] for c in cells if c["share"] == s and "learned_share" in c] for s in shares
     }
     told = ", ".join(f"{s}: {np.mean(v):.2f}" for s, v in found.items() if v)
+    lines += [
+        "",
+        "Seeds 5 to 9 at 20 per cent were added when five had given 2.4 ± 2.9 points for `reward=robust`.",
+    ]
     lines += ["", f"Shares that `reward=robust` learned after {STEPS[-1]} steps: {told}.", ""]
     return "\n".join(lines)
 
