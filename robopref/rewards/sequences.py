@@ -17,6 +17,7 @@ from robopref.data.preferences import Preferences
 from robopref.errors import ConfigError, DataError
 
 Batch = dict[str, Tensor]
+ROUNDING = 1e-6  # of their size: numbers that differ by less are the same
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,18 +107,32 @@ def ordered_by_scores(
     """Shift the rewards of each episode so that their sums order the episodes as the scores do.
 
     Preferences train the score of an episode. Rewards of single frames need not add up to it: a reward that
-    says how good it is to be somewhere prefers who stays there longest. Within an episode nothing changes;
-    over episodes, sums keep their mean and deviation.
+    says how good it is to be somewhere prefers who stays there longest. Within an episode, differences stay;
+    over episodes, sums keep their mean and deviation. Where sums did not differ, they are spread by the
+    deviation of all steps' rewards times the mean length, or by 1 if all steps have the same reward. Scores
+    that are equal but for rounding give equal sums. It is the sum that follows the score, so each step of a
+    short episode is shifted by more than each of a long one.
 
     Args:
         steps: Of each of N episodes, the rewards of its steps.
         scores: Of each episode.
     """
     sums = np.array([values.sum() for values in steps])
-    wanted = sums.mean() + (scores - scores.mean()) * (sums.std() / (scores.std() or 1.0))
+    if _equal(scores):
+        wanted = np.full_like(sums, sums.mean())
+    else:
+        every = np.concatenate(steps)
+        alike = every.std() * len(every) / len(steps) if not _equal(every) else 1.0
+        unit = alike if _equal(sums) else sums.std()
+        wanted = sums.mean() + (scores - scores.mean()) / scores.std() * unit
     return [
         values + (total - own) / len(values) for values, total, own in zip(steps, wanted, sums, strict=True)
     ]
+
+
+def _equal(values: Float[np.ndarray, " _"]) -> bool:
+    """Whether they differ by no more than the rounding of single precision."""
+    return bool(values.std() <= ROUNDING * np.abs(values).max())
 
 
 class SequencePairs:

@@ -286,6 +286,18 @@ def test_the_reward_of_steps_says_how_far_right_a_step_leads(aligned):
     assert np.corrcoef(rewards[rows], store.array("observations")[rows + 1, 0])[0, 1] > 0.7
 
 
+def test_rewards_of_steps_sum_up_to_the_order_of_the_ranking(aligned):
+    folder, _ = aligned
+    store = TrajectoryStore.open(next((folder / "data").glob("slide-*")))
+    ranking = json.loads((folder / "reward" / "ranking.json").read_text())
+    rewards = np.load(folder / "reward" / "rewards.npy")
+    ranges = zip(store.first_rows, store.lengths, strict=True)
+    sums = np.array([rewards[first : first + length].sum() for first, length in ranges])
+    ranked = sums[[entry["episode"] for entry in ranking]]
+    assert (np.diff(ranked) <= 1e-5).all()
+    assert np.corrcoef(ranked, [entry["score"] for entry in ranking])[0, 1] == pytest.approx(1, abs=1e-5)
+
+
 def test_rollouts_that_do_not_differ_and_an_episode_without_frames_are_sentences(aligned, tmp_path):
     folder, _ = aligned
     store = TrajectoryStore.open(folder / "rollouts" / "slide")

@@ -312,3 +312,21 @@ def test_sums_of_shifted_rewards_order_episodes_as_scores_do_and_steps_keep_thei
         np.testing.assert_allclose(np.diff(after), np.diff(before), atol=1e-12)
     same = ordered_by_scores(steps, np.ones(3))  # scores that tell nothing apart
     np.testing.assert_allclose([values.sum() for values in same], 6.0)
+
+
+def test_scores_that_differ_by_rounding_alone_order_nothing():
+    steps = [np.array([1.0, 2.0]), np.array([5.0, 5.0, 5.0]), np.array([0.0])]
+    scores = -3 + np.array([0, 1, 2]) * 1e-7
+    shifted = ordered_by_scores(steps, scores)
+    np.testing.assert_allclose([values.sum() for values in shifted], 6.0)
+    assert np.argsort([v.sum() for v in ordered_by_scores(steps, scores * [1, 2, 3])]).tolist() == [2, 1, 0]
+
+
+def test_equal_sums_are_spread_by_what_steps_differ_by():
+    steps = [np.array([0.0, 2.0]), np.array([2.0, 0.0]), np.array([1.0, 1.0])]
+    sums = [values.sum() for values in ordered_by_scores(steps, np.array([3.0, 1.0, 2.0]))]
+    assert np.argsort(sums).tolist() == [1, 2, 0]
+    assert np.mean(sums) == pytest.approx(2.0)
+    assert np.std(sums) == pytest.approx(2 * np.sqrt(2 / 3))  # two steps, four of six 1 from their mean
+    same = [values.sum() for values in ordered_by_scores([np.ones(2)] * 2, np.array([0.0, 1.0]))]
+    assert same == pytest.approx([1.0, 3.0])  # where steps do not differ either, by 1

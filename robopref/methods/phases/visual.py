@@ -233,7 +233,7 @@ def frame_rewards(lab: Lab, reward: Path, sequences: FeatureSequences, store: Tr
     settings = {
         "reward": file_content(reward / "model.safetensors"),
         "data": store.fingerprint(),
-        "sums": "scores",
+        "sums": "scores",  # what is written depends on it, so rewards of another making are not kept
     }
 
     def work() -> dict[str, Any]:
