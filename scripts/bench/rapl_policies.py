@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/bench/rapl"))
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--preferences", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--learners", nargs="*", default=list(LEARNERS), choices=list(LEARNERS))
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--episodes", type=int, default=50)
@@ -64,7 +64,7 @@ def main() -> None:
         show({"policies": table(given.out)}, given.table)
         return
     labs = [Lab(given.out, name, given.workers) for name in given.tasks]
-    for seed in range(given.seeds):
+    for seed in given.seeds:
         for lab in labs:
             for criterion in lab.task.criteria:
                 cells(given, lab, criterion, seed)
