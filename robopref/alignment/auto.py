@@ -18,7 +18,8 @@ that the anchors so far leave possible (:meth:`PreparedTransfer.ask`).
 
 The published method has none of this (Liu et al. 2023 take one coupling of each source as it is).
 
-Letters used in shapes: M source episodes, N target episodes, D numbers of a feature, K speakers.
+Letters used in shapes: M source episodes, N target episodes, D numbers of a feature, K speakers,
+S drawn scores, B labelled pairs.
 """
 
 import dataclasses
@@ -174,7 +175,7 @@ class AutoAlignment:
         scores = np.stack([_standardised(by_score), _standardised(by_couplings)], axis=1)
         return _Spoken(features, weights / (by_score.std() or 1.0), scores, agreement)
 
-    def warn(self, agreement: Mapping[str, float]) -> None:
+    def warn_or_refuse(self, agreement: Mapping[str, float]) -> None:
         """Say that a transfer is at risk, or refuse it, as ``on_risk`` says."""
         words = ", ".join(f"{name} {rho:+.2f}" for name, rho in agreement.items())
         sentence = (
@@ -219,7 +220,7 @@ class PreparedTransfer:
             _check_anchors(anchors, len(self.features))
         known = 0 if anchors is None else int(np.count_nonzero(np.triu(~np.isnan(anchors), 1)))
         if settings["at_risk"] and not known:
-            self.alignment.warn(settings["agreement"])
+            self.alignment.warn_or_refuse(settings["agreement"])
         inverted = self._chance_inverted(anchors)
         labels = _labels(self.features @ self._moved(anchors, -1.0 if inverted > 0.5 else 1.0, rng))
         if anchors is not None:
@@ -233,16 +234,19 @@ class PreparedTransfer:
 
     def opinions(
         self, anchors: Float[np.ndarray, "N N"] | None = None, *, count: int = 64, rng: np.random.Generator
-    ) -> Float[np.ndarray, "M N"]:
-        """Draw M scores of the episodes, in logits, that the anchors leave possible.
+    ) -> Float[np.ndarray, "S N"]:
+        """Draw S scores of the episodes, in logits, that the anchors leave possible.
 
-        Where the transfer is at risk, its mirror image takes its share. They are the members of an ensemble
+        They are of the transfer or of its mirror image, whichever is likelier; where the transfer is at risk,
+        each takes its share. They are the members of an ensemble
         to the strategies of :mod:`robopref.data.queries_informed`: the label of the pair on which they are
         sure, and contradict each other, is worth most.
         """
         nothing = np.full((len(self.features),) * 2, np.nan)
         known = nothing if anchors is None else anchors
-        mirrored = self.record.settings["at_risk"] * int(rng.binomial(count, self._chance_inverted(anchors)))
+        inverted = self._chance_inverted(anchors)
+        share = inverted if self.record.settings["at_risk"] else float(inverted > 0.5)
+        mirrored = int(rng.binomial(count, share))
         drawn = [
             draw_scores(
                 self._moved(anchors, sign, rng),

@@ -9,7 +9,7 @@ standardised by itself. The second form updates a score that came from other set
 one: it is the posterior mode under a Gaussian prior around w_0. Around the mode the posterior is taken as a
 Gaussian, too (Laplace's approximation), from which scores are drawn that the labels leave possible.
 
-Letters used in shapes: N episodes of a set, B labelled pairs, D numbers of a feature.
+Letters used in shapes: N episodes of a set, B labelled pairs, D numbers of a feature, S drawn scores.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def draw_scores(
     *,
     precision: float,
     rng: np.random.Generator,
-) -> Float[np.ndarray, "M D"]:
+) -> Float[np.ndarray, "S D"]:
     """Draw weights from the posterior around the mode that :func:`update_score` found from these labels."""
     from scipy.special import expit  # here: it is slow to import
 

@@ -8,12 +8,12 @@
 All pairs of the sources are labelled by return. Each target has 104 episodes of graded quality without
 labels. A cell is one transfer and one data seed: new episodes of every task. With n labels of the target, n
 of its pairs are labelled by return, too: random ones, of different return, or those that the alignment asks
-for, one after the other (ties count). "Target alone" learns from the random ones, in the same features.
+for, one after the other (ties count). "Target alone" learns from such labels only, in the same features.
 Accuracy is over all pairs of different return.
 
 Each cell is one line of outputs/bench/transfer-<env>.jsonl, and a later call goes on from there. A page keeps
 the sections that this call does not measure. The settings of alignment=auto were chosen on nine tasks of
-Meta-World (DEVELOPMENT) at seed 0.
+Meta-World (DEVELOPMENT) at seeds 0 and 1.
 """
 
 import argparse
@@ -83,8 +83,22 @@ ROWS = {  # key of a cell -> what the page calls it
     "alone+1": "target alone, 1 label",
     "alone+5": "target alone, 5 labels",
     "alone+20": "target alone, 20 labels",
+    "alone-asked+1": "target alone, 1 label asked for in the same way",
+    "alone-asked+5": "target alone, 5 labels asked for in the same way",
+    "alone-asked+20": "target alone, 20 labels asked for in the same way",
     "alone+all": "target alone, all labels",
 }
+
+
+COMPARED = (  # rows whose difference the page says
+    ("auto", "hand_object"),
+    ("asked+5", "auto"),
+    ("asked+5", "auto+5"),
+    ("asked+20", "auto+20"),
+    ("asked+5", "alone+20"),
+    ("asked+5", "alone-asked+20"),
+    ("asked+20", "alone-asked+20"),
+)
 
 
 def episodes(env: str, task: str, seed: int, folder: Path) -> TrajectoryStore:
@@ -108,6 +122,15 @@ def anchors_of(returns: np.ndarray, number: int, rng: np.random.Generator) -> np
     labels[i, j] = returns[i] > returns[j]
     labels[j, i] = 1 - labels[i, j]
     return labels
+
+
+def difference(cells: list[dict[str, Any]], a: str, b: str) -> str:
+    """Say by how much one row is above another, with a t interval over seeds."""
+    seeds = sorted({c["seed"] for c in cells})
+    apart = [
+        100 * np.mean([c["accuracy"][a] - c["accuracy"][b] for c in cells if c["seed"] == s]) for s in seeds
+    ]
+    return f"{a} above {b} {np.mean(apart):+.1f} ± {half_width(apart):.1f}"
 
 
 def asked_for(
@@ -153,11 +176,17 @@ def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any
         shares[name] = pair_accuracy(record.controls[name], truth)
     features = compute_features(record.settings["shared_feature"], segments)
     asked = asked_for(ready, truth, max(ANCHORS), np.random.default_rng([seed, 0]))
+    blank = PreparedTransfer(
+        AutoAlignment(anchor_precision=1.0), ready.record, features, np.zeros(features.shape[1])
+    )
+    asked_blank = asked_for(blank, truth, max(ANCHORS), np.random.default_rng([seed, 0]))
     for number in ANCHORS:
         anchors = anchors_of(returns, number, np.random.default_rng([seed, number]))
         shares[f"auto+{number}"] = pair_accuracy(settled(anchors).labels, truth)
         shares[f"asked+{number}"] = pair_accuracy(settled(asked[number]).labels, truth)
         shares[f"alone+{number}"] = _alone(features, anchors, truth)
+        told = blank.settle(asked_blank[number], rng=np.random.default_rng(seed))
+        shares[f"alone-asked+{number}"] = pair_accuracy(told.labels, truth)
     shares["alone+all"] = _alone(features, truth, truth)
     at, sure = np.triu_indices(len(truth), 1), record.confidence / 2 + 0.5
     right = (record.labels[at] > 0.5) == (truth[at] > 0.5)
@@ -222,6 +251,11 @@ def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:
     flagged = [f"{c['target']} (seed {c['seed']})" for c in cells if c["at_risk"]]
     inverted = [f"{c['target']} (seed {c['seed']})" for c in cells if c["accuracy"]["auto"] < 0.5]
     calibration = np.mean([c["calibration"] for c in cells], axis=0)
+    if len(seeds) > 1:
+        lines += [
+            "",
+            "Differences, seed by seed: " + "; ".join(difference(cells, *x) for x in COMPARED) + ".",
+        ]
     lines += [
         "",
         f"`alignment=auto` without anchors warned on {len(flagged)} of {len(cells)} transfers "

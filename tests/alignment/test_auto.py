@@ -160,6 +160,19 @@ def test_half_of_the_opinions_of_a_transfer_at_risk_are_its_mirror_image():
     assert (drawn[:, 0] < drawn[:, 1]).mean() == pytest.approx(0.5, abs=0.02)
 
 
+def test_opinions_follow_the_mirror_image_once_answers_have_settled_on_it():
+    features = np.arange(6.0)[:, None] * [[1.0]]
+    one = prepared(features, np.array([2.0]), False, 1.0)
+    against = np.full((6, 6), np.nan)
+    for low, high in ((0, 5), (0, 4), (1, 5), (0, 3)):  # the lower number wins, against the sources
+        against[low, high], against[high, low] = 1.0, 0.0
+    settled = one.settle(against, rng=np.random.default_rng(0))
+    drawn = one.opinions(against, rng=np.random.default_rng(0))
+    assert settled.settings["chance_inverted"] > 0.5
+    assert settled.labels[1, 4] > 0.5  # which nobody was asked
+    assert (drawn[:, 1] > drawn[:, 4]).mean() > 0.9
+
+
 def test_an_answer_narrows_opinions_along_its_own_direction_alone():
     features = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]])
     told = np.full((4, 4), np.nan)

@@ -116,8 +116,10 @@ def ask(
     known = _known(sources, ("human", "teacher"))
 
     def work() -> dict[str, Any]:
+        ready = alignment.build().prepare(  # the very transfer that the answers will settle
+            _labelled(sources, known), target.whole_episodes(), rng=stream(lab.seed, "align")
+        )
         rng = stream(lab.seed, f"ask/{task}")
-        ready = alignment.build().prepare(_labelled(sources, known), target.whole_episodes(), rng=rng)
         asker, asked = teacher.build(), np.full((len(target),) * 2, np.nan)
         given: list[tuple[int, int, float]] = []
         for _ in range(pairs):
