@@ -129,6 +129,11 @@ def tried(
 def table(out: Path) -> str:
     """A block for each task and criterion, a row for each policy, over all seeds."""
     found = [line for path in sorted(out.glob("policies-*.jsonl")) for line in lines(path)]
+    if len(settings := {(x["preferences"], x["steps"], x["episodes"]) for x in found}) > 1:
+        raise SystemExit(
+            f"{out} holds policies of several (--preferences, --steps, --episodes), {sorted(settings)}; "
+            "a table is of one. Move the others away."
+        )
     text: list[str] = []
     within: list[str] = []
     for task, criterion in sorted({(x["task"], x["criterion"]) for x in found}):
@@ -148,8 +153,9 @@ def table(out: Path) -> str:
                 within.append(f"{criterion} of {task} by {learner}")
             scores = np.concatenate([x["scores"] for x in rows])
             error = 1.96 * scores.std(ddof=1) / len(scores) ** 0.5
+            seeds = len({x["seed"] for x in rows})
             text.append(
-                f"| {learner} | {reward} | {len(rows)} | {rate:.2f} [{low:.2f}, {high:.2f}] | {inside} "
+                f"| {learner} | {reward} | {seeds} | {rate:.2f} [{low:.2f}, {high:.2f}] | {inside} "
                 f"| {scores.mean():.2f} ± {error:.2f} |"
             )
     said = "; ".join(within) or "nowhere"
