@@ -252,8 +252,7 @@ def _rendered(clip: Clip, every: int) -> Frames:
         _environment(provenance.env_id, options),
         provenance,
         clip.trajectory.actions[: segment.start + segment.length],
-        every=every,
-        start=segment.start,
+        range(segment.start, segment.start + segment.length + 1, every),
     )
 
 

@@ -161,7 +161,7 @@ class FilmTask:
     episode: int
     provenance: Provenance
     actions: np.ndarray
-    every: int
+    steps: Sequence[int]  # the states to show, in their order in time
     video: Path | None
     size: tuple[int, int] | None  # width and height to scale a video to
 
@@ -170,12 +170,18 @@ class FilmTask:
 
 
 def _task(store: TrajectoryStore, episode: int, view: View, every: int) -> FilmTask:
+    return _showing(store, episode, view, range(0, int(store.lengths[episode]) + 1, every))
+
+
+def _showing(store: TrajectoryStore, episode: int, view: View, steps: Sequence[int]) -> FilmTask:
     trajectory = store.episode(episode)
     video = None if trajectory.frames is None else store.path / trajectory.frames
-    return _as_seen(trajectory, episode, view, every, video)
+    return _as_seen(trajectory, episode, view, steps, video)
 
 
-def _as_seen(trajectory: Trajectory, episode: int, view: View, every: int, video: Path | None) -> FilmTask:
+def _as_seen(
+    trajectory: Trajectory, episode: int, view: View, steps: Sequence[int], video: Path | None
+) -> FilmTask:
     seen = {ENVIRONMENT_PREFIX + name: value for name, value in view.items()}
     size = (int(view["width"]), int(view["height"])) if {"width", "height"} <= view.keys() else None
     origin = trajectory.provenance
@@ -183,7 +189,7 @@ def _as_seen(trajectory: Trajectory, episode: int, view: View, every: int, video
         episode,
         replace(origin, options={**origin.options, **seen}),
         trajectory.actions,
-        every,
+        steps,
         video,
         size,
     )
@@ -197,7 +203,7 @@ def film_episode(trajectory: Trajectory, *, view: View, every: int = 1) -> Frame
     """
     filmer = Filmer()
     try:
-        return filmer(_as_seen(trajectory, 0, view, every, None))
+        return filmer(_as_seen(trajectory, 0, view, range(0, len(trajectory.actions) + 1, every), None))
     finally:
         filmer.close()
 
@@ -224,7 +230,7 @@ def film_clips(
         chosen: Stores, and which of their episodes.
         view: Options of the environment for drawing.
         moments: Parts of an episode, the last of which ends with it; of two, the frames are from its middle
-            and its end. An episode with fewer actions has fewer.
+            and its end. A part ends at the nearest step; an episode with fewer actions has fewer parts.
         pixels: The longer side of a frame.
         workers: Processes, one a store at most, as a broken OpenGL driver may end its process; 0 for this
             one; None for as many as there are stores and CPUs.
@@ -234,8 +240,7 @@ def film_clips(
     """
     tasks = [
         _ClipTask(
-            tuple(_task(store, one, view, max(1, int(store.lengths[one]) // moments)) for one in episodes),
-            moments,
+            tuple(_showing(store, one, view, _ends(int(store.lengths[one]), moments)) for one in episodes),
             pixels,
         )
         for store, episodes in chosen
@@ -248,12 +253,16 @@ def film_clips(
         return [Clips({}, str(error)) for _ in tasks]
 
 
+def _ends(length: int, moments: int) -> list[int]:
+    """Return the steps at which equal parts of an episode end, those before its first action left out."""
+    return sorted({round(part * length / moments) for part in range(1, moments + 1)} - {0})
+
+
 @dataclass(frozen=True)
 class _ClipTask:
     """What to film of one store."""
 
     films: tuple[FilmTask, ...]
-    moments: int
     pixels: int
 
     def __str__(self) -> str:
@@ -264,7 +273,7 @@ def _clips(task: _ClipTask) -> Clips:
     filmer, found = Filmer(), {}
     try:
         for film in task.films:
-            frames = filmer(film)[1 : task.moments + 1]
+            frames = filmer(film)
             height, width = frames.shape[1:3]
             share = task.pixels / max(height, width)
             found[film.episode] = _scaled(frames, (round(width * share), round(height * share)))
@@ -283,12 +292,11 @@ class Filmer:
     _env: gymnasium.Env | None = field(default=None, init=False)
 
     def __call__(self, task: FilmTask) -> Frames:
-        """Return the frames of states 0, every, 2 every, ..."""
+        """Return the frames of the task's steps."""
         if task.video is not None:
-            steps = np.arange(0, len(task.actions) + 1, task.every)
-            return _scaled(read_video(task.video, steps, len(task.actions)), task.size)
+            return _scaled(read_video(task.video, np.array(task.steps), len(task.actions)), task.size)
         env = self._environment(task.provenance.env_id, environment_options(task.provenance))
-        return replay_in(env, task.provenance, task.actions, every=task.every)
+        return replay_in(env, task.provenance, task.actions, task.steps)
 
     def _environment(self, env_id: str, options: Mapping[str, Any]) -> gymnasium.Env:
         if self._env is None or self._made_with != (env_id, options):

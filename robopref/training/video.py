@@ -11,7 +11,7 @@ entries.
 import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,7 +149,7 @@ def replay_frames(
     """
     env = rendering_environment(provenance.env_id, environment_options(provenance))
     try:
-        return replay_in(env, provenance, actions, every=every, start=start)
+        return replay_in(env, provenance, actions, range(start, len(actions) + 1, every))
     finally:
         env.close()
 
@@ -158,17 +158,18 @@ def replay_in(
     env: gymnasium.Env,
     provenance: Provenance,
     actions: Float[np.ndarray, "T A"],
-    *,
-    every: int = 1,
-    start: int = 0,
+    steps: Collection[int],
 ) -> Frames:
-    """Do what :func:`replay_frames` does in an environment that is kept for the next episode."""
+    """Do what :func:`replay_frames` does in an environment that is kept for the next episode.
+
+    Rendered are the states of the given steps, 0 to T, in their order in time.
+    """
     env.reset(seed=provenance.seed)
     _check_start(env, provenance)
-    frames = [_render(env)] if start == 0 else []
+    frames = [_render(env)] if 0 in steps else []
     for step, action in enumerate(actions, start=1):
         env.step(action)
-        if step >= start and (step - start) % every == 0:
+        if step in steps:
             frames.append(_render(env))
     return np.stack(frames)
 

@@ -154,9 +154,12 @@ def test_clips_are_frames_at_the_ends_of_equal_parts_made_small(tmp_path):
     assert list(clips.frames) == [2, 0]
     assert clips.missing is None
     length = int(store.lengths[2])
-    assert (clips.frames[2] == whole.episode(2)[[length // 2, length // 2 * 2]]).all()
+    assert (clips.frames[2] == whole.episode(2)[[4, 7]]).all()
     (small,) = film_clips([(store, [2])], view={"size": 20}, moments=3, pixels=8, workers=0)
     assert small.frames[2].shape == (3, 8, 8, 3)
+    (odd,) = film_clips([(store, [2])], view={"size": 20}, moments=3, pixels=20, workers=0)
+    assert length == 7
+    assert (odd.frames[2] == whole.episode(2)[[2, 5, 7]]).all()  # 7/3 and 14/3 to the nearest step
 
 
 def test_where_nothing_can_be_filmed_clips_are_missing_with_the_reason(tmp_path, monkeypatch):
