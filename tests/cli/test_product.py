@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from robopref.cli import VERBS
 from robopref.data.label_store import LabelStore
+from robopref.envs.rendering import gl_backend
 
 ROBOPREF = Path(sys.executable).with_name("robopref")
 SMALL = (
@@ -116,7 +117,11 @@ def test_the_coupling_is_filmed_where_it_is_asked_for_and_nothing_is_learned_ane
     missing = json.loads((folder / "first" / "alignment" / "clips.json").read_text())["missing"]
     page = html.unescape((folder / "first" / "report.html").read_text())
     assert all(reason in page for reason in missing)
-    assert missing or page.count("<image") == without.count("<image") + 20
+    if gl_backend().name is None:
+        assert missing
+        pytest.skip(f"the films cannot be checked here: {gl_backend().reason}")
+    assert not missing
+    assert page.count("<image") == without.count("<image") + 20
 
 
 @pytest.mark.parametrize(("phase", "product"), [("train-reward", "reward"), ("train-policy", "policy")])
