@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pages import put_between
 from t_interval import half_width, percent
 from transfer import episodes, hardware
 
@@ -29,7 +30,6 @@ from robopref.data.preferences import Preferences
 from robopref.data.queries import random_pairs
 from robopref.data.store import TrajectoryStore
 from robopref.data.teachers import ScriptedTeacher
-from robopref.files import write_text
 from robopref.methods.phases.judged import split_by_episode
 from robopref.methods.phases.label import answers
 from robopref.rewards.bradley_terry import BradleyTerryReward
@@ -45,6 +45,7 @@ SHARES = ("0.2", "0.0", "0.4", "mixed", "0.1", "0.3")  # the order in which they
 MIXED = (0.05, 0.15, 0.4)
 PAIRS, TESTED, DRAWN, LENGTH, BATCH = 300, 800, 14_000, 20, 32
 STEPS = (100, 200, 400)
+FIRST = 5  # seeds of the first look; what was added after it is also printed alone
 SIZES: dict[str, Any] = {"members": 3, "hidden": (32, 32)}
 Make = Callable[[int, float], EnsembleReward]  # observation size, share of reversed labels
 
@@ -177,14 +178,12 @@ def shown(values: np.ndarray) -> str:
 
 
 def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine: str) -> str:
-    """Write the results as a page."""
+    """Write what the page says by itself: the tables, and the differences seed by seed."""
     steps, shares = best_steps(development), sorted({c["share"] for c in cells})
     tasks = sorted({c["task"] for c in cells})
     seeds = ", ".join(f"{len(by_seed(cells, s, 'bt', 0))} at {s}" for s in shares)
     chosen = ", ".join(f"{METHODS[m][0]} {STEPS[steps[m]]}" for m in METHODS if m in steps)
     lines = [
-        "# Rewards from labels of which some are wrong",
-        "",
         " ".join((__doc__ or "").split("\n\n")[2].split()),
         "",
         f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/reward_noise.py` on {machine}; tasks",
@@ -207,34 +206,46 @@ def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine
             if set(row) != {"-"}:
                 lines.append(f"| {name} | " + " | ".join(row) + " |")
         lines.append("")
+    lines += ["Against Bradley-Terry seed by seed, both after their chosen steps:", ""]
     lines += [
         difference(cells, steps, method, "0.2") for method in METHODS if method not in ("bt", *FOR_MIXED_ONLY)
     ]
+    lines += [
+        difference(cells, steps, "learned", "0.2", part) for part in (slice(None, FIRST), slice(FIRST, None))
+    ]
     lines += [difference(cells, steps, "learned", share) for share in shares if share != "0.2"]
     lines += [difference(cells, steps, "told", "mixed")]
+    alike = dict.fromkeys(METHODS, len(STEPS) - 1)
+    lines += ["", f"And both after {STEPS[-1]} steps:", ""]
+    lines += [difference(cells, alike, "learned", share) for share in shares]
     found = {
         s: [c["learned_share"] for c in cells if c["share"] == s and "learned_share" in c] for s in shares
     }
     told = ", ".join(f"{s}: {np.mean(v):.2f}" for s, v in found.items() if v)
-    lines += [
-        "",
-        "Seeds 5 to 9 at 20 per cent were added when five had given 2.4 ± 2.9 points for `reward=robust`.",
-    ]
     lines += ["", f"Shares that `reward=robust` learned after {STEPS[-1]} steps: {told}.", ""]
     return "\n".join(lines)
 
 
-def difference(cells: list[dict[str, Any]], steps: dict[str, int], method: str, share: str) -> str:
-    """Say how far a method is from Bradley-Terry, seed by seed."""
+def difference(
+    cells: list[dict[str, Any]],
+    steps: dict[str, int],
+    method: str,
+    share: str,
+    part: slice = slice(None),
+) -> str:
+    """Say how far a method is from Bradley-Terry, seed by seed, over all seeds or a part of them."""
     ours, theirs = (by_seed(cells, share, m, steps.get(m, steps["learned"])) for m in (method, "bt"))
-    if len(ours) != len(theirs) or len(ours) < 2:
-        return f"- {METHODS[method][0]}: not measured on all seeds."
-    low = (ours - theirs).mean() - half_width(ours - theirs)
-    return (
-        f"- {METHODS[method][0]}: {shown(ours - theirs)} points against Bradley-Terry at "
-        f"{share if share == 'mixed' else format(float(share), '.0%')}, "
-        f"{'outside' if low > 0 else 'not above it outside'} the interval."
-    )
+    count, which = len(theirs[part]), "first" if part.stop else "other"
+    seeds = "" if count == len(theirs) else f" over the {which} {count} seeds alone"
+    where = f"{share if share == 'mixed' else format(float(share), '.0%')}{seeds}"
+    if len(ours) != len(theirs) or len(ours[part]) < 2:
+        return f"- {METHODS[method][0]}: not measured on all seeds at {where}."
+    gained = (ours - theirs)[part]
+    if abs(gained.mean()) <= half_width(gained):
+        verdict = "the interval holds zero"
+    else:
+        verdict = "above it" if gained.mean() > 0 else "below it"
+    return f"- {METHODS[method][0]}: {shown(gained)} points at {where}, {verdict}."
 
 
 def main() -> None:
@@ -265,7 +276,7 @@ def main() -> None:
             opened.write(json.dumps(found) + "\n")
         print(*key, [round(x, 3) for x in found["accuracy"]], flush=True)
     if options.page:
-        write_text(options.page, page(read(options.cells), read(developed), hardware()))
+        put_between(options.page, "tables", page(read(options.cells), read(developed), hardware()))
 
 
 if __name__ == "__main__":
