@@ -112,7 +112,7 @@ def test_anchors_that_are_no_labels_of_the_target_are_refused(make_segments, anc
 def test_anchors_that_are_not_square_are_refused(make_segments):
     source, target = ranked("press", make_segments(count=6)), make_segments(count=6, seed=1)
     anchors = np.full((6, 5), np.nan)
-    with pytest.raises((DataError, TypeCheckError), match="square matrix|parameter 'anchors'"):
+    with pytest.raises((DataError, TypeCheckError), match=r"square matrix|parameter 'anchors'"):
         AutoAlignment().transfer([source], target, rng=np.random.default_rng(0), anchors=anchors)
 
 
