@@ -44,6 +44,8 @@ ROWS = {  # as the run calls it -> as the page does
     "collected-data": "the episodes that were collected",
 }
 
+REWARDS = {"transferred": "train-reward", "oracle": "train-reward-oracle"}  # labels -> the phase
+
 
 def run_of(target: str, seed: int, steps: int) -> Path:
     """Where a cell runs."""
@@ -73,6 +75,7 @@ def cell(target: str, seed: int, steps: int, seconds: float) -> dict[str, Any] |
         "rates": {name: float(np.mean(found[name]["successes"])) for name in ROWS},
         "date": time.strftime("%Y-%m-%d"),
         "run": facts(out),
+        "rewards": rewards(out),
     }
 
 
@@ -101,6 +104,14 @@ def facts(out: Path) -> dict[str, Any]:
     }
 
 
+def rewards(out: Path) -> dict[str, float]:
+    """Share of held-out pairs of the target that each learned reward of a run orders right."""
+    return {
+        key: json.loads((out / "phases" / f"{name}.json").read_text())["result"]["pair_accuracy"]
+        for key, name in REWARDS.items()
+    }
+
+
 def section(cells: list[dict[str, Any]]) -> str:
     """Write the table: t intervals over seeds of each target and, if there are several, of their mean.
 
@@ -123,8 +134,8 @@ def section(cells: list[dict[str, Any]]) -> str:
         f"(CPL: {run['cloning']:,} of cloning, {run['preferences']:,} of preferences); {run['tried']} new "
         f"episodes each. Oracle labels are the teacher's, of {run['pairs'] or 'all'} pairs of the target. "
         f"`scripts/bench/pearl_policies.py`, {len(targets)} of {len(TARGETS)} targets, data seeds: {shown}; "
-        f"{run['threads']} core(s) of {processors}, {max(c['date'] for c in cells)}. Per cent successful, "
-        "and the 95 % t interval over seeds (none with one seed), which may pass 100. ReBRAC's settings "
+        f"{run['threads']} core(s) of {processors}, {max(c['date'] for c in cells)}. Per cent successful "
+        "(in the last two rows, of pairs), and the 95 % t interval over seeds (none with one seed), which may pass 100. ReBRAC's settings "
         "were chosen on other tasks with the true reward (`scripts/bench/rebrac_settings.py`), the others' "
         "before this table."
     )
@@ -136,8 +147,10 @@ def section(cells: list[dict[str, Any]]) -> str:
         "| | " + " | ".join(["mean", *targets] if averaged else targets) + " |",
         "|---|" + "---|" * (len(targets) + averaged),
     ]
-    for key, name in ROWS.items():
-        rates = {(c["target"], c["seed"]): c["rates"][key] for c in cells}
+    measures = [(name, "rates", key) for key, name in ROWS.items()]
+    measures += [(f"held-out pairs ordered right by the reward of {k} labels", "rewards", k) for k in REWARDS]
+    for name, kind, key in measures:
+        rates = {(c["target"], c["seed"]): c[kind][key] for c in cells}
         columns = [percent([rates[t, s] for s in seeds if (t, s) in rates]) for t in targets]
         if averaged:
             columns.insert(0, percent([float(np.mean([rates[t, s] for t in targets])) for s in seeds]))
@@ -178,8 +191,9 @@ def main() -> None:
     ]
     if options.page and chosen:
         for old in chosen:
-            if "run" not in old:  # cells of before did not say how they were run
-                old["run"] = facts(run_of(old["target"], old["seed"], old["steps"]))
+            if "rewards" not in old:  # cells of before did not say how they were run
+                out = run_of(old["target"], old["seed"], old["steps"])
+                old |= {"run": facts(out), "rewards": rewards(out)}
         write_text(options.page, put_section(options.page.read_text(), HEADING, section(chosen)))
 
 

@@ -74,6 +74,7 @@ ROWS = {  # key of a cell -> what the page calls it
     "asked+1": "`alignment=auto`, 1 label that it asked for",
     "asked+5": "`alignment=auto`, 5 labels that it asked for",
     "asked+20": "`alignment=auto`, 20 labels that it asked for",
+    **{f"from {source}": f"`alignment=auto`, from {source} alone" for source in SOURCES},
     "fused": "`alignment=fused`",
     "cpa": "`alignment=cpa` (as published, on whole sets)",
     "wasserstein": "Wasserstein on shared statistics",
@@ -172,6 +173,9 @@ def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any
         "fused": pair_accuracy(transfer(auto.couplings).labels, truth),
     }
     shares |= {"cpa": pair_accuracy(transfer(CrossTaskAlignment()).labels, truth)}
+    for source in sources if len(sources) > 1 else ():
+        alone = auto.transfer([source], segments, rng=np.random.default_rng(seed))
+        shares[f"from {source.name}"] = pair_accuracy(alone.labels, truth)
     for name in ("wasserstein", "hand_object", "medoid", "shuffled"):
         shares[name] = pair_accuracy(record.controls[name], truth)
     features = compute_features(record.settings["shared_feature"], segments)
@@ -236,6 +240,8 @@ def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:
         "|---|---|---|---|" + "---|" * len(targets),
     ]
     for key, name in ROWS.items():
+        if key not in cells[0]["accuracy"]:  # a single source is all there is
+            continue
         by_seed = [np.mean([c["accuracy"][key] for c in cells if c["seed"] == s]) for s in seeds]
         values = [c["accuracy"][key] for c in cells]
         spread = ""
