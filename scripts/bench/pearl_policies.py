@@ -135,9 +135,9 @@ def section(cells: list[dict[str, Any]]) -> str:
         f"episodes each. Oracle labels are the teacher's, of {run['pairs'] or 'all'} pairs of the target. "
         f"`scripts/bench/pearl_policies.py`, {len(targets)} of {len(TARGETS)} targets, data seeds: {shown}; "
         f"{run['threads']} core(s) of {processors}, {max(c['date'] for c in cells)}. Per cent successful "
-        "(in the last two rows, of pairs), and the 95 % t interval over seeds (none with one seed), which may pass 100. ReBRAC's settings "
-        "were chosen on other tasks with the true reward (`scripts/bench/rebrac_settings.py`), the others' "
-        "before this table."
+        "(in the last two rows, of pairs), and the 95 % t interval over seeds (none with one seed), which "
+        "may pass 100. ReBRAC's settings were chosen on other tasks with the true reward "
+        "(`scripts/bench/rebrac_settings.py`), the others' before this table."
     )
     lines = [
         f"## {HEADING}",
