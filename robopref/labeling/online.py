@@ -250,13 +250,15 @@ class Online:
         self._desk.reorder(order)
 
     def _keep(self, point: Point) -> None:
+        """Write the curve first and show it then: nobody has seen a point that a killed process loses."""
+        others = [p for p in self._points if p.labels != point.labels]
+        points = sorted([*others, point], key=lambda p: p.labels)
+        record = {"format": FORMAT, "query": self._query, "points": [asdict(p) for p in points]}
+        files.write_json(self.path, record)
         with self._lock:
-            others = [p for p in self._points if p.labels != point.labels]
-            self._points = sorted([*others, point], key=lambda p: p.labels)
+            self._points = points
             self._training = False
             self._message = _sentence(point)
-        record = {"format": FORMAT, "query": self._query, "points": [asdict(p) for p in self._points]}
-        files.write_json(self.path, record)
 
     def _read(self) -> list[Point]:
         if not self.path.exists():

@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
+from robopref import files
 from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
 from robopref.errors import ConfigError, DataError
@@ -97,6 +98,17 @@ def test_a_pair_that_several_people_answered_is_tested_once(store, labels):
     pairs = {frozenset((j.a, j.b)) for j in drawn if j.answer != "equal"}
     assert len(pairs) < len(drawn) / 2
     assert (point["labels"], point["learned"], point["tested"]) == (75, 75 - len(drawn), len(pairs))
+
+
+def test_no_point_is_shown_that_is_not_kept_yet(store, labels, monkeypatch):
+    desk, online = set_up(store, labels)
+    label(desk, 20)
+    seen = []
+    write = files.write_json
+    monkeypatch.setattr(files, "write_json", lambda *of: (seen.append(online.status()["points"]), write(*of)))
+    assert online.step()
+    assert seen == [[]]
+    assert len(online.status()["points"]) == 1
 
 
 def test_it_learns_again_only_after_enough_new_answers(store, labels):
