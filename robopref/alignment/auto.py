@@ -33,7 +33,13 @@ from jaxtyping import Float
 
 from robopref.alignment.cpa import CrossTaskAlignment
 from robopref.alignment.features import compute_features
-from robopref.alignment.ranker import draw_scores, fit_score, labelled_differences, update_score
+from robopref.alignment.ranker import (
+    MOST_PAIRS,
+    draw_scores,
+    fit_score,
+    labelled_differences,
+    update_score,
+)
 from robopref.alignment.record import TransferRecord
 from robopref.alignment.sets import LabelledSet
 from robopref.alignment.transfer import check_label_matrix, confidence, labels_from_margins
@@ -216,15 +222,13 @@ class PreparedTransfer:
                 at risk, and ``on_risk`` is ``refuse``.
         """
         settings = self.record.settings
-        if anchors is not None:
-            _check_anchors(anchors, len(self.features))
-        known = 0 if anchors is None else int(np.count_nonzero(np.triu(~np.isnan(anchors), 1)))
+        anchors = self._known(anchors)
+        known = int(np.count_nonzero(np.triu(~np.isnan(anchors), 1)))
         if settings["at_risk"] and not known:
             self.alignment.warn_or_refuse(settings["agreement"])
         inverted = self._chance_inverted(anchors)
         labels = _labels(self.features @ self._moved(anchors, -1.0 if inverted > 0.5 else 1.0, rng))
-        if anchors is not None:
-            labels = np.where(np.isnan(anchors), labels, anchors)
+        labels = np.where(np.isnan(anchors), labels, anchors)
         return dataclasses.replace(
             self.record,
             labels=labels,
@@ -238,12 +242,10 @@ class PreparedTransfer:
         """Draw S scores of the episodes, in logits, that the anchors leave possible.
 
         They are of the transfer or of its mirror image, whichever is likelier; where the transfer is at risk,
-        each takes its share. They are the members of an ensemble
-        to the strategies of :mod:`robopref.data.queries_informed`: the label of the pair on which they are
-        sure, and contradict each other, is worth most.
+        each takes its share. To the strategies of :mod:`robopref.data.queries_informed` they are the members
+        of an ensemble: worth most is the label of a pair on which they are sure and contradict each other.
         """
-        nothing = np.full((len(self.features),) * 2, np.nan)
-        known = nothing if anchors is None else anchors
+        anchors = self._known(anchors)
         inverted = self._chance_inverted(anchors)
         share = inverted if self.record.settings["at_risk"] else float(inverted > 0.5)
         mirrored = int(rng.binomial(count, share))
@@ -251,12 +253,13 @@ class PreparedTransfer:
             draw_scores(
                 self._moved(anchors, sign, rng),
                 self.features,
-                known,
+                anchors,
                 number,
                 precision=self.alignment.anchor_precision,
                 rng=rng,
             )
             for sign, number in ((1.0, count - mirrored), (-1.0, mirrored))
+            if number
         ]
         return np.concatenate(drawn) @ self.features.T
 
@@ -264,6 +267,8 @@ class PreparedTransfer:
         self, anchors: Float[np.ndarray, "N N"], *, query: str = "information_gain", rng: np.random.Generator
     ) -> tuple[int, int]:
         """Return the two episodes whose comparison is asked for next, none that is an anchor already.
+
+        Of more than :data:`~.ranker.MOST_PAIRS` pairs so many are looked at, drawn at random.
 
         Args:
             anchors: Known labels of the target, NaN elsewhere.
@@ -276,20 +281,28 @@ class PreparedTransfer:
         """
         from scipy.special import expit
 
-        _check_anchors(anchors, len(self.features))
+        anchors = self._known(anchors)
         rows, columns = np.nonzero(np.triu(np.isnan(anchors), 1))
         if not len(rows):
             raise DataError(f"All pairs of the {len(anchors)} episodes of the target have a label already.")
+        if len(rows) > MOST_PAIRS:
+            kept = rng.choice(len(rows), MOST_PAIRS, replace=False)
+            rows, columns = rows[kept], columns[kept]
         scores = self.opinions(anchors, rng=rng)
         candidates = Candidates(len(rows), probabilities=expit(scores[:, rows] - scores[:, columns]))
         (chosen,) = query_named(query)(candidates, 1, rng, random_share=0.0).index
         return int(rows[chosen]), int(columns[chosen])
 
-    def _chance_inverted(self, anchors: Float[np.ndarray, "N N"] | None) -> float:
+    def _known(self, anchors: Float[np.ndarray, "N N"] | None) -> Float[np.ndarray, "N N"]:
+        """Return the anchors, checked, or a matrix that knows none."""
+        if anchors is None:
+            return np.full((len(self.features),) * 2, np.nan)
+        _check_anchors(anchors, len(self.features))
+        return anchors
+
+    def _chance_inverted(self, anchors: Float[np.ndarray, "N N"]) -> float:
         """As :func:`chance_inverted`, each margin the less the less the sources say of its pair."""
         at_risk = self.record.settings["at_risk"]
-        if anchors is None:
-            return chance_inverted(np.zeros(0), np.zeros(0), at_risk)
         rows, columns = np.nonzero(np.triu(~np.isnan(anchors), 1))
         apart = self.features[rows] - self.features[columns]
         variance = (apart**2).sum(axis=1) / self.alignment.anchor_precision
@@ -297,10 +310,8 @@ class PreparedTransfer:
         return chance_inverted(margins, anchors[rows, columns], at_risk)
 
     def _moved(
-        self, anchors: Float[np.ndarray, "N N"] | None, sign: float, rng: np.random.Generator
+        self, anchors: Float[np.ndarray, "N N"], sign: float, rng: np.random.Generator
     ) -> Float[np.ndarray, " D"]:
-        if anchors is None:
-            return sign * self.weights
         precision = self.alignment.anchor_precision
         return update_score(sign * self.weights, self.features, anchors, precision=precision, rng=rng)
 
