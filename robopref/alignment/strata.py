@@ -3,6 +3,7 @@
 Letters used in shapes: M source episodes, N target episodes, K groups of a side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,15 @@ def strata(
     source, target = (tuple(np.array_split(side, count)) for side in (rows, columns))
     mass = np.array([[plan[np.ix_(r, c)].sum() for c in target] for r in source])
     return Strata(source, target, mass / mass.sum())
+
+
+def strata_of(
+    plans: Sequence[Float[np.ndarray, "M N"]],
+    source_labels: Float[np.ndarray, "M M"],
+    target_labels: Float[np.ndarray, "N N"],
+) -> Strata:
+    """Split the mean of a source's couplings into groups along the order that each side's labels give."""
+    return strata(np.mean(plans, axis=0), quality_order(source_labels), quality_order(target_labels))
 
 
 def quality_order(labels: Float[np.ndarray, "N N"]) -> Int[np.ndarray, " N"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from robopref.alignment.strata import Strata, quality_order, strata
+from robopref.alignment.strata import Strata, strata_of
 from robopref.report.runs import Alignment
 from robopref.report.style import BLUE, INK, MUTED, ORANGE, Drawing, canvas, to_panel
 
@@ -23,12 +23,10 @@ def coupled_episodes(alignment: Alignment, target: str, *, key: str) -> Drawing 
     if not alignment.couplings:
         return None
     source, plans = next(iter(alignment.plans.items()))
-    plan, labels = np.mean(plans, axis=0), alignment.source_labels.get(source)
-    if labels is None or plan.shape != (len(labels), len(alignment.labels)):
+    labels, truth = alignment.source_labels.get(source), alignment.true_labels
+    if labels is None or plans[0].shape != (len(labels), len(alignment.labels)):
         return None
-    truth = alignment.true_labels
-    order = quality_order(alignment.labels if truth is None else truth)
-    found = strata(plan, quality_order(labels), order)
+    found = strata_of(plans, labels, alignment.labels if truth is None else truth)
     examples: dict[str, list[int]] = dict(zip(("source", "target"), found.examples, strict=True))
     clips = {
         side: [alignment.clips.get(f"{side}/{episode}") for episode in episodes]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robopref.alignment.record import TransferRecord
-from robopref.alignment.strata import quality_order, strata
+from robopref.alignment.strata import strata_of
 from robopref.data.store import TrajectoryStore
 from robopref.errors import DataError
 from robopref.files import replacing, write_json
@@ -65,5 +65,4 @@ def _examples(record: TransferRecord, source: str) -> tuple[list[int], list[int]
     if not plans:
         raise DataError(f"The transfer record holds no coupling of the source '{source}'.")
     known = record.labels if record.true_labels is None else record.true_labels
-    order = quality_order(record.source_labels[source])
-    return strata(np.mean(plans, axis=0), order, quality_order(known)).examples
+    return strata_of(plans, record.source_labels[source], known).examples
