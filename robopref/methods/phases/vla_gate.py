@@ -19,6 +19,7 @@ from robopref.methods.phases.vla import WEIGHTS
 from robopref.methods.phases.vla_compared import labels_of
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judged, task_of
+from robopref.objectives.tokens import categorical_kl
 from robopref.policies.vla.data import Decisions
 from robopref.policies.vla.health import Condition, Trials, condition, verdict
 from robopref.policies.vla.policy import TokenPolicy
@@ -120,12 +121,9 @@ def _divergence(
     total = 0.0
     for first in range(0, len(rows), 64):
         batch = decisions.batch(rows[first : first + 64])
-        seen, counting = (
-            (batch["frames"], batch["words"], batch["targets"]),
-            before.counting(batch["targets"], batch["mask"]),
-        )
-        logs = [torch.log_softmax(policy.token_logits(*seen), -1)[counting] for policy in (before, after)]
-        total += float((logs[0].exp() * (logs[0] - logs[1])).sum())
+        seen = batch["frames"], batch["words"], batch["targets"]
+        each = categorical_kl(before.token_logits(*seen), after.token_logits(*seen))
+        total += float(each[before.counting(batch["targets"], batch["mask"])].sum())
     return total / (int(decisions.taken[rows].sum()) * before.action_size)
 
 
