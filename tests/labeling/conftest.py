@@ -1,8 +1,21 @@
-"""The browser of the tests that need one."""
+"""The application of the tests that ask one, and the browser of those that need one."""
 
 import shutil
 
 import pytest
+
+from tests.labeling.lab import opened_lab
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with opened_lab(tmp_path_factory.mktemp("lab")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def client(lab):
+    return lab()
 
 
 @pytest.fixture(scope="module")

@@ -5,18 +5,7 @@ import re
 import pytest
 
 from robopref.errors import DataError
-from tests.labeling.lab import answer, ask, opened_lab
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with opened_lab(tmp_path_factory.mktemp("lab")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def client(lab):
-    return lab()
+from tests.labeling.lab import answer, ask
 
 
 def test_a_person_answers_takes_back_and_answers_otherwise(lab, client):

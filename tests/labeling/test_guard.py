@@ -7,22 +7,11 @@ import pytest
 
 from robopref.data.label_tokens import AnnotatorTokens
 from robopref.labeling.guard import MAX_BODY
-from tests.labeling.lab import answer, ask, opened_lab
+from tests.labeling.lab import answer, ask
 
 TOKEN = "a-token-of-the-team"
 TEAM = "http://team.example:8000"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with opened_lab(tmp_path_factory.mktemp("lab")) as opened:
-        yield opened
-
-
-@pytest.fixture
-def client(lab):
-    return lab()
 
 
 @pytest.fixture
