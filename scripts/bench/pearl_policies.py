@@ -5,7 +5,8 @@
 
 A cell is one target and one data seed: ``robopref run experiment=pearl_baselines``, whose policies learn from
 the same 104 episodes and are tried on the same evaluation seeds. A run that the time breaks off goes on with
-the next call; a whole one is a line of outputs/bench/pearl-policies.jsonl. A cell takes some ten minutes.
+the next call; a whole one is a line of outputs/bench/pearl-policies.jsonl. A cell takes some ten minutes. One
+whose line lacks a policy of the table is gone on with, too: what its folder holds is not repeated.
 """
 
 import argparse
@@ -36,6 +37,7 @@ ROWS = {  # as the run calls it -> as the page does
     "rebrac": "transferred labels: ReBRAC",
     "cpl": "transferred labels, no reward: CPL",
     "ipl": "transferred labels, no reward: IPL",
+    "best-quarter-oracle-labels": "oracle labels: cloning of the best quarter by the learned reward",
     "iql-oracle-labels": "oracle labels: implicit Q-learning",
     "rebrac-oracle-labels": "oracle labels: ReBRAC",
     "iql-true-reward": "true reward: implicit Q-learning",
@@ -52,12 +54,13 @@ def run_of(target: str, seed: int, steps: int) -> Path:
     return FOLDER / f"{target}-{seed}-{steps}"
 
 
-def cell(target: str, seed: int, steps: int, seconds: float) -> dict[str, Any] | None:
+def cell(target: str, seed: int, steps: int, also: list[str], seconds: float) -> dict[str, Any] | None:
     """Run one target and seed, or go on with it; None where the time was over before it was whole."""
     out = run_of(target, seed, steps)
     words = ["experiment=pearl_baselines", f"env.task={target}", f"seed={seed}", f"out={out}"]
     words += [f"training.policy.steps={steps}", "training.evaluation.record=0", "wandb.mode=disabled"]
-    words += ["workers=0", "threads=1", "device=cpu", f"data_dir={FOLDER / 'data'}"]
+    words += ["film_coupling=false", "workers=0", "threads=1", "device=cpu"]
+    words += [f"data_dir={FOLDER / 'data'}", *also]
     child = subprocess.Popen([sys.executable, "-m", "robopref.cli", "run", *words])
     try:
         code = child.wait(seconds)
@@ -150,10 +153,15 @@ def section(cells: list[dict[str, Any]]) -> str:
     measures = [(name, "rates", key) for key, name in ROWS.items()]
     measures += [(f"held-out pairs ordered right by the reward of {k} labels", "rewards", k) for k in REWARDS]
     for name, kind, key in measures:
-        rates = {(c["target"], c["seed"]): c[kind][key] for c in cells}
+        rates = {(c["target"], c["seed"]): c[kind][key] for c in cells if key in c[kind]}
+        if not rates:
+            continue
+        if len(rates) < len(cells):
+            name += f" ({len(rates)} of {len(cells)} runs)"
         columns = [percent([rates[t, s] for s in seeds if (t, s) in rates]) for t in targets]
         if averaged:
-            columns.insert(0, percent([float(np.mean([rates[t, s] for t in targets])) for s in seeds]))
+            whole = [s for s in seeds if all((t, s) in rates for t in targets)]
+            columns.insert(0, percent([float(np.mean([rates[t, s] for t in targets])) for s in whole]))
         lines.append(f"| {name} | " + " | ".join(columns) + " |")
     return "\n".join(lines)
 
@@ -167,26 +175,31 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["drawer-open"], choices=TARGETS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--also", nargs="+", default=[], help="further words for robopref run")
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     file = FOLDER.with_suffix(".jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
-    cells = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    known = {(c["target"], c["seed"], c["steps"]) for c in cells}
+    cells = {}
+    for line in file.read_text().splitlines() if file.exists() else ():
+        read = json.loads(line)
+        cells[read["target"], read["seed"], read["steps"]] = read  # the last of a cell that was gone on with
     end = time.monotonic() + 60 * options.minutes
     for target, seed in itertools.product(options.targets, options.seeds):
-        if (target, seed, options.steps) in known:
+        key = (target, seed, options.steps)
+        if key in cells and cells[key]["rates"].keys() >= ROWS.keys():
             continue
-        found = cell(target, seed, options.steps, end - time.monotonic()) if time.monotonic() < end else None
+        left = end - time.monotonic()
+        found = cell(*key, options.also, left) if left > 0 else None
         if found is None:
             break
-        cells.append(found)
+        cells[key] = found
         with file.open("a") as lines:
             lines.write(json.dumps(found) + "\n")
         print(target, seed, found["rates"], flush=True)
     chosen = [
         c
-        for c in cells
+        for c in cells.values()
         if c["target"] in options.targets and c["seed"] in options.seeds and c["steps"] == options.steps
     ]
     if options.page and chosen:

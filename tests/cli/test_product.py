@@ -279,8 +279,13 @@ def test_pearl_stands_beside_policies_of_rewards_oracles_and_labels_alone(tmp_pa
     assert code == 0, said
     tried = {path.stem for path in (tmp_path / "all" / "evaluation").glob("*.json")}
     learners = {f"{name}{of}" for name in ("iql", "rebrac") for of in ("", "-oracle-labels", "-true-reward")}
-    rest = {"PEARL", "behaviour-cloning", "best-tenth", "collected-data", "cpl", "ipl"}
-    assert {name for name in tried if not name.startswith("rollout-")} == learners | rest
+    clones = {"behaviour-cloning", "best-tenth", "best-quarter-oracle-labels"}
+    assert {name for name in tried if not name.startswith("rollout-")} == learners | clones | {
+        "PEARL",
+        "collected-data",
+        "cpl",
+        "ipl",
+    }
     code, said = robopref(tmp_path, "run", *words, *SMALL, "out=all")
     assert code == 0, said
     assert all(phases(tmp_path / "all").values())
