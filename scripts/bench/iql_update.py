@@ -4,6 +4,10 @@ Both start from the same weights and see the same batches; that they compute the
 run, in double precision for 100 steps (in single precision rounding alone makes them part).
 
     python scripts/bench/iql_update.py [--steps 300] [--repeats 3] [--compile]
+
+With the implicit Q-learning of other libraries, of the same sizes and settings (:mod:`iql_libraries`):
+
+    uv run --with d3rlpy --with torchrl python scripts/bench/iql_update.py --libraries d3rlpy torchrl
 """
 
 import argparse
@@ -12,6 +16,7 @@ import itertools
 import os
 import statistics
 import time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +119,7 @@ def transitions(dtype: torch.dtype) -> TransitionSampler:
     return TransitionSampler(observations, actions, rewards, torch.zeros_like(rewards), rows, RewardScaling())
 
 
-def seconds(update: Ours | Separate, data: TransitionSampler, steps: int) -> float:
+def seconds(update: Any, data: Any, steps: int) -> float:
     """CPU seconds of ``steps`` updates, drawing the batches included."""
     generator = torch.Generator().manual_seed(1)
     start = time.process_time()
@@ -138,24 +143,30 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="also time the compiled loss")
+    parser.add_argument("--libraries", nargs="+", default=[], choices=["d3rlpy", "torchrl"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, 1 thread, load {os.getloadavg()[0]:.1f}")
     print(f"largest difference of a parameter after 100 steps in double precision: {agreement():.1e}")
-    learner = ImplicitQLearning(OBSERVATION, ACTION)
-    rivals: dict[str, Ours | Separate] = {"separate": Separate(learner), "ours": Ours(learner)}
+    learner, data = ImplicitQLearning(OBSERVATION, ACTION), transitions(torch.float32)
+    rivals: dict[str, tuple[Any, Any]] = {"separate": (Separate(learner), data)}
+    rivals["ours"] = Ours(learner), data
     if options.compile:
-        rivals["ours, compiled"] = Ours(ImplicitQLearning(OBSERVATION, ACTION, compile=True))
-    data, spent = transitions(torch.float32), {name: [] for name in rivals}
-    for update in rivals.values():
-        seconds(update, data, 20)
+        rivals["ours, compiled"] = Ours(ImplicitQLearning(OBSERVATION, ACTION, compile=True)), data
+    if options.libraries:
+        from iql_libraries import libraries
+
+        rivals |= libraries(options.libraries, learner, data, BATCH)
+    spent = {name: [] for name in rivals}
+    for update, source in rivals.values():
+        seconds(update, source, 20)
     for _ in range(options.repeats):  # in turns, so that the load of the machine falls on all
-        for name, update in rivals.items():
-            spent[name].append(seconds(update, data, options.steps))
+        for name, (update, source) in rivals.items():
+            spent[name].append(seconds(update, source, options.steps))
     base = statistics.median(spent["separate"])
     for name, times in spent.items():
         middle = statistics.median(times)
-        print(f"{name:15s} {options.steps / middle:6.1f} steps per CPU second, {base / middle:.2f}x")
+        print(f"{name:20s} {options.steps / middle:6.1f} steps per CPU second, {base / middle:.2f}x")
 
 
 if __name__ == "__main__":
