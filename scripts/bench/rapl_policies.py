@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/bench/rapl"))
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--preferences", type=int, default=100)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="*", help="0 1 2; for --table, all there are")
     parser.add_argument("--learners", nargs="*", default=list(LEARNERS), choices=list(LEARNERS))
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--episodes", type=int, default=50)
@@ -61,10 +61,10 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.table is not None:
-        show({"policies": table(given.out)}, given.table)
+        show({"policies": table(given.out, given.seeds)}, given.table)
         return
     labs = [Lab(given.out, name, given.workers) for name in given.tasks]
-    for seed in given.seeds:
+    for seed in given.seeds or (0, 1, 2):
         for lab in labs:
             for criterion in lab.task.criteria:
                 cells(given, lab, criterion, seed)
@@ -126,9 +126,10 @@ def tried(
     return {"successes": store.successes.astype(int).tolist(), "scores": scores.round(4).tolist()}
 
 
-def table(out: Path) -> str:
-    """A block for each task and criterion, a row for each policy, over all seeds."""
+def table(out: Path, seeds: list[int] | None = None) -> str:
+    """A block for each task and criterion, a row for each policy, over these or all seeds."""
     found = [line for path in sorted(out.glob("policies-*.jsonl")) for line in lines(path)]
+    found = [line for line in found if not seeds or line["seed"] in seeds]
     if len(settings := {(x["preferences"], x["steps"], x["episodes"]) for x in found}) > 1:
         raise SystemExit(
             f"{out} holds policies of several (--preferences, --steps, --episodes), {sorted(settings)}; "
@@ -153,9 +154,9 @@ def table(out: Path) -> str:
                 within.append(f"{criterion} of {task} by {learner}")
             scores = np.concatenate([x["scores"] for x in rows])
             error = 1.96 * scores.std(ddof=1) / len(scores) ** 0.5
-            seeds = len({x["seed"] for x in rows})
+            count = len({x["seed"] for x in rows})
             text.append(
-                f"| {learner} | {reward} | {seeds} | {rate:.2f} [{low:.2f}, {high:.2f}] | {inside} "
+                f"| {learner} | {reward} | {count} | {rate:.2f} [{low:.2f}, {high:.2f}] | {inside} "
                 f"| {scores.mean():.2f} ± {error:.2f} |"
             )
     said = "; ".join(within) or "nowhere"

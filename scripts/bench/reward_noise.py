@@ -215,8 +215,10 @@ def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine
     ]
     lines += [difference(cells, steps, "learned", share) for share in shares if share != "0.2"]
     lines += [difference(cells, steps, "told", "mixed")]
+    lines += ["", "Against RRL that learns the share, in the same way:", ""]
+    lines += [difference(cells, steps, "likelihood", "0.2", than="learned")]
     alike = dict.fromkeys(METHODS, len(STEPS) - 1)
-    lines += ["", f"And both after {STEPS[-1]} steps:", ""]
+    lines += ["", f"Against Bradley-Terry, both after {STEPS[-1]} steps:", ""]
     lines += [difference(cells, alike, "learned", share) for share in shares]
     found = {
         s: [c["learned_share"] for c in cells if c["share"] == s and "learned_share" in c] for s in shares
@@ -232,9 +234,11 @@ def difference(
     method: str,
     share: str,
     part: slice = slice(None),
+    *,
+    than: str = "bt",
 ) -> str:
-    """Say how far a method is from Bradley-Terry, seed by seed, over all seeds or a part of them."""
-    ours, theirs = (by_seed(cells, share, m, steps.get(m, steps["learned"])) for m in (method, "bt"))
+    """Say how far a method is from another, seed by seed, over all seeds or a part of them."""
+    ours, theirs = (by_seed(cells, share, m, steps.get(m, steps["learned"])) for m in (method, than))
     count, which = len(theirs[part]), "first" if part.stop else "other"
     seeds = "" if count == len(theirs) else f" over the {which} {count} seeds alone"
     where = f"{share if share == 'mixed' else format(float(share), '.0%')}{seeds}"
