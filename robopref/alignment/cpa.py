@@ -46,6 +46,8 @@ class CrossTaskAlignment:
         alpha: Share of Gromov-Wasserstein; below 1 the rest is the distance in ``node_features``, which must
             mean the same in both tasks. At 0 the alignment is plain Wasserstein and ``features`` is not read.
         node_features: Feature that the fused cost compares across tasks.
+        semi_relaxed: Hold the target's weights alone, for sets of unequal success rates
+            (:mod:`~.semi_relaxed`). Needs ``epsilon`` 0, and has no landmarks.
         epsilon: Entropy of the coupling, in units of the squared scaled distances; 0 for none.
         restarts: Further solves from random plans, beside the standard start.
         select: What to do with the ends of several starts: let all ``vote``, or keep that of ``lowest_cost``.
@@ -75,6 +77,7 @@ class CrossTaskAlignment:
         scale: str = "max",
         alpha: float = 1.0,
         node_features: str = "statistics",
+        semi_relaxed: bool = False,
         epsilon: float = 0.0,
         restarts: int = 0,
         select: str = "vote",
@@ -116,6 +119,11 @@ class CrossTaskAlignment:
                 "alpha must lie in [0, 1], epsilon and feature_floor must not be negative, "
                 f"got {alpha}, {epsilon} and {feature_floor}."
             )
+        if semi_relaxed and (epsilon > 0 or solver == "quantised"):
+            raise ConfigError(
+                "semi_relaxed has neither entropy nor landmarks: epsilon must be 0 and solver auto or full, "
+                f"got {epsilon} and {solver}."
+            )
         if alpha == 0 and restarts:
             raise ConfigError(
                 "Plain Wasserstein (alpha = 0) is convex: restarts find the same end, so give 0."
@@ -123,6 +131,7 @@ class CrossTaskAlignment:
         self.features = tuple(features) if alpha > 0 else (node_features,)
         self.metric, self.scale = metric, scale
         self.alpha, self.node_features, self.epsilon = float(alpha), node_features, float(epsilon)
+        self.semi_relaxed = semi_relaxed
         self.restarts, self.select, self.subsets = restarts, select, subsets
         self.max_episodes = max_episodes
         self.clusters, self.episodes_per_cluster = clusters, episodes_per_cluster
@@ -245,6 +254,7 @@ class CrossTaskAlignment:
                         "source_weights": p,
                         "target_weights": q,
                         "alpha": self.alpha,
+                        "semi_relaxed": self.semi_relaxed,
                         "epsilon": self.epsilon,
                         "max_iterations": self.max_iterations,
                     }
@@ -264,6 +274,11 @@ class CrossTaskAlignment:
         quantised = self.alpha > 0 and (
             self.solver == "quantised" or (self.solver == "auto" and most > FULL_UP_TO)
         )
+        if quantised and self.semi_relaxed:
+            raise DataError(
+                f"A coupling of {len(p)} by {len(q)} episodes goes by way of landmarks beyond {FULL_UP_TO}, "
+                "and semi_relaxed has none: give solver=full, or max_episodes."
+            )
         if quantised:
             if self.solver == "auto":
                 log.warning(
@@ -351,8 +366,8 @@ class CrossTaskAlignment:
         self, sources: Sequence[LabelledSet], target: SegmentBatch, left_out: dict[str, str]
     ) -> dict[str, Any]:
         names = (
-            "metric scale alpha node_features epsilon restarts select subsets max_episodes clusters "
-            "episodes_per_cluster feature_floor max_iterations solver landmarks memory_gib"
+            "metric scale alpha node_features semi_relaxed epsilon restarts select subsets max_episodes "
+            "clusters episodes_per_cluster feature_floor max_iterations solver landmarks memory_gib"
         )
         return {
             "method": "cross-task alignment",

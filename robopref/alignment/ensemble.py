@@ -11,6 +11,7 @@ from typing import Any
 
 from robopref.alignment.gromov import Coupling, gromov_wasserstein
 from robopref.alignment.quantised import quantised_gromov_wasserstein
+from robopref.alignment.semi_relaxed import semi_relaxed_gromov_wasserstein
 
 
 def solve_all(problems: Iterable[Mapping[str, Any]], *, workers: int | None = None) -> list[Coupling]:
@@ -19,6 +20,8 @@ def solve_all(problems: Iterable[Mapping[str, Any]], *, workers: int | None = No
     Args:
         problems: Arguments of :func:`~.gromov.gromov_wasserstein` for each, or of
             :func:`~.quantised.quantised_gromov_wasserstein` where they name ``landmarks``; sizes may differ.
+            Where ``semi_relaxed`` is true, of
+            :func:`~.semi_relaxed.semi_relaxed_gromov_wasserstein`.
         workers: Problems solved at a time; as many as this process has cores by default.
 
     Raises:
@@ -29,7 +32,10 @@ def solve_all(problems: Iterable[Mapping[str, Any]], *, workers: int | None = No
 
 
 def _solve(problem: Mapping[str, Any]) -> Coupling:
-    return (quantised_gromov_wasserstein if "landmarks" in problem else gromov_wasserstein)(**problem)
+    arguments = dict(problem)
+    if arguments.pop("semi_relaxed", False):
+        return semi_relaxed_gromov_wasserstein(**arguments)
+    return (quantised_gromov_wasserstein if "landmarks" in arguments else gromov_wasserstein)(**arguments)
 
 
 def cores() -> int:

@@ -180,8 +180,8 @@ def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any
         shares[name] = pair_accuracy(record.controls[name], truth)
     features = compute_features(record.settings["shared_feature"], segments)
     asked = asked_for(ready, truth, max(ANCHORS), np.random.default_rng([seed, 0]))
-    # Without a source there is no score for anchors to move: a firmness of 1 did best of three on the tasks on
-    # which settings were chosen.
+    # Without a source there is no score for anchors to move: a firmness of 1 did best of three on the tasks
+    # on which settings were chosen.
     blank = PreparedTransfer(
         AutoAlignment(anchor_precision=1.0), ready.record, features, np.zeros(features.shape[1])
     )

@@ -16,6 +16,7 @@ WAYS = {
     "auto": AutoAlignment(),
     "cpa": CrossTaskAlignment(),
     "quantised": CrossTaskAlignment(solver="quantised", landmarks=3),
+    "semi-relaxed": CrossTaskAlignment(alpha=0.9, semi_relaxed=True),
     "wasserstein": CrossTaskAlignment(alpha=0.0),
 }
 

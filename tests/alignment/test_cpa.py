@@ -21,7 +21,14 @@ def source(make_segments) -> LabelledSet:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"alpha": 0.5}, {"alpha": 0.0}, {"features": ["frame"], "metric": "cityblock"}]
+    "options",
+    [
+        {},
+        {"alpha": 0.5},
+        {"alpha": 0.0},
+        {"alpha": 0.9, "semi_relaxed": True},
+        {"features": ["frame"], "metric": "cityblock"},
+    ],
 )
 def test_a_target_identical_to_the_source_gets_exactly_the_source_s_labels(source, options):
     record = CrossTaskAlignment(**options).transfer([source], source.segments, rng=rng())
