@@ -43,6 +43,7 @@ def pearl(config: DictConfig) -> Pearl:
         **shared(config),
         anchor_pairs=config.anchor_pairs,
         anchor_query=config.anchor_query,
+        anchors_from=config.anchors_from,
         film_coupling=config.film_coupling,
         reward=component(config.reward),
         reward_fit=fit(config, "reward"),

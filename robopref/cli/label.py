@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from robopref.cli.nodes import plain, required
+from robopref.cli.nodes import listed, plain, required
 from robopref.cli.show import say, verb
+from robopref.cli.sources import labelled_sources
 from robopref.data.judgement import Feedback
 from robopref.data.label_store import LabelStore
 from robopref.data.store import TrajectoryStore
@@ -15,9 +16,12 @@ from robopref.errors import ConfigError, DataError, MissingExtraError, hide_pass
 
 if TYPE_CHECKING:
     from robopref.data.footage import Footage, Scene
+    from robopref.labeling.asking import Asking
     from robopref.labeling.desk import Desk
     from robopref.labeling.online import Online
+    from robopref.labeling.plan import Plan
 
+ALIGNMENT = "alignment"  # the query that asks what tells a transfer most
 QUESTIONS: dict[Feedback, str] = {
     "pair": "Which robot does the task better?",
     "updown": "Does the robot do the task well?",
@@ -40,11 +44,8 @@ def label(config: DictConfig) -> None:
         ) from error
     from robopref.data.label_tokens import AnnotatorTokens
     from robopref.labeling.answers import annotator_name
-    from robopref.labeling.candidates import candidate_lists
     from robopref.labeling.clips import Library, steps_per_frame
     from robopref.labeling.desk import Desk
-    from robopref.labeling.items import make_items
-    from robopref.labeling.plan import make_plan
     from robopref.labeling.studio import SOON, Studio
 
     source = Path(required(config, "data", "a trajectory store, or a data set of another format"))
@@ -56,22 +57,8 @@ def label(config: DictConfig) -> None:
     annotator = None if config.annotator is None else annotator_name(str(config.annotator))
     token = choose_token(config.host, config.token)
     feedback = _feedback(config)
-    names = ("segment_length", "seed", "shared", "query", "random_share", "pool", "reward_dir")
-    common = {name: config[name] for name in names}
-    if feedback == "pair":
-        plan = make_plan(
-            store,
-            pairs=config.pairs,
-            gold=config.gold,
-            online=config.online,
-            **common,
-        )
-    elif feedback == "ranking" and config.query == "candidates":
-        plan = candidate_lists(
-            store, items=config.pairs, clips=config.k, seed=config.seed, shared=config.shared
-        )
-    else:
-        plan = make_items(store, feedback, items=config.pairs, clips=config.k, **common)
+    _check_query(config, feedback)
+    plan = _plan(config, store, feedback)
     study = Study(
         task=store.provenance(0).task,
         question=str(config.question or QUESTIONS[feedback]),
@@ -82,7 +69,8 @@ def label(config: DictConfig) -> None:
     )
     url = config.labels or f"sqlite:///{Path(store.path) / 'labels.sqlite'}"
     with LabelStore(url) as labels, bind(config.host, config.port) as taken:
-        desk = Desk(plan, labels, store, repeated=config.repeated, mirrored=config.mirrored)
+        asks = asking(config, plan, store, url) if config.query == ALIGNMENT else None
+        desk = Desk(plan, labels, store, repeated=config.repeated, mirrored=config.mirrored, asking=asks)
         before = labels.count(source="human")
         clips = Path(config.clips or Path(store.path) / "clips")
         studio = Studio(Library(store, clips, plain(config.view), cameras, scenes), config.workers)
@@ -108,6 +96,11 @@ def label(config: DictConfig) -> None:
                 stack.callback(online.close)
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
         say(f"\nStopped. {labels.count(source='human')} human answers in {hide_passwords(url)}")
+        if asks is not None:
+            say(
+                f"Use them: robopref align alignment=auto sources=[...] target={store.path} "
+                f"anchors={hide_passwords(url)}"
+            )
 
 
 def _episodes(
@@ -154,6 +147,59 @@ def _feedback(config: DictConfig) -> Feedback:
     if feedback != "pair" and asked:
         raise ConfigError(f"{', '.join(asked)}: only feedback=pair knows that; this is feedback={feedback}.")
     return feedback
+
+
+def _plan(config: DictConfig, store: TrajectoryStore, feedback: Feedback) -> "Plan":
+    """Choose what is asked about."""
+    from robopref.labeling.asking import pairs_to_ask
+    from robopref.labeling.candidates import candidate_lists
+    from robopref.labeling.items import make_items
+    from robopref.labeling.plan import make_plan
+
+    which = {"seed": config.seed, "shared": config.shared}
+    if config.query == ALIGNMENT:
+        return pairs_to_ask(store, pairs=config.pairs, **which)
+    if feedback == "ranking" and config.query == "candidates":
+        return candidate_lists(store, items=config.pairs, clips=config.k, **which)
+    which |= {
+        name: config[name] for name in ("segment_length", "query", "random_share", "pool", "reward_dir")
+    }
+    if feedback == "pair":
+        return make_plan(store, pairs=config.pairs, gold=config.gold, online=config.online, **which)
+    return make_items(store, feedback, items=config.pairs, clips=config.k, **which)
+
+
+def asking(config: DictConfig, plan: "Plan", store: TrajectoryStore, url: str) -> "Asking":
+    """Prepare the transfer whose questions people answer."""
+    sources = labelled_sources(listed(plain(config.sources)), store, config.source_labels)
+    from robopref.cli.build import component  # only now: torch takes seconds to import
+    from robopref.labeling.asking import Asking
+    from robopref.methods.phases.align import prepare, whole_episodes_only
+    from robopref.methods.phases.label import read_labels
+
+    whole_episodes_only(read_labels(store, url, source="human", optional=True), store)  # else align refuses
+    say(f"Preparing the transfer from {', '.join(sources)}.")
+    ready = prepare(component(config.alignment), sources, store, config.seed)
+    return Asking(ready, plan, seed=config.seed)
+
+
+def _check_query(config: DictConfig, feedback: Feedback) -> None:
+    """Refuse options that do not go with the alignment's questions, and sources without them."""
+    if config.query != ALIGNMENT:
+        if config.sources is not None:
+            raise ConfigError("sources= belong to query=alignment, which asks what tells a transfer most.")
+        return
+    if config.sources is None:
+        raise ConfigError(
+            "query=alignment asks what tells a transfer most, and needs its sources: say "
+            "sources=[<labelled stores of other tasks>]."
+        )
+    others = [n for n in ("segment_length", "gold", "online", "reward_dir") if config[n]]
+    if feedback != "pair" or others:
+        raise ConfigError(
+            "query=alignment asks about pairs of whole episodes, none of them a check: leave out "
+            f"{', '.join(others or ['feedback'])}."
+        )
 
 
 def learning(config: DictConfig, desk: "Desk", labels: LabelStore, store: TrajectoryStore) -> "Online":

@@ -11,9 +11,10 @@ from robopref.cli.label import label
 from robopref.cli.launch import register_resolvers
 from robopref.cli.nodes import listed, plain, required
 from robopref.cli.show import say, show_report, verb
+from robopref.cli.sources import labelled_sources, task_of
 from robopref.cli.types import make
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, hide_passwords, unknown_name
+from robopref.errors import ConfigError, hide_passwords, unknown_name
 from robopref.methods.components import EvaluationPlan
 from robopref.methods.phases.lab import Lab
 from robopref.nets.sharded import is_first
@@ -82,10 +83,7 @@ def align(config: DictConfig) -> None:
 
     target = open_store(config, "target")
     paths = required(config, "sources", "folders of labelled stores, as [a,b]")
-    stores = [TrajectoryStore.open(path) for path in listed(plain(paths))]
-    sources = {task_of(s): (s, f"sqlite:///{s.path}/labels.sqlite") for s in stores}
-    if len(sources) < len(stores):
-        raise ConfigError(f"Each source must be of another task, got {[task_of(s) for s in stores]}")
+    sources = labelled_sources(listed(plain(paths)), target, config.source_labels)
     align(
         open_lab(config, task_of(target)),
         build.component(config.alignment),
@@ -210,13 +208,6 @@ VERB_FUNCTIONS = {
 def open_store(config: DictConfig, key: str) -> TrajectoryStore:
     """Open the trajectory store that an option names."""
     return TrajectoryStore.open(required(config, key, "a trajectory store, from robopref collect"))
-
-
-def task_of(store: TrajectoryStore) -> str:
-    """Return the task whose episodes a store holds."""
-    if not len(store):
-        raise DataError(f"{store.path} holds no episodes. Collect some with robopref collect.")
-    return store.provenance(0).task
 
 
 def open_lab(config: DictConfig, task: str) -> Lab:

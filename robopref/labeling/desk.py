@@ -6,7 +6,7 @@ returns, and taking it back is a new entry.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -62,6 +62,8 @@ class Desk:
         store: What they speak of.
         repeated: Share of questions that ask an earlier pair again.
         mirrored: Share of questions that ask an earlier pair again with the sides swapped.
+        asking: Says before each question in which order to ask, given everybody's answers and the items that
+            other people have before them; what it leaves out comes last.
 
     Raises:
         ConfigError: The shares make no sense.
@@ -76,7 +78,9 @@ class Desk:
         *,
         repeated: float = 0.05,
         mirrored: float = 0.05,
+        asking: Callable[[Sequence[Judgement], Collection[int]], Sequence[int]] | None = None,
     ):
+        self._asking = asking
         self._questions = Questions(plan, repeated=repeated, mirrored=mirrored)
         labels.check_data(store)
         self.plan = plan
@@ -90,6 +94,7 @@ class Desk:
         self._places = {_key(members_of(item), plan.feedback): i for i, item in enumerate(plan.items)}
         self._seen = Mark()
         self._catch_up()
+        self._ask_anew("")
 
     def _catch_up(self, connection: sa.Connection | None = None) -> None:
         """Take in what was answered and taken back since the last time, by whatever process or tool."""
@@ -317,6 +322,7 @@ class Desk:
 
     def _next(self, person: Person) -> Question | None:
         kept = self._kept(person.name)
+        self._ask_anew(person.name)
         fresh = next(self._book.free(person, kept), None)
         if fresh is None:
             return None
@@ -327,6 +333,12 @@ class Desk:
         if had is not None and had not in person.done and self._book.is_free(had, person, kept):
             fresh = had
         return self._questions.about(person, fresh)
+
+    def _ask_anew(self, name: str) -> None:
+        """Order what is left by what was said until now, where the order depends on that."""
+        if self._asking is not None:
+            pending = {item for holder, item in self._held.items() if holder != name}
+            self._book.reorder(self._asking(self._book.judgements(), pending))
 
     def _may_have(self, question: Question, person: Person) -> bool:
         """Whether a question may go on being asked."""

@@ -32,7 +32,7 @@ from robopref.methods.components import (
     check_sources,
     check_split,
 )
-from robopref.methods.phases.align import align, ask, check_anchors
+from robopref.methods.phases.align import align, answered_by_people, ask, check_anchors
 from robopref.methods.phases.clips import film_coupling
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.comparisons import Comparisons
@@ -60,6 +60,7 @@ class Pearl:
     alignment: Component
     anchor_pairs: int
     anchor_query: str
+    anchors_from: str
     film_coupling: bool
     reward: Component
     policy: Component
@@ -85,6 +86,13 @@ class Pearl:
         if self.anchor_pairs:
             check_anchors(self.alignment)
             query_named(self.anchor_query)
+        if self.anchors_from not in ("teacher", "human"):
+            raise ConfigError(f"anchors_from must be teacher or human, got {self.anchors_from!r}")
+        if self.anchors_from == "human" and self.anchor_query != "information_gain":
+            raise ConfigError(
+                "People are asked what tells the alignment most: anchors_from=human goes with "
+                f"anchor_query=information_gain, not {self.anchor_query}"
+            )
         for part in (self.reward, self.policy, *(b.policy for b in self.baselines.values())):
             part.check(observation_size=1, action_size=1)
         for name, baseline in self.baselines.items():
@@ -110,7 +118,9 @@ def run(parts: Pearl, record: Run) -> dict[str, Any]:
     target = collect(lab, parts.target, parts.collection, parts.data_dir)
 
     anchors = None
-    if parts.anchor_pairs:
+    if parts.anchor_pairs and parts.anchors_from == "human":
+        anchors = answered_by_people(lab, sources, target, parts.target.task, pairs=parts.anchor_pairs)
+    elif parts.anchor_pairs:
         asked = {"pairs": parts.anchor_pairs, "query": parts.anchor_query}
         anchors = ask(lab, parts.alignment, sources, target, parts.target.task, parts.teacher, **asked)
     labels = align(lab, parts.alignment, sources, target, parts.target.task, anchors=anchors)

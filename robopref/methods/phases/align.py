@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from robopref.alignment.auto import AutoAlignment
+from robopref.alignment.auto import AutoAlignment, PreparedTransfer
 from robopref.alignment.sets import LabelledSet
+from robopref.data.label_store import LabelStore
 from robopref.data.preferences import (
     Preferences,
     Segments,
@@ -116,9 +117,7 @@ def ask(
     known = _known(sources, ("human", "teacher"))
 
     def work() -> dict[str, Any]:
-        ready = alignment.build().prepare(  # the very transfer that the answers will settle
-            _labelled(sources, known), target.whole_episodes(), rng=stream(lab.seed, "align")
-        )
+        ready = prepare(alignment, sources, target, lab.seed)
         rng = stream(lab.seed, f"ask/{task}")
         asker, asked = teacher.build(), np.full((len(target),) * 2, np.nan)
         given: list[tuple[int, int, float]] = []
@@ -144,6 +143,74 @@ def ask(
     }
     lab.run.phase(f"ask/{task}", settings, work)
     return url
+
+
+def answered_by_people(
+    lab: Lab,
+    sources: Mapping[str, tuple[TrajectoryStore, str]],
+    target: TrajectoryStore,
+    task: str,
+    *,
+    pairs: int,
+) -> str:
+    """Take what people said of the target, on the page that asks them what the alignment would ask.
+
+    Args:
+        sources: Store and label URL of each source task; the URLs are of this run's own label stores.
+        target: The answers are in the label store beside it.
+        task: The target's name.
+        pairs: How many pairs must have been answered; a skipped one is, too.
+
+    Returns:
+        URL of the label store with a copy of the answers, in the run directory.
+
+    Raises:
+        DataError: They have not answered yet (the message says how to), or skipped all.
+    """
+    url, name = lab.label_url(task), f"ask/{task}"
+    settings = {"people": True, "target": target.fingerprint(), "pairs": pairs, "labels": url}
+
+    def work() -> dict[str, Any]:
+        with LabelStore.beside(target) as labels:
+            labels.check_data(target)
+            whole_episodes_only(labels.preferences(source="human"), target)
+            said = list(labels.judgements(source="human").values())
+        asked = {frozenset((each.a, each.b)) for each in said}
+        if len(asked) < pairs or all(each.label is None for each in said):
+            folder, paths = lab.run.directory, ",".join(str(store.path) for store, _ in sources.values())
+            raise DataError(
+                f"The alignment asks people about {pairs} pairs, and they answered {len(asked)}. Do it with\n"
+                f"  robopref label data={target.path} query=alignment pairs={pairs} seed={lab.seed} "
+                f"'sources=[{paths}]' source_labels={folder / 'labels'}\n"
+                "and then give this command again."
+            )
+        with LabelStore(url) as copy:
+            copy.add(said, data_fingerprint=target.fingerprint(), episodes=len(target))
+        return {"labels": sum(each.label is not None for each in said), "answers": len(said)}
+
+    lab.run.phase(name, settings, work)
+    return url
+
+
+def prepare(
+    alignment: Component,
+    sources: Mapping[str, tuple[TrajectoryStore, str]],
+    target: TrajectoryStore,
+    seed: int,
+    *,
+    sources_of_labels: Sequence[str] = ("human", "teacher"),
+) -> PreparedTransfer:
+    """Return the very transfer that :func:`align` would settle: it says what to ask about the target.
+
+    Raises:
+        ConfigError: The alignment asks nothing, or there are no sources.
+        DataError: The sources have no labels of whole episodes, or no transfer can be made from them.
+    """
+    check_anchors(alignment)
+    known = _known(sources, sources_of_labels)
+    return alignment.build().prepare(
+        _labelled(sources, known), target.whole_episodes(), rng=stream(seed, "align")
+    )
 
 
 def check_anchors(alignment: Component) -> None:
@@ -191,6 +258,7 @@ def whole_episodes_only(preferences: Preferences, store: TrajectoryStore) -> Pre
             episode, start, length = (column[part[0]] for column in (side.episode, side.start, side.length))
             raise DataError(
                 f"An alignment needs labels of whole episodes, but {len(part)} labels of {store.path} "
-                f"compare segments, such as steps {start} to {start + length} of episode {episode}."
+                f"compare segments, such as steps {start} to {start + length} of episode {episode}. Keep "
+                "such labels in a store of their own (labels=)."
             )
     return preferences

@@ -146,7 +146,8 @@ def read_labels(
     if not len(found) and not optional:
         chosen = f" of source={source}, annotator={annotator}" if source or annotator else ""
         raise DataError(
-            f"{hide_passwords(url)} holds no labels{chosen}. Make some with robopref label-scripted or align."
+            f"{hide_passwords(url)} holds no labels{chosen}. Make some with robopref label, label-scripted "
+            "or align."
         )
     return found
 
