@@ -1,6 +1,7 @@
 """``robopref label``: people judge clips in the browser."""
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,10 +98,10 @@ def label(config: DictConfig) -> None:
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
         say(f"\nStopped. {labels.count(source='human')} human answers in {hide_passwords(url)}")
         if asks is not None:
-            say(
-                f"Use them: robopref align alignment=auto sources=[...] target={store.path} "
-                f"anchors={hide_passwords(url)}"
-            )
+            words = [f"sources=[{','.join(listed(plain(config.sources)))}]", f"target={store.path}"]
+            words += [] if config.source_labels is None else [f"source_labels={config.source_labels}"]
+            words += [f"anchors={hide_passwords(url)}"]
+            print(f"robopref align alignment=auto {shlex.join(words)}", flush=True)  # whole, to be copied
 
 
 def _episodes(

@@ -10,8 +10,9 @@ Manipulation", ICML (arXiv 2306.03615). The page follows the algorithm:
     relabel D_t with mu, learn a policy offline, evaluate it
 
 Each part can be another one: any alignment, reward, policy. ``alignment=auto`` goes beyond the paper: it
-validates itself on the sources, and asks for a few labels of the target (``anchor_pairs``). The paper's
-offline learner is IQL (``policy=iql``); ``conf/experiment/pearl.yaml`` says why the default is another.
+validates itself on the sources, and asks the teacher or people for a few labels of the target
+(``anchor_pairs``). The paper's offline learner is IQL (``policy=iql``); ``conf/experiment/pearl.yaml`` says
+why the default is another.
 """
 
 import dataclasses

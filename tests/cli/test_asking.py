@@ -14,7 +14,7 @@ from robopref.data.label_store import LabelStore
 from robopref.data.preferences import preferences_from_matrix
 from robopref.labeling.clips import Library, Segment
 from tests.alignment.test_auto import STEPS, source
-from tests.cli.test_product import SMALL, lab, phases, robopref  # noqa: F401  # a fixture
+from tests.cli.test_product import SMALL, phases, robopref
 from tests.labeling.server import serving
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ SHOWN = ("view={width: 64, height: 64}", "repeated=0", "mirrored=0")
 
 
 def made(folder, seed, *, sign=1.0):
-    """Write a world in which hands of some skill carry things; what is asked for is skill, or its opposite."""
+    """Write a world in which hands of some skill carry things, judged by that skill, or by its opposite."""
     world = source(seed, sign)
     segments, order = world.segments, world.labels.mean(axis=1)
     names = sorted(segments.keypoints)
@@ -54,7 +54,7 @@ def made(folder, seed, *, sign=1.0):
 
 
 class Person:
-    """Answers by the true return of what the page shows: whole episodes, known by the names of their clips."""
+    """Answers by the true return of the whole episodes that the page shows, known by their clips' names."""
 
     def __init__(self, store, name):
         library = Library(store, store.path / "clips", VIEW)
@@ -63,10 +63,10 @@ class Person:
         self.store, self.name = store, name
 
     def shown(self, client):
-        """The question, and the episodes on the left and on the right; None where nothing is left to ask."""
+        """The question, and the episodes on the left and on the right; nothing where no question is left."""
         turn = client.get("/api/question", params={"annotator": self.name}).raise_for_status().json()
         if turn["question"] is None:
-            return None
+            return None, ()
         return turn["question"]["id"], tuple(self.episodes[key] for key in turn["question"]["clips"])
 
     def answer(self, client, choice=None):
@@ -95,50 +95,52 @@ def test_answers_of_two_people_put_an_inverted_transfer_right_through_a_killed_s
     with serving(target.path, *asked) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         assert [person.shown(client)[1] for person in people] == before
         given += [people[number % 2].answer(client) for number in range(4)]
-        assert [person.shown(client) for person in people] == [None, None]
+        assert [person.shown(client) for person in people] == [(None, ())] * 2
         server.end(signal.SIGINT)
-        assert f"anchors=sqlite:///{target.path}/labels.sqlite" in server.said
+        said = server.said
     assert len(set(given)) == 7
 
-    share, command = (
-        {},
-        ("align", "alignment=auto", f"sources=[{','.join(sources)}]", f"target={target.path}"),
-    )
-    for name, anchors in (("blind", "null"), ("told", f"sqlite:///{target.path}/labels.sqlite")):
-        code, said = robopref(tmp_path, *command, f"anchors={anchors}", f"annotator={name}", f"out={name}")
+    _, *command = shlex.split(said.splitlines()[-1])  # what the server says is to be done next
+    share = {}
+    for name, anchors in (("blind", ["anchors=null"]), ("told", [])):
+        code, said = robopref(tmp_path, *command, *anchors, f"annotator={name}", f"out={name}")
         assert code == 0, said
         record = json.loads((tmp_path / name / "phases" / "align.json").read_text())
-        share[name] = record["result"]["accuracy"]["transferred"]
+        share[name] = record["result"]["accuracy"]["transfer"]
     assert share["blind"] < 0.1  # nothing in the episodes says what is asked for
     assert share["told"] > 0.9
 
 
-def test_a_run_stops_until_people_have_answered_what_it_asks_and_goes_on_with_their_answers(lab):  # noqa: F811
-    folder, _ = lab
-    words = ("run", *SMALL, "anchor_pairs=3", "anchors_from=human", "out=by-people")
-    code, said = robopref(folder, *words)
+def test_a_run_stops_until_people_have_answered_what_it_asks_and_goes_on_with_a_copy(tmp_path):
+    words = (
+        "run",
+        *SMALL,
+        "anchor_pairs=3",
+        "anchors_from=human",
+        f"data_dir={tmp_path}",
+        f"out={tmp_path}/r",
+    )
+    code, said = robopref(tmp_path, *words)
     assert code == 1
-    (line,) = re.findall(r"robopref (label data=.*)\n", said)
-    _, data, *options = shlex.split(line)
-    target = TrajectoryStore.open(folder / data.removeprefix("data="))
+    (line,) = re.findall(r"robopref label data=(.*)\n", said)
+    data, *options = shlex.split(line)
+    target = TrajectoryStore.open(data)
     person = Person(target, "anna")
-    here = [option.replace("=[outputs", f"=[{folder}/outputs") for option in options]
-    here = [option.replace("=by-people", f"={folder}/by-people") for option in here]
-    with (
-        serving(target.path, *here, *SHOWN) as server,
-        httpx.Client(base_url=server.url, timeout=60) as client,
-    ):
+    with serving(data, *options, *SHOWN) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         asked = {person.answer(client) for _ in range(3)}
-        assert person.shown(client) is None
+        assert person.shown(client) == (None, ())
     assert len(asked) == 3
-    code, said = robopref(folder, *words)
+    code, said = robopref(tmp_path, *words)
     assert code == 0, said
-    record = json.loads((folder / "by-people" / "alignment" / "record.json").read_text())
+    record = json.loads((tmp_path / "r" / "alignment" / "record.json").read_text())
     assert record["settings"]["anchors"] == 3
-    with LabelStore(f"sqlite:///{folder}/by-people/labels/drawer-open.sqlite") as labels:
+    with LabelStore(f"sqlite:///{tmp_path}/r/labels/drawer-open.sqlite") as labels:
         copied = labels.judgements(source="human").values()
-        assert {frozenset((each.a_episode, each.b_episode)) for each in copied} == asked
-        assert {each.annotator for each in copied} == {"anna"}
-    code, said = robopref(folder, *words)
+    assert {frozenset((each.a_episode, each.b_episode)) for each in copied} == asked
+    assert {each.annotator for each in copied} == {"anna"}
+
+    with LabelStore.beside(target) as labels:  # what is said later is another run's
+        labels.retract(next(iter(labels.judgements())))
+    code, said = robopref(tmp_path, *words)
     assert code == 0, said
-    assert all(phases(folder / "by-people").values())
+    assert all(phases(tmp_path / "r").values())

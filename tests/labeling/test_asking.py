@@ -124,6 +124,7 @@ def test_another_server_asks_the_same_and_takes_the_answer_to_what_the_first_one
     for _ in range(3):
         answer(first, "anna")
     shown = first.question("anna")
+    assert shown is not None
     again = desk_of(store, labels)
     assert episodes(again.question("anna")) == episodes(shown)
     again.answer("anna", shown.id, "right")  # the page still shows it after a restart
