@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from robopref.errors import ConfigError, unknown_name
+from robopref.nets.devices import resolve_device
 from robopref.training.collect import Behaviour
-from robopref.training.devices import PRECISIONS, check_processes, resolve_device
+from robopref.training.devices import PRECISIONS, check_processes
 from robopref.training.metrics import WandbMode
 from robopref.training.rollout import make_environment
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from robopref.errors import ConfigError, DeviceError
-from robopref.training.devices import make_fabric, resolve_device
+from robopref.nets.devices import resolve_device
+from robopref.training.devices import make_fabric
 
 
 @pytest.fixture
