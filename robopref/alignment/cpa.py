@@ -31,7 +31,7 @@ from robopref.errors import ConfigError, DataError, unknown_name
 log = logging.getLogger(__name__)
 
 SELECTIONS = ("vote", "lowest_cost")
-SOLVERS = ("auto", "full", "quantised")
+SOLVERS = ("auto", "full", "quantised", "torch")
 FULL_UP_TO = 400
 """Episodes of a set up to which ``solver=auto`` couples them in full."""
 
@@ -47,7 +47,7 @@ class CrossTaskAlignment:
             mean the same in both tasks. At 0 the alignment is plain Wasserstein and ``features`` is not read.
         node_features: Feature that the fused cost compares across tasks.
         semi_relaxed: Hold the target's weights alone, for sets of unequal success rates
-            (:mod:`~.semi_relaxed`). Needs ``epsilon`` 0, and has no landmarks.
+            (:mod:`~.semi_relaxed`). Needs ``epsilon`` 0 and ``solver`` auto or full, without landmarks.
         epsilon: Entropy of the coupling, in units of the squared scaled distances; 0 for none.
         restarts: Further solves from random plans, beside the standard start.
         select: What to do with the ends of several starts: let all ``vote``, or keep that of ``lowest_cost``.
@@ -61,12 +61,17 @@ class CrossTaskAlignment:
         max_iterations: Most iterations of one solve.
         solver: ``full``, or ``quantised`` by way of landmarks (:mod:`~.quantised`; each restart then chooses
             other landmarks), or ``auto``: quantised, and said so, where a set in a coupling has more than
-            :data:`FULL_UP_TO` episodes. Plain Wasserstein is always solved in full.
+            :data:`FULL_UP_TO` episodes. ``torch`` solves all couplings of a transfer as one computation on
+            ``device`` (:mod:`~.batched`; ``max_iterations`` is not read). Plain Wasserstein is always solved
+            in full, on the CPU.
         landmarks: Most landmarks of a set.
+        device: Of ``solver=torch``: ``cpu``, ``cuda``, ``cuda:<number>``, or ``auto`` for a GPU if there is
+            one.
         memory_gib: Most memory that couplings and labels may take; more is refused before it is begun.
 
     Raises:
         ConfigError: An unknown name or a value out of range.
+        DeviceError: ``solver=torch`` on a device that is not there.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class CrossTaskAlignment:
         max_iterations: int = 1000,
         solver: str = "auto",
         landmarks: int = 100,
+        device: str = "cpu",
         memory_gib: float = 4.0,
     ):
         if isinstance(features, str) or not features:
@@ -119,15 +125,21 @@ class CrossTaskAlignment:
                 "alpha must lie in [0, 1], epsilon and feature_floor must not be negative, "
                 f"got {alpha}, {epsilon} and {feature_floor}."
             )
-        if semi_relaxed and (epsilon > 0 or solver == "quantised"):
+        if semi_relaxed and (epsilon > 0 or solver in ("quantised", "torch")):
             raise ConfigError(
-                "semi_relaxed has neither entropy nor landmarks: epsilon must be 0 and solver auto or full, "
-                f"got {epsilon} and {solver}."
+                "semi_relaxed has neither entropy nor landmarks, nor a solver in torch: epsilon must be 0 "
+                f"and solver auto or full, got {epsilon} and {solver}."
             )
         if alpha == 0 and restarts:
             raise ConfigError(
                 "Plain Wasserstein (alpha = 0) is convex: restarts find the same end, so give 0."
             )
+        if solver == "torch":
+            from robopref.nets.devices import resolve_device  # here: torch is slow to import
+
+            if epsilon > 0:
+                raise ConfigError(f"solver=torch adds no entropy: epsilon must be 0, got {epsilon}.")
+            resolve_device(device)
         self.features = tuple(features) if alpha > 0 else (node_features,)
         self.metric, self.scale = metric, scale
         self.alpha, self.node_features, self.epsilon = float(alpha), node_features, float(epsilon)
@@ -136,7 +148,8 @@ class CrossTaskAlignment:
         self.max_episodes = max_episodes
         self.clusters, self.episodes_per_cluster = clusters, episodes_per_cluster
         self.feature_floor, self.max_iterations = feature_floor, max_iterations
-        self.solver, self.landmarks, self.memory_gib = solver, landmarks, memory_gib
+        self.solver, self.landmarks, self.device = solver, landmarks, device
+        self.memory_gib = memory_gib
 
     def transfer(
         self,
@@ -159,7 +172,8 @@ class CrossTaskAlignment:
         self._check_memory(sources, len(target))
         target_features = self._all_features(target, "the target")
         asked = self._problems(sources, target_features, weights, rng)
-        ends = iter(solve_all(problem for each in asked for problem in each.problems))
+        problems = [problem for each in asked for problem in each.problems]
+        ends = iter(solve_all(problems, device=self.device if self._in_torch else None))
         votes = _Votes()
         for each in asked:
             found = [next(ends) for _ in each.problems]
@@ -254,10 +268,13 @@ class CrossTaskAlignment:
                         "source_weights": p,
                         "target_weights": q,
                         "alpha": self.alpha,
-                        "semi_relaxed": self.semi_relaxed,
-                        "epsilon": self.epsilon,
-                        "max_iterations": self.max_iterations,
                     }
+                    if not self._in_torch:
+                        problem |= {
+                            "semi_relaxed": self.semi_relaxed,
+                            "epsilon": self.epsilon,
+                            "max_iterations": self.max_iterations,
+                        }
                     if self.alpha < 1:
                         problem["fused_cost"] = cross_distances(
                             source_features[self.node_features][rows],
@@ -267,6 +284,10 @@ class CrossTaskAlignment:
                     problems = self._starts(problem, rng)
                     asked.append(_Asked(source, feature, subset, rows, columns, problems))
         return asked
+
+    @property
+    def _in_torch(self) -> bool:
+        return self.solver == "torch" and self.alpha > 0
 
     def _starts(self, problem: dict[str, Any], rng: np.random.Generator) -> list[dict[str, Any]]:
         p, q = problem["source_weights"], problem["target_weights"]
@@ -367,7 +388,7 @@ class CrossTaskAlignment:
     ) -> dict[str, Any]:
         names = (
             "metric scale alpha node_features semi_relaxed epsilon restarts select subsets max_episodes "
-            "clusters episodes_per_cluster feature_floor max_iterations solver landmarks memory_gib"
+            "clusters episodes_per_cluster feature_floor max_iterations solver landmarks device memory_gib"
         )
         return {
             "method": "cross-task alignment",

@@ -75,26 +75,18 @@ def gromov_wasserstein(
             start.
         DivergedError: The entropic iteration did not reach the marginals.
     """
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"alpha must lie in [0, 1], got {alpha}.")
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise ConfigError(f"epsilon must be 0 or above, got {epsilon}.")
-    if alpha < 1 and fused_cost is None:
-        raise ConfigError(f"alpha = {alpha} needs fused_cost, the cost between source and target points.")
-    first = checked_distances(source_distances, "source")
-    second = checked_distances(target_distances, "target")
-    p = checked_weights(source_weights, len(first), "source")
-    q = checked_weights(target_weights, len(second), "target")
-    between = np.zeros((len(first), len(second)))
-    if fused_cost is not None and alpha < 1:
-        between = checked_matrix(fused_cost, (len(first), len(second)), "fused_cost")
+    first, second, p, q, between = checked_problem(
+        source_distances, target_distances, source_weights, target_weights, fused_cost, alpha
+    )
     if alpha == 0:
         plan = wasserstein(between, p, q, epsilon=epsilon)
         return Coupling(plan, float((plan * between).sum()))
 
     problem = _Problem(first, second, p, q, between, alpha, epsilon, max_iterations, tolerance)
     if start is not None:
-        return problem.solve(_checked_plan(start, p, q))
+        return problem.solve(checked_plan(start, p, q))
     end = problem.solve(None)
     stuck = np.allclose(end.plan, np.outer(p, q), rtol=1e-9, atol=0)
     if not (problem.equal or epsilon > 0 or stuck):
@@ -262,6 +254,34 @@ def random_plan(
     return (1 - spread) * corner + spread * np.outer(source_weights, target_weights)
 
 
+def checked_problem(
+    source_distances: Float[np.ndarray, "M M"],
+    target_distances: Float[np.ndarray, "N N"],
+    source_weights: Float[np.ndarray, " M"] | None,
+    target_weights: Float[np.ndarray, " N"] | None,
+    fused_cost: Float[np.ndarray, "M N"] | None,
+    alpha: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return C1, C2, p, q and M (zeros where ``alpha`` is 1) of a problem whose inputs make sense.
+
+    Raises:
+        ConfigError: ``alpha`` out of range, or below 1 without a cost between the sets.
+        DataError: Wrong shapes, values that are not finite, asymmetric distances, or impossible weights.
+    """
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"alpha must lie in [0, 1], got {alpha}.")
+    if alpha < 1 and fused_cost is None:
+        raise ConfigError(f"alpha = {alpha} needs fused_cost, the cost between source and target points.")
+    first = checked_distances(source_distances, "source")
+    second = checked_distances(target_distances, "target")
+    p = checked_weights(source_weights, len(first), "source")
+    q = checked_weights(target_weights, len(second), "target")
+    between = np.zeros((len(first), len(second)))
+    if fused_cost is not None and alpha < 1:
+        between = checked_matrix(fused_cost, between.shape, "fused_cost")
+    return first, second, p, q, between
+
+
 def checked_weights(weights: np.ndarray | None, count: int, owner: str) -> Float[np.ndarray, " N"]:
     """Return the weights divided by their sum, uniform ones for None.
 
@@ -312,7 +332,12 @@ def _without_dust(plan: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.where(plan > 1e-9 * np.minimum(p[:, None], q[None]), plan, 0.0)
 
 
-def _checked_plan(plan: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+def checked_plan(plan: np.ndarray, p: np.ndarray, q: np.ndarray) -> Float[np.ndarray, "M N"]:
+    """Return a plan to start from as float64.
+
+    Raises:
+        DataError: It is negative somewhere, or its marginals are not ``p`` and ``q``.
+    """
     checked = checked_matrix(plan, (len(p), len(q)), "start")
     wrong = max(np.abs(checked.sum(axis=1) - p).max(), np.abs(checked.sum(axis=0) - q).max())
     if checked.min() < 0 or wrong > 1e-8:

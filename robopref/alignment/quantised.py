@@ -18,9 +18,7 @@ from jaxtyping import Float, Int
 
 from robopref.alignment.gromov import (
     Coupling,
-    checked_distances,
-    checked_matrix,
-    checked_weights,
+    checked_problem,
     coupling_cost,
     gromov_wasserstein,
 )
@@ -64,17 +62,10 @@ def quantised_gromov_wasserstein(
         raise ConfigError(f"alpha must lie in (0, 1] for a coupling by way of landmarks, got {alpha}.")
     if landmarks < 2:
         raise ConfigError(f"landmarks must be 2 or more, got {landmarks}.")
-    if alpha < 1 and fused_cost is None:
-        raise ConfigError(f"alpha = {alpha} needs fused_cost, the cost between source and target points.")
-    first, second = (
-        checked_distances(source_distances, "source"),
-        checked_distances(target_distances, "target"),
+    first, second, p, q, checked = checked_problem(
+        source_distances, target_distances, source_weights, target_weights, fused_cost, alpha
     )
-    p = checked_weights(source_weights, len(first), "source")
-    q = checked_weights(target_weights, len(second), "target")
-    between = None
-    if fused_cost is not None and alpha < 1:
-        between = checked_matrix(fused_cost, (len(first), len(second)), "fused_cost")
+    between = checked if alpha < 1 else None
     rows = choose_blocks(first, p, landmarks, rng)
     columns = choose_blocks(second, q, landmarks, rng)
     coarse = gromov_wasserstein(
