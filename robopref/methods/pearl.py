@@ -89,10 +89,11 @@ class Pearl:
             query_named(self.anchor_query)
         if self.anchors_from not in ("teacher", "human"):
             raise ConfigError(f"anchors_from must be teacher or human, got {self.anchors_from!r}")
-        if self.anchors_from == "human" and self.anchor_query != "information_gain":
+        asked = self.anchor_pairs > 0 and self.anchor_query == "information_gain"
+        if self.anchors_from == "human" and not asked:
             raise ConfigError(
-                "People are asked what tells the alignment most: anchors_from=human goes with "
-                f"anchor_query=information_gain, not {self.anchor_query}"
+                "People are asked about anchor_pairs=<how many> pairs that tell most "
+                f"(anchor_query=information_gain), got {self.anchor_pairs} and {self.anchor_query}"
             )
         for part in (self.reward, self.policy, *(b.policy for b in self.baselines.values())):
             part.check(observation_size=1, action_size=1)

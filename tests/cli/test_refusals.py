@@ -34,6 +34,8 @@ def answer(arguments, capfd):
         (["run", "alignment=cpa", "alignment.features=[man]"], "Did you mean 'mean'?"),
         (["run", "alignment=cpa", "anchor_pairs=5"], "Only alignment=auto reads labels of the target"),
         (["run", "anchor_pairs=5", "anchor_query=informaton_gain"], "Did you mean 'information_gain'"),
+        (["run", "anchor_pairs=5", "anchors_from=robots"], "anchors_from must be teacher or human"),
+        (["run", "anchors_from=human"], "anchor_pairs=<how many>"),
         (["run", "alignment=auto", "alignment.on_risk=refuze"], "Did you mean 'refuse'?"),
         (["run", "alignment.sources=[]"], "alignment.sources must be"),
         (["run", "alignment.sources=[drawer-open]"], "alignment.sources must be"),

@@ -8,9 +8,11 @@ import pytest
 from robopref.alignment.auto import AutoAlignment, PreparedTransfer
 from robopref.alignment.record import TransferRecord
 from robopref.cli import main
+from robopref.cli.sources import labelled_sources
 from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
-from robopref.errors import ConfigError, DataError
+from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError, DataError, RoboprefError
 from robopref.labeling import asking
 from robopref.labeling.asking import Asking, pairs_to_ask
 from robopref.labeling.desk import Desk
@@ -179,21 +181,39 @@ def test_numbers_out_of_range_and_a_lone_episode_are_refused(store, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("paths", "labels", "sentence"),
+    [
+        ([], None, "names no source"),
+        (["nowhere"], None, "nowhere"),
+        (["store"], None, "the target itself"),
+        (["bare"], None, "The source bare has no labels"),
+        (["other"], "store", "there is no store/toy.sqlite"),
+        (["other", "bare"], None, "other and bare are both of toy"),
+    ],
+)
+def test_what_is_no_labelled_source_is_named(folder, monkeypatch, paths, labels, sentence):
+    monkeypatch.chdir(folder)
+    with pytest.raises(RoboprefError, match=sentence):
+        labelled_sources(paths, TrajectoryStore.open("store"), labels)
+
+
+@pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ([], "needs its sources"),
         (["query=random", "sources=[other]"], "sources= belong to query=alignment"),
-        (["sources=[]"], "names no source"),
-        (["sources=[store]"], "the target itself"),
-        (["sources=[bare]"], "The source bare has no labels"),
-        (["sources=[other]", "source_labels=store"], "there is no store/toy.sqlite"),
-        (["sources=[other,bare]"], "another task"),
-        (["sources=[other]"], "holds no labels of source"),
-        (["sources=[other]", "alignment=cpa"], "Only alignment=auto"),
-        (["sources=[other]", "labels=sqlite:///other/parts.sqlite"], "compare segments"),
-        (["sources=[other]", "labels=sqlite:///foreign.sqlite"], "other data"),
         (["sources=[other]", "segment_length=5"], "leave out segment_length"),
         (["sources=[other]", "feedback=updown"], "leave out feedback"),
+        pytest.param(["sources=[other]"], "holds no labels of source", marks=pytest.mark.slow),
+        pytest.param(["sources=[other]", "alignment=cpa"], "Only alignment=auto", marks=pytest.mark.slow),
+        pytest.param(
+            ["sources=[other]", "labels=sqlite:///other/parts.sqlite"],
+            "compare segments",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["sources=[other]", "labels=sqlite:///foreign.sqlite"], "other data", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_no_alignment_could_ask_gets_a_sentence(folder, monkeypatch, capfd, options, sentence):
