@@ -7,6 +7,7 @@ observations here, which ours does.
 
 # pyright: reportMissingImports=false
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -168,7 +169,14 @@ def _tensordict(batch: dict[str, Tensor]) -> Any:
 def libraries(
     names: list[str], like: ImplicitQLearning, data: TransitionSampler, batch_size: int
 ) -> dict[str, tuple[Any, Any]]:
-    """Each library twice: with batches of ``data``, and with those that it draws for itself."""
+    """Each library twice: with batches of ``data``, and with those that it draws for itself.
+
+    Raises:
+        SystemExit: One is not installed; says how to run with it.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise SystemExit(f"{name} is not installed: run this by uv run --with {name} python ...")
     everything = data.batch(torch.arange(len(data)))
     observation, action = (everything[name].shape[1] for name in ("observations", "actions"))
     found: dict[str, tuple[Any, Any]] = {}

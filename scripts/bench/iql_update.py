@@ -16,6 +16,7 @@ import itertools
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -109,6 +110,29 @@ class Ours:
         self.learner.after_step()
 
 
+class Products:
+    """The matrix products of one update and nothing else: what no arrangement of the rest can pass."""
+
+    def __init__(self, hidden: Sequence[int]) -> None:
+        pairs = OBSERVATION + ACTION
+        critics = [(pairs, 1, True)] * 2 + [(pairs, 1, False)] * 2  # inputs, outputs, whether it learns
+        others = [(OBSERVATION, 1, True), (OBSERVATION, 1, False), (OBSERVATION, ACTION, True)]
+        self.factors: list[tuple[Tensor, Tensor]] = []
+        for inputs, outputs, learns in critics + others:
+            for layer, (fan_in, fan_out) in enumerate(itertools.pairwise([inputs, *hidden, outputs])):
+                x, weight, gradient = (
+                    torch.randn(*shape) for shape in ((BATCH, fan_in), (fan_out, fan_in), (BATCH, fan_out))
+                )
+                self.factors += [(x, weight.T)] + [(x.T, gradient)] * learns
+                self.factors += [(gradient, weight)] * (learns and layer > 0)
+        self.results = [a @ b for a, b in self.factors]
+
+    def update(self, batch: dict[str, Tensor]) -> None:
+        """All of them once; the batch is not read."""
+        for (a, b), result in zip(self.factors, self.results, strict=True):
+            torch.mm(a, b, out=result)
+
+
 def transitions(dtype: torch.dtype) -> TransitionSampler:
     """Random transitions of the size of Meta-World's."""
     generator = torch.Generator().manual_seed(0)
@@ -153,6 +177,7 @@ def main() -> None:
     rivals["ours"] = Ours(learner), data
     if options.compile:
         rivals["ours, compiled"] = Ours(ImplicitQLearning(OBSERVATION, ACTION, compile=True)), data
+    rivals["products alone"] = Products(learner.config["hidden"]), data
     if options.libraries:
         from iql_libraries import libraries
 
