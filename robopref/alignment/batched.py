@@ -36,6 +36,7 @@ from torch import Tensor
 
 from robopref.alignment.gromov import Coupling, checked_plan, checked_problem
 from robopref.alignment.sequences import sinkhorn
+from robopref.alignment.transport import TransportProblem
 from robopref.errors import ConfigError
 
 GAMMA = 1.0
@@ -81,17 +82,12 @@ class _Run:
     """One problem from one start: a plan, the product plan, or the soft matching of distance profiles."""
 
     number: int
-    first: np.ndarray
-    second: np.ndarray
-    p: np.ndarray
-    q: np.ndarray
-    between: np.ndarray
-    alpha: float
+    problem: TransportProblem
     start: np.ndarray | Literal["product", "profiles"]
 
     @property
     def size(self) -> int:
-        return len(self.p) + len(self.q)
+        return len(self.problem.p) + len(self.problem.q)
 
 
 def _runs(
@@ -111,7 +107,8 @@ def _runs(
         source_distances, target_distances, source_weights, target_weights, fused_cost, alpha
     )
     starts: list[Any] = ["product", "profiles"] if start is None else [checked_plan(start, p, q)]
-    return [_Run(number, first, second, p, q, between, alpha, begin) for begin in starts]
+    problem = TransportProblem(first, second, p, q, alpha, between)
+    return [_Run(number, problem, begin) for begin in starts]
 
 
 def _batches(runs: Sequence[_Run]) -> Iterator[list[_Run]]:
@@ -133,7 +130,10 @@ def _solve(runs: Sequence[_Run], device: torch.device) -> list[Coupling]:
     plan = _exchange(batch, plan)
     costs = batch.cost(plan).clamp(min=0).tolist()
     plans = plan.masked_fill(plan <= NOTHING, 0).cpu().numpy()
-    return [Coupling(plans[b, : len(run.p), : len(run.q)].copy(), costs[b]) for b, run in enumerate(runs)]
+    return [
+        Coupling(own[: len(run.problem.p), : len(run.problem.q)].copy(), cost)
+        for run, own, cost in zip(runs, plans, costs, strict=True)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +149,14 @@ class _Batch:
 
     @classmethod
     def of(cls, runs: Sequence[_Run], device: torch.device) -> "_Batch":
-        names = [field.name for field in fields(cls)]
-        return cls(*(_padded([np.asarray(getattr(run, name)) for run in runs], device) for name in names))
+        problems = {run.number: run.problem for run in runs}
+        places = {number: place for place, number in enumerate(problems)}
+        of_run = torch.tensor([places[run.number] for run in runs], device=device)
+        values = (
+            [np.asarray(getattr(problem, field.name)) for problem in problems.values()]
+            for field in fields(cls)
+        )
+        return cls(*(_padded(arrays, device)[of_run] for arrays in values))
 
     def to(self, dtype: torch.dtype) -> "_Batch":
         return _Batch(*(getattr(self, field.name).to(dtype) for field in fields(self)))
@@ -178,8 +184,9 @@ class _Batch:
         return 4 * self.alpha * spread + (1 - self.alpha) * _deviation(self.between, self.p, self.q)
 
 
-def _padded(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    padded = np.zeros((len(arrays), *(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))))
+def _padded(arrays: Sequence[np.ndarray], device: torch.device, shape: Sequence[int] | None = None) -> Tensor:
+    shape = shape or [max(sizes) for sizes in zip(*(array.shape for array in arrays), strict=True)]
+    padded = np.zeros((len(arrays), *shape))
     for number, array in enumerate(arrays):
         padded[number, *(slice(size) for size in array.shape)] = array
     return torch.from_numpy(padded).to(device)
@@ -198,10 +205,14 @@ def _deviation(
 
 
 def _starts(batch: _Batch, runs: Sequence[_Run]) -> Float[Tensor, "B M N"]:
-    given = [np.outer(run.p, run.q) if isinstance(run.start, str) else run.start for run in runs]
-    plans = _padded(given, batch.p.device).to(batch.p.dtype)
-    matched = torch.tensor([isinstance(run.start, str) and run.start == "profiles" for run in runs])
-    matched = matched.to(plans.device)
+    plans = batch.p[:, :, None] * batch.q[:, None, :]
+    given = {place: run.start for place, run in enumerate(runs) if not isinstance(run.start, str)}
+    if given:
+        padded = _padded(list(given.values()), plans.device, plans.shape[1:])
+        plans[torch.tensor(list(given), device=plans.device)] = padded.to(plans.dtype)
+    matched = torch.tensor(
+        [isinstance(run.start, str) and run.start == "profiles" for run in runs], device=plans.device
+    )
     if bool(matched.any()):
         part = batch.take(matched)
         cost = _profile_cost(part)
@@ -224,8 +235,9 @@ def _profile_cost(batch: _Batch) -> Float[Tensor, "B M N"]:
 
     a, b = profiles(batch.first, batch.p), profiles(batch.second, batch.q)
     a, b = (of * (mass > 0)[:, :, None] for of, mass in ((a, batch.p), (b, batch.q)))
+    apart = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
     alpha = batch.alpha[:, None, None]
-    return alpha * torch.cdist(a, b) ** 2 / QUANTILES + (1 - alpha) * batch.between
+    return alpha * apart**2 / QUANTILES + (1 - alpha) * batch.between
 
 
 def _proximal(batch: _Batch, plan: Float[Tensor, "B M N"]) -> Float[Tensor, "B M N"]:
