@@ -165,6 +165,7 @@ class _Batch:
         return _Batch(*(getattr(self, field.name)[kept] for field in fields(self)))
 
     def product(self, plan: Float[Tensor, "B M N"]) -> Float[Tensor, "B M N"]:
+        """Return C1 T C2."""
         return self.first @ plan @ self.second
 
     def gradient(self, product: Float[Tensor, "B M N"]) -> Float[Tensor, "B M N"]:
@@ -172,6 +173,7 @@ class _Batch:
         return (1 - alpha) * self.between - 4 * alpha * product
 
     def objective(self, plan: Float[Tensor, "B M N"], product: Float[Tensor, "B M N"]) -> Float[Tensor, " B"]:
+        """Return f, which is the cost but for a constant."""
         linear, crossed = (plan * self.between).sum((1, 2)), (plan * product).sum((1, 2))
         return (1 - self.alpha) * linear - 2 * self.alpha * crossed
 
@@ -180,6 +182,7 @@ class _Batch:
         return self.alpha * own + self.objective(plan, self.product(plan))
 
     def scale(self) -> Float[Tensor, " B"]:
+        """Return the spread of the gradient, as far as it can be told before there is a plan."""
         spread = _deviation(self.first, self.p, self.p) * _deviation(self.second, self.q, self.q)
         return 4 * self.alpha * spread + (1 - self.alpha) * _deviation(self.between, self.p, self.q)
 

@@ -156,6 +156,14 @@ def test_permuting_points_permutes_the_plan(few_steps):
     np.testing.assert_allclose(other.plan, plain.plan[np.ix_(rows, columns)], atol=1e-12)
 
 
+def test_scaling_a_set_does_not_change_the_plan(few_steps):
+    given = problem(15, 12, False, 0)
+    scaled = [given | {"source_distances": scale * given["source_distances"]} for scale in (1.0, 1e-6, 1e6)]
+    plain, *others = (end.plan for end in batched_gromov_wasserstein(scaled))
+    for other in others:
+        np.testing.assert_allclose(other, plain, atol=1e-12)
+
+
 def test_points_without_mass_take_no_part(few_steps):
     given = problem(8, 6, False, 0)
     weights = np.array([0, 1.0, 1, 1, 1, 1, 1, 1])
