@@ -98,10 +98,7 @@ def label(config: DictConfig) -> None:
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
         say(f"\nStopped. {labels.count(source='human')} human answers in {hide_passwords(url)}")
         if asks is not None:
-            words = [f"sources=[{','.join(listed(plain(config.sources)))}]", f"target={store.path}"]
-            words += [] if config.source_labels is None else [f"source_labels={config.source_labels}"]
-            words += [f"anchors={hide_passwords(url)}"]
-            print(f"robopref align alignment=auto {shlex.join(words)}", flush=True)  # whole, to be copied
+            print(_transfer_command(config, store, url), flush=True)  # whole, so that it can be copied
 
 
 def _episodes(
@@ -152,13 +149,14 @@ def _feedback(config: DictConfig) -> Feedback:
 
 def _plan(config: DictConfig, store: TrajectoryStore, feedback: Feedback) -> "Plan":
     """Choose what is asked about."""
-    from robopref.labeling.asking import pairs_to_ask
     from robopref.labeling.candidates import candidate_lists
     from robopref.labeling.items import make_items
     from robopref.labeling.plan import make_plan
 
     which = {"seed": config.seed, "shared": config.shared}
     if config.query == ALIGNMENT:
+        from robopref.labeling.asking import pairs_to_ask  # only here: it needs the alignment's libraries
+
         return pairs_to_ask(store, pairs=config.pairs, **which)
     if feedback == "ranking" and config.query == "candidates":
         return candidate_lists(store, items=config.pairs, clips=config.k, **which)
@@ -182,6 +180,16 @@ def asking(config: DictConfig, plan: "Plan", store: TrajectoryStore, url: str) -
     say(f"Preparing the transfer from {', '.join(sources)}.")
     ready = prepare(component(config.alignment), sources, store, config.seed)
     return Asking(ready, plan, seed=config.seed)
+
+
+def _transfer_command(config: DictConfig, store: TrajectoryStore, url: str) -> str:
+    """Return the command that carries labels over with what people said."""
+    options = {"sources": f"[{','.join(listed(plain(config.sources)))}]", "target": store.path}
+    if config.source_labels is not None:
+        options["source_labels"] = config.source_labels
+    options["anchors"] = hide_passwords(url)
+    words = (f"{name}={value}" for name, value in options.items())
+    return f"robopref align alignment=auto {shlex.join(words)}"
 
 
 def _check_query(config: DictConfig, feedback: Feedback) -> None:

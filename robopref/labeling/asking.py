@@ -1,8 +1,8 @@
 """Questions that an alignment asks of its target: always the pair whose answer tells it most.
 
-What tells most depends on every answer so far, so each question is chosen when it is asked, which takes
-some tens of milliseconds. What was answered is read from the book that the desk keeps of the label store:
-a server that is killed and started again asks the same.
+What tells most depends on every answer so far, so each question is chosen when it is asked, in a fraction of
+a second. What was answered is in the book that the desk keeps of the label store: a server that is killed and
+started again asks the same.
 
 Letters used in shapes: N episodes that are asked about.
 """

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
+from robopref.data.judgement import Answer, Judgement
 from robopref.data.label_store import LabelStore
 from robopref.data.preferences import all_episode_pairs, preferences_from_matrix
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
-from robopref.methods.phases.align import whole_episodes_only
+from robopref.methods.components import Hardware
+from robopref.methods.phases.align import answered_by_people, whole_episodes_only
+from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import read_labels, store_labels
+from robopref.training.run import Run
 
 
 @pytest.fixture
@@ -74,3 +78,47 @@ def test_a_password_is_in_no_message(store, tmp_path, monkeypatch):
     url = "postgresql://me:hunter2@team.example/db"
     with pytest.raises(DataError, match=r"postgresql://me:\*\*\*@team.example/db holds no labels"):
         read_labels(store, url)
+
+
+def say(store, *pairs, answer: Answer = "a"):
+    """Let a person compare whole episodes, or rate the only one named."""
+    given = [
+        Judgement(
+            a, 0, 5, *((b[0], 0, 5) if b else (None,) * 3), answer=answer, source="human", annotator="anna"
+        )
+        for a, *b in pairs
+    ]
+    with LabelStore.beside(store) as labels:
+        labels.add(given, data_fingerprint=store.fingerprint(), episodes=len(store))
+
+
+def test_people_are_waited_for_until_they_said_something_of_enough_pairs(store, tmp_path):
+    record = Run(tmp_path / "r", name="t", method="m", task="t", seed=3, config="", say=lambda text: None)
+    lab = Lab(record, Hardware(device="cpu", wandb_mode="disabled"), 3)
+
+    def answered(pairs=3):
+        return answered_by_people(lab, {"other": (store, "")}, store, "t", pairs=pairs)
+
+    say(store, (0,), (1,), (2,), answer="up")  # thumbs compare nothing
+    with pytest.raises(DataError, match=r"asked about 0 so far.*\n  robopref label data=.* pairs=3 seed=3 "):
+        answered()
+    say(store, (0, 1), (1, 0), (0, 2), answer="skip")
+    with pytest.raises(DataError, match=r"asked about 2 so far"):
+        answered()
+    say(store, (1, 2), answer="skip")
+    with pytest.raises(DataError, match=r"asked about 3 so far.* not all may be.*\n.* pairs=6 "):
+        answered()
+    say(store, (3, 2))
+    with LabelStore(answered()) as copy:
+        assert [(j.a_episode, j.b_episode, j.label) for j in copy.judgements().values()] == [
+            (0, 1, None),
+            (1, 0, None),
+            (0, 2, None),
+            (1, 2, None),
+            (3, 2, 1.0),
+        ]
+    say(store, (3, 1))
+    with LabelStore(answered()) as copy:  # what they say later does not change what was begun
+        assert len(copy.preferences()) == 1
+    with pytest.raises(ConfigError, match="made with other settings"):
+        answered(pairs=4)

@@ -1,5 +1,6 @@
 """Labels of source tasks, carried to the episodes of a target task."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -165,30 +166,37 @@ def answered_by_people(
         URL of the label store with a copy of the answers, in the run directory.
 
     Raises:
-        DataError: They have not answered yet (the message says how to), or skipped all.
+        DataError: They have not answered yet, or skipped all; the message says how they do.
     """
-    url, name = lab.label_url(task), f"ask/{task}"
+    url = lab.label_url(task)
     settings = {"people": True, "target": target.fingerprint(), "pairs": pairs, "labels": url}
 
     def work() -> dict[str, Any]:
         with LabelStore.beside(target) as labels:
             labels.check_data(target)
-            whole_episodes_only(labels.preferences(source="human"), target)
-            said = list(labels.judgements(source="human").values())
-        asked = {frozenset((each.a, each.b)) for each in said}
-        if len(asked) < pairs or all(each.label is None for each in said):
-            folder, paths = lab.run.directory, ",".join(str(store.path) for store, _ in sources.values())
+            known = whole_episodes_only(labels.preferences(source="human"), target)
+            compared = [each for each in labels.judgements(source="human").values() if each.b is not None]
+        asked = len({frozenset((each.a, each.b)) for each in compared})
+        if asked < pairs or not len(known):
+            options = {
+                "data": target.path,
+                "query": "alignment",
+                "pairs": pairs if asked < pairs else asked + pairs,
+                "seed": lab.seed,
+                "sources": f"[{','.join(str(store.path) for store, _ in sources.values())}]",
+                "source_labels": lab.run.directory / "labels",
+            }
+            command = shlex.join(f"{key}={value}" for key, value in options.items())
             raise DataError(
-                f"The alignment asks people about {pairs} pairs, and they answered {len(asked)}. Do it with\n"
-                f"  robopref label data={target.path} query=alignment pairs={pairs} seed={lab.seed} "
-                f"'sources=[{paths}]' source_labels={folder / 'labels'}\n"
+                f"The alignment asks people about {pairs} pairs, and asked about {asked} so far; what "
+                f"is skipped counts, but not all may be. Do it with\n  robopref label {command}\n"
                 "and then give this command again."
             )
         with LabelStore(url) as copy:
-            copy.add(said, data_fingerprint=target.fingerprint(), episodes=len(target))
-        return {"labels": sum(each.label is not None for each in said), "answers": len(said)}
+            copy.add(compared, data_fingerprint=target.fingerprint(), episodes=len(target))
+        return {"labels": len(known), "answers": len(compared)}
 
-    lab.run.phase(name, settings, work)
+    lab.run.phase(f"ask/{task}", settings, work)
     return url
 
 
@@ -197,17 +205,15 @@ def prepare(
     sources: Mapping[str, tuple[TrajectoryStore, str]],
     target: TrajectoryStore,
     seed: int,
-    *,
-    sources_of_labels: Sequence[str] = ("human", "teacher"),
 ) -> PreparedTransfer:
     """Return the very transfer that :func:`align` would settle: it says what to ask about the target.
 
     Raises:
-        ConfigError: The alignment asks nothing, or there are no sources.
+        ConfigError: The alignment asks nothing.
         DataError: The sources have no labels of whole episodes, or no transfer can be made from them.
     """
     check_anchors(alignment)
-    known = _known(sources, sources_of_labels)
+    known = _known(sources, ("human", "teacher"))
     return alignment.build().prepare(
         _labelled(sources, known), target.whole_episodes(), rng=stream(seed, "align")
     )
