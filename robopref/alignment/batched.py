@@ -37,7 +37,7 @@ from torch import Tensor
 from robopref.alignment.gromov import Coupling, checked_plan, checked_problem
 from robopref.alignment.sequences import sinkhorn
 from robopref.alignment.transport import TransportProblem
-from robopref.errors import ConfigError
+from robopref.errors import ConfigError, DivergedError
 
 GAMMA = 1.0
 """Weight of the proximal term, in units of the spread of the gradient (:meth:`_Batch.scale`)."""
@@ -67,6 +67,7 @@ def batched_gromov_wasserstein(
     Raises:
         ConfigError, DataError: As :func:`~.gromov.gromov_wasserstein`, of the first bad problem; also for
             ``alpha`` = 0 (plain Wasserstein is convex, and exchanges may stop before its end).
+        DivergedError: The device did not hold the marginals.
     """
     runs = [run for number, problem in enumerate(problems) for run in _runs(number, **problem)]
     best: dict[int, Coupling] = {}
@@ -128,6 +129,9 @@ def _solve(runs: Sequence[_Run], device: torch.device) -> list[Coupling]:
     soft = batch.to(torch.float32)
     plan = _corner(_proximal(soft, _starts(soft, runs)).double(), batch.p, batch.q)
     plan = _exchange(batch, plan)
+    wrong = max(float((plan.sum(2) - batch.p).abs().max()), float((plan.sum(1) - batch.q).abs().max()))
+    if not wrong <= 1e-8:
+        raise DivergedError(f"A plan on {device} misses its marginals by {wrong:.3g}; solver=full does not.")
     costs = batch.cost(plan).clamp(min=0).tolist()
     plans = plan.masked_fill(plan <= NOTHING, 0).cpu().numpy()
     return [
