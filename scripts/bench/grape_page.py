@@ -27,7 +27,7 @@ from robopref.files import read_json
 from robopref.training.run import differences
 
 SEEN = "in-domain"
-NOT_UNSEEN = (SEEN, "training-starts")
+NOT_UNSEEN = (SEEN, "sampled", "training-starts")
 BEFORE, ALIGNED = "supervised", "grape-round1"
 CONTROLS = ("filtered-bc", "filtered-bc-kept")  # as aligned, and it or the start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}

@@ -1,4 +1,4 @@
-"""Phases of GRAPE that try policies: greedily, from the same states, along every axis of generalisation."""
+"""Phases of GRAPE that try policies: greedily or by drawing, from the same states, along every axis of generalisation."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -27,6 +27,7 @@ class Axis:
         view: What ``gymnasium.make`` gets besides: another camera, light, an object of another colour.
         held_out_wording: Whether instructions are such as no training saw.
         training_starts: Whether it begins where the compared rollouts of the first round began.
+        sampled: Whether actions are drawn, at the temperature of rollouts, and not the best ones.
         variants: Names of the variants that are tried along it, beside the start and the policies of the
             rounds; None for all.
     """
@@ -34,6 +35,7 @@ class Axis:
     view: dict[str, Any] = dataclasses.field(default_factory=dict)
     held_out_wording: bool = False
     training_starts: bool = False
+    sampled: bool = False
     variants: Sequence[str] | None = None
 
     def tries(self, name: str, variants: Collection[str]) -> bool:
@@ -52,7 +54,7 @@ def evaluate_axes(
     episodes: int,
     sampling: Sampling | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Try a policy greedily along every axis; returns success with its interval, collisions and length.
+    """Try a policy along every axis, greedily unless it says otherwise; returns success with its interval, collisions and length.
 
     Every policy is tried on the same seeds. ``collision`` is the share of episodes in which the arm touches
     the scene, ``steps`` the mean number of actions until success or the end; a Wilson 95 % interval is around
@@ -112,7 +114,7 @@ def _tried(
             wordings(scene.task).held_out if how.held_out_wording else wordings(scene.task).seen,
             seeds[scene.task],
             1,
-            deterministic=True,
+            deterministic=not how.sampled,
             until_success=True,
         )
         for scene in scenes
