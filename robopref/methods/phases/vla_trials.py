@@ -1,4 +1,4 @@
-"""Phases of GRAPE that try policies: greedily or by drawing, from the same states, along every axis of generalisation."""
+"""Phases of GRAPE that try policies, greedily or by drawing, from the same states along every axis."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
