@@ -14,14 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from robopref.alignment.gromov import (
-    Coupling,
-    checked_distances,
-    checked_matrix,
-    checked_weights,
-    coupling_cost,
-    gromov_wasserstein,
-)
+from robopref.alignment.gromov import Coupling, checked_problem, coupling_cost, gromov_wasserstein
 from robopref.errors import ConfigError
 
 
@@ -59,14 +52,9 @@ def semi_relaxed_gromov_wasserstein(
     limits: dict[str, Any] = {"max_iterations": max_iterations, "tolerance": tolerance}
     options: dict[str, Any] = {"target_weights": target_weights, "fused_cost": fused_cost, "alpha": alpha}
     balanced = gromov_wasserstein(source_distances, target_distances, **options, **limits, **begin)
-    first, second = (
-        checked_distances(source_distances, "source"),
-        checked_distances(target_distances, "target"),
+    first, second, _, q, between = checked_problem(
+        source_distances, target_distances, None, target_weights, fused_cost, alpha
     )
-    between = np.zeros((len(first), len(second)))
-    if fused_cost is not None and alpha < 1:
-        between = checked_matrix(fused_cost, between.shape, "fused_cost")
-    q = checked_weights(target_weights, len(second), "target")
     if alpha == 0:
         plan = np.zeros_like(between)
         plan[between.argmin(axis=0), np.arange(len(q))] = q

@@ -57,7 +57,7 @@ SMALL = [
     "device=cpu",
 ]
 PEOPLE = ["grape.judge.kind=human", "~grape.variants.safety", "~grape.variants.efficiency"]
-SHORT = ["~grape.axes.wording", "~grape.axes.object", "~grape.variants.filtered-bc"]
+SHORT = ["~grape.axes.sampled", "~grape.axes.wording", "~grape.axes.object", "~grape.variants.filtered-bc"]
 
 
 def run(folder, *overrides):
@@ -77,10 +77,18 @@ def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
     aligned = {"grape-round1", "grape-round2"} & set(results)
     assert set(results) == {"supervised", "filtered-bc", "filtered-bc-kept", "grape"} | aligned
     assert results["filtered-bc-kept"] == results[kept["variants"]["filtered-bc-kept"]]
-    assert set(results["filtered-bc"]) == {"in-domain", "wording", "object"}
+    assert set(results["filtered-bc"]) == {"in-domain", "sampled", "wording", "object"}
     assert results["grape"] == results[kept["policy"]]
     assert max(kept["validation"].values()) == kept["validation"][kept["policy"]]
-    assert set(results["grape-round1"]) == {"in-domain", "wording", "object"}
+    assert set(results["grape-round1"]) == {"in-domain", "sampled", "wording", "object"}
+    tried = [
+        TrajectoryStore.open(out / "trials/supervised" / axis / "drawer-close")
+        for axis in ("in-domain", "sampled")
+    ]
+    greedy, drawn = (store.metadata["rollouts"]["assignment"] for store in tried)
+    assert greedy["seeds"] == drawn["seeds"]
+    assert greedy["deterministic"]
+    assert not drawn["deterministic"]
     scores = read(out / "scores" / "round1" / "scores-drawer-close.json")
     assert len(scores["score"]) == 4
     gate = read(out / "grape-round1" / "gate.json")

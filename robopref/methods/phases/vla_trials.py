@@ -54,12 +54,13 @@ def evaluate_axes(
     episodes: int,
     sampling: Sampling | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Try a policy along every axis, greedily unless it says otherwise; returns success with its interval, collisions and length.
+    """Return success with its interval, collisions and length of a policy along every axis.
 
-    Every policy is tried on the same seeds. ``collision`` is the share of episodes in which the arm touches
-    the scene, ``steps`` the mean number of actions until success or the end; a Wilson 95 % interval is around
-    the success rate over all tasks. ``episodes`` holds the columns ``task``, ``seed`` (the environment's),
-    ``success``, ``collision`` and ``steps``, one entry per episode.
+    It acts greedily unless the axis says otherwise, and on the same seeds as every policy. ``collision`` is
+    the share of episodes in which the arm touches the scene, ``steps`` the mean number of actions until
+    success or the end; a Wilson 95 % interval is around the success rate over all tasks. ``episodes`` holds
+    the columns ``task``, ``seed`` (the environment's), ``success``, ``collision`` and ``steps``, one entry
+    per episode.
     """
     found, sampling = {}, sampling or Sampling()
     for axis, how in axes.items():
