@@ -68,6 +68,7 @@ class CrossTaskAlignment:
         device: Of ``solver=torch``: ``cpu``, ``cuda``, ``cuda:<number>``, or ``auto`` for a GPU if there is
             one.
         memory_gib: Most memory that couplings and labels may take; more is refused before it is begun.
+            ``solver=torch`` takes up to 2 GiB beside.
 
     Raises:
         ConfigError: An unknown name or a value out of range.

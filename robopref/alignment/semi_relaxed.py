@@ -51,7 +51,6 @@ def semi_relaxed_gromov_wasserstein(
         raise ConfigError(f"A semi-relaxed coupling has no entropy here: epsilon must be 0, got {epsilon}.")
     limits: dict[str, Any] = {"max_iterations": max_iterations, "tolerance": tolerance}
     options: dict[str, Any] = {"target_weights": target_weights, "fused_cost": fused_cost, "alpha": alpha}
-    balanced = gromov_wasserstein(source_distances, target_distances, **options, **limits, **begin)
     first, second, _, q, between = checked_problem(
         source_distances, target_distances, None, target_weights, fused_cost, alpha
     )
@@ -59,6 +58,7 @@ def semi_relaxed_gromov_wasserstein(
         plan = np.zeros_like(between)
         plan[between.argmin(axis=0), np.arange(len(q))] = q
     else:
+        balanced = gromov_wasserstein(source_distances, target_distances, **options, **limits, **begin)
         plan = _solved(first, second, q, between, alpha, balanced.plan, **limits)
     return Coupling(plan, coupling_cost(plan, first, second, alpha, between if alpha < 1 else None))
 

@@ -17,6 +17,7 @@ WAYS = {
     "cpa": CrossTaskAlignment(),
     "quantised": CrossTaskAlignment(solver="quantised", landmarks=3),
     "semi-relaxed": CrossTaskAlignment(alpha=0.9, semi_relaxed=True),
+    "torch": CrossTaskAlignment(alpha=0.9, solver="torch"),
     "wasserstein": CrossTaskAlignment(alpha=0.0),
 }
 

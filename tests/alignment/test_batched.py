@@ -6,6 +6,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+from robopref.alignment import batched
 from robopref.alignment.batched import batched_gromov_wasserstein
 from robopref.alignment.cpa import CrossTaskAlignment
 from robopref.alignment.distances import cross_distances, pairwise_distances
@@ -210,14 +211,25 @@ def test_one_impossible_problem_is_refused_with_the_reason(arguments, sentence):
 
 
 @pytest.mark.parametrize("sizes", [(2, 7), (9, 5)])
-def test_a_transfer_by_torch_has_the_labels_of_its_couplings(few_steps, make_segments, sizes):
+def test_a_transfer_by_torch_votes_with_couplings_solved_together(
+    few_steps, monkeypatch, make_segments, sizes
+):
+    solved = []
+
+    def recorded(problems, *, device):
+        solved.append((len(problems), device, batched_gromov_wasserstein(problems, device=device)))
+        return solved[-1][2]
+
+    monkeypatch.setattr(batched, "batched_gromov_wasserstein", recorded)
     labels = labels_from_scores(np.arange(float(sizes[0])))
     sources = [
         LabelledSet(name, make_segments(count=sizes[0], seed=seed), labels) for seed, name in enumerate("ab")
     ]
     alignment = CrossTaskAlignment(("mean", "frame"), solver="torch", restarts=1, subsets=2)
     record = alignment.transfer(sources, make_segments(count=sizes[1], seed=2), rng=np.random.default_rng(0))
-    assert len(record.couplings) == 2 * 2 * 2 * 2  # sources, features, subsets, starts
+    ((count, device, ends),) = solved
+    assert (count, str(device)) == (2 * 2 * 2 * 2, "cpu")  # sources, features, subsets, starts
+    assert list(record.costs.values()) == [end.cost for end in ends]
     votes = [transfer_labels(plan, labels) for plan in record.couplings.values()]
     np.testing.assert_allclose(record.labels, vote(votes))
 
