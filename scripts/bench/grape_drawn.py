@@ -3,6 +3,8 @@
     python scripts/bench/grape_drawn.py outputs/a --policies supervised filtered-bc grape-round1 [--axis dev]
 
 They start in the states of the axis along which the run tried them greedily, with the same instructions.
+Differences are to the first policy, state by state; intervals (95 %) are percentiles of 10,000 bootstrap
+samples of states.
 """
 
 import argparse
@@ -17,8 +19,8 @@ from robopref.policies.vla.saved import load_vla
 from robopref.training.rollouts import Assignment, collect_rollouts
 
 
-def drawn(run: Path, name: str, axis: str, temperature: float | None) -> dict[str, float]:
-    """Success of a policy in each task."""
+def successes(run: Path, name: str, axis: str, temperature: float | None) -> np.ndarray:
+    """Whether a policy succeeded in each state of each task."""
     policy = load_vla(run / name)
     if not isinstance(policy, TokenPolicy):
         raise SystemExit(f"{name} is no policy of tokens, and has no temperature to draw at.")
@@ -28,10 +30,18 @@ def drawn(run: Path, name: str, axis: str, temperature: float | None) -> dict[st
         given = TrajectoryStore.open(folder).metadata["rollouts"]["assignment"]
         given |= {"seeds": tuple(given["seeds"]), "instructions": tuple(given["instructions"])}
         assignments.append(Assignment(**given | {"deterministic": False}))
-    content = f"{name} at {policy.temperature}"
-    folder = run / "drawn" / axis / content.replace(" ", "-")
-    stores = collect_rollouts(folder, policy, assignments, policy_content=content, at_once=30)
-    return {task: float(store.successes.mean()) for task, store in stores.items()}
+    content = f"{name}-at-{policy.temperature}"
+    stores = collect_rollouts(
+        run / "drawn" / axis / content, policy, assignments, policy_content=content, at_once=30
+    )
+    return np.concatenate([store.successes for store in stores.values()]).astype(float)
+
+
+def interval(values: np.ndarray) -> str:
+    """The mean in per cent and its interval."""
+    means = np.random.default_rng(0).choice(values, (10_000, len(values))).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{100 * values.mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def main() -> None:
@@ -45,10 +55,11 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, help="instead of the policy's own")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    first = None
     for name in given.policies:
-        found = drawn(given.run, name, given.axis, given.temperature)
-        tasks = ", ".join(f"{task} {rate:.0%}" for task, rate in found.items())
-        print(f"| {name} | {np.mean(list(found.values())):.1%} | {tasks} |", flush=True)
+        found = successes(given.run, name, given.axis, given.temperature)
+        first = found if first is None else first
+        print(f"| {name} | {found.mean():.1%} | {interval(found - first)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ Each cell, one target and data seed, is one line of outputs/bench/unequal-rates.
 import argparse
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def cell(target: str, seed: int, folder: Path) -> dict[str, Any]:
     stores = {task: episodes("metaworld", task, seed, folder) for task in (*SOURCES, target)}
     segments, truth = stores[target].whole_episodes(), labels_from_scores(stores[target].returns)
     found: dict[str, dict[str, float]] = {}
+    warned: dict[str, dict[str, bool]] = {which: {} for which in KEPT}
     for which in KEPT:
         sources = []
         for task in SOURCES:
@@ -67,14 +69,23 @@ def cell(target: str, seed: int, folder: Path) -> dict[str, Any]:
             if alignment is not None:
                 record = alignment.transfer(sources, segments, rng=np.random.default_rng(seed))
                 found[which][name] = pair_accuracy(record.labels, truth)
+                warned[which][name] = record.settings.get("at_risk", False)
                 found[which]["wasserstein"] = pair_accuracy(record.controls["wasserstein"], truth)
-    return {"target": target, "seed": seed, "accuracy": found}
+    run = {"date": time.strftime("%Y-%m-%d"), "machine": hardware()}
+    return {"target": target, "seed": seed, "accuracy": found, "warned": warned, **run}
 
 
 def page(cells: list[dict[str, Any]]) -> str:
-    """Write the table: the mean over targets, its t interval over seeds, and the worst transfer."""
-    seeds = sorted({c["seed"] for c in cells})
+    """Write the table: the mean over targets, its t interval over seeds, and the worst transfer.
+
+    Of seeds that are measured on all targets.
+    """
     targets = sorted({c["target"] for c in cells})
+    counts = Counter(c["seed"] for c in cells)
+    seeds = sorted(seed for seed in counts if counts[seed] == len(targets))
+    cells = [c for c in cells if c["seed"] in seeds]
+    if not cells:
+        return "No seed is measured on all targets yet."
 
     def by_seed(which: str, name: str) -> np.ndarray:
         return np.array(
@@ -84,7 +95,8 @@ def page(cells: list[dict[str, Any]]) -> str:
     lines = [
         (__doc__ or "").split("\n\n")[2],
         "",
-        f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/unequal_rates.py` on {hardware()}, targets",
+        f"Run on {cells[-1]['date']} with `scripts/bench/unequal_rates.py` on {cells[-1]['machine']},",
+        "targets",
         f"{', '.join(targets)},",
         f"data seeds {', '.join(map(str, seeds))}. 95 % t intervals over seeds of the mean over targets; in",
         "brackets the worst single transfer.",
@@ -102,6 +114,15 @@ def page(cells: list[dict[str, Any]]) -> str:
     for name in ("fused", "auto"):
         gained = [percent(by_seed(w, f"{name}, semi-relaxed") - by_seed(w, name), 1) for w in KEPT]
         gains.append(f"`{name}` {' / '.join(gained)}")
+    for name in ("auto", "auto, semi-relaxed"):
+        found = [(c["accuracy"][w][name] < 0.5, c["warned"][w][name]) for c in cells for w in KEPT]
+        inverted, flagged = sum(a for a, _ in found), sum(b for _, b in found)
+        title = WAYS[name][0].replace("... ", "")
+        lines += [
+            "",
+            f"Of {len(found)} transfers by {title}, {inverted} were inverted and {flagged} warned of, "
+            f"{sum(a and b for a, b in found)} both.",
+        ]
     lines += [
         "",
         "Gained by the semi-relaxed couplings, seed by seed, in points:",
