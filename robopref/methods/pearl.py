@@ -121,7 +121,9 @@ def run(parts: Pearl, record: Run) -> dict[str, Any]:
 
     anchors = None
     if parts.anchor_pairs and parts.anchors_from == "human":
-        anchors = answered_by_people(lab, sources, target, parts.target.task, pairs=parts.anchor_pairs)
+        anchors = answered_by_people(
+            lab, parts.alignment, sources, target, parts.target.task, pairs=parts.anchor_pairs
+        )
     elif parts.anchor_pairs:
         asked = {"pairs": parts.anchor_pairs, "query": parts.anchor_query}
         anchors = ask(lab, parts.alignment, sources, target, parts.target.task, parts.teacher, **asked)

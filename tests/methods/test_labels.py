@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from robopref.alignment.auto import AutoAlignment
 from robopref.data.judgement import Answer, Judgement
 from robopref.data.label_store import LabelStore
 from robopref.data.preferences import all_episode_pairs, preferences_from_matrix
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
-from robopref.methods.components import Hardware
-from robopref.methods.phases.align import answered_by_people, whole_episodes_only
+from robopref.methods.components import Component, Hardware
+from robopref.methods.phases.align import align, answered_by_people, whole_episodes_only
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import read_labels, store_labels
 from robopref.training.run import Run
@@ -92,16 +93,25 @@ def say(store, *pairs, answer: Answer = "a"):
         labels.add(given, data_fingerprint=store.fingerprint(), episodes=len(store))
 
 
-def test_people_are_waited_for_until_they_said_something_of_enough_pairs(store, tmp_path):
-    record = Run(tmp_path / "r", name="t", method="m", task="t", seed=3, config="", say=lambda text: None)
-    lab = Lab(record, Hardware(device="cpu", wandb_mode="disabled"), 3)
+def lab_in(folder, tell):
+    record = Run(folder, name="t", method="m", task="t", seed=3, config="", say=tell)
+    return Lab(record, Hardware(device="cpu", wandb_mode="disabled"), 3)
 
-    def answered(pairs=3):
-        return answered_by_people(lab, {"other": (store, "")}, store, "t", pairs=pairs)
+
+def test_people_are_waited_for_until_they_said_something_of_enough_pairs(store, tmp_path):
+    lab, other = (lab_in(tmp_path / name, print) for name in ("r", "other"))
+
+    def answered(pairs=3, lab=lab, **options):
+        alignment = Component(options, lambda: AutoAlignment(**options))
+        return answered_by_people(lab, alignment, {"other": (store, "")}, store, "t", pairs=pairs)
 
     say(store, (0,), (1,), (2,), answer="up")  # thumbs compare nothing
     with pytest.raises(DataError, match=r"asked about 0 so far.*\n  robopref label data=.* pairs=3 seed=3 "):
         answered()
+    with pytest.raises(DataError, match=r" robopref label data=.*/r/labels\n"):
+        answered()  # an alignment as it comes needs no words
+    with pytest.raises(DataError, match=r"/other/labels \+\+alignment.anchor_precision=1.5\n"):
+        answered(lab=other, anchor_precision=1.5)
     say(store, (0, 1), (1, 0), (0, 2), answer="skip")
     with pytest.raises(DataError, match=r"asked about 2 so far"):
         answered()
@@ -122,3 +132,44 @@ def test_people_are_waited_for_until_they_said_something_of_enough_pairs(store, 
         assert len(copy.preferences()) == 1
     with pytest.raises(ConfigError, match="made with other settings"):
         answered(pairs=4)
+    with pytest.raises(ConfigError, match="made with other settings"):
+        answered(anchor_precision=1.5)
+
+
+def test_all_that_people_said_of_whole_episodes_counts_and_what_they_said_of_parts_is_left_out(
+    store, tmp_path
+):
+    said = []
+    lab = lab_in(tmp_path / "r", said.append)
+    say(store, (0, 1), (0, 2), (1, 2))
+    with LabelStore.beside(store) as labels:
+        parts = [
+            Judgement(3, start, length, 0, 0, 4, answer="a", source="human", annotator="anna")
+            for start, length in ((0, 5), (1, 4))
+        ]
+        labels.add(parts, data_fingerprint=store.fingerprint(), episodes=len(store))
+    usual = Component({}, AutoAlignment)
+    with LabelStore(answered_by_people(lab, usual, {}, store, "t", pairs=1)) as copy:
+        known = copy.preferences()
+    assert list(zip(known.a.episode, known.b.episode, strict=True)) == [(0, 1), (0, 2), (1, 2)]
+    assert "2 answers about parts of episodes are left out" in "\n".join(said)
+
+    class Told(Exception):
+        """What an alignment was told of the target."""
+
+    class Telling(AutoAlignment):
+        def transfer(self, *_, anchors, **__):
+            raise Told(anchors)
+
+    beside = f"sqlite:///{store.path}/labels.sqlite"
+    with pytest.raises(Told) as told:
+        align(lab, Component({}, Telling), {}, store, "t", anchors=beside)
+    (anchors,) = told.value.args
+    assert np.argwhere(anchors == 1).tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert np.isnan(anchors[3, :3]).all()
+    assert sum("2 answers about parts" in line for line in said) == 2
+    with LabelStore.beside(store) as labels:
+        for row in list(labels.judgements())[:3]:
+            labels.retract(row)
+    with pytest.raises(DataError, match="an alignment reads whole episodes"):
+        align(lab, usual, {}, store, "t", anchors=beside)

@@ -1,13 +1,16 @@
 """Labels of source tasks, carried to the episodes of a target task."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from robopref.alignment.auto import AutoAlignment, PreparedTransfer
 from robopref.alignment.sets import LabelledSet
+from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
 from robopref.data.preferences import (
     Preferences,
@@ -47,7 +50,8 @@ def align(
         url: Label store of the target; None keeps it in the run directory.
         annotator: Under which name the target's labels are stored.
         sources_of_labels: Which labels count, of the sources and of the anchors: not transferred ones.
-        anchors: Label store with a few labels of the target itself; needs an alignment that reads them.
+        anchors: Label store with a few labels of the target itself; needs an alignment that reads them. Those
+            of parts of episodes are left out.
 
     Raises:
         ConfigError: There are anchors, and the alignment reads none.
@@ -57,7 +61,7 @@ def align(
     own = None
     if anchors is not None:
         check_anchors(alignment)
-        own = whole_episodes_only(read_labels(target, anchors, source=sources_of_labels), target)
+        own = _anchors(lab, read_labels(target, anchors, source=sources_of_labels), target)
 
     def work() -> dict[str, Any]:
         known_of_target = {} if own is None else {"anchors": label_matrix(own, len(target)).astype(float)}
@@ -148,6 +152,7 @@ def ask(
 
 def answered_by_people(
     lab: Lab,
+    alignment: Component,
     sources: Mapping[str, tuple[TrajectoryStore, str]],
     target: TrajectoryStore,
     task: str,
@@ -156,11 +161,14 @@ def answered_by_people(
 ) -> str:
     """Take what people said of the target, on the page that asks them what the alignment would ask.
 
+    All that they said of two whole episodes counts, also what they were asked before and for other reasons.
+
     Args:
+        alignment: A :class:`robopref.alignment.auto.AutoAlignment`.
         sources: Store and label URL of each source task; the URLs are of this run's own label stores.
         target: The answers are in the label store beside it.
         task: The target's name.
-        pairs: How many pairs must have been answered; a skipped one is, too.
+        pairs: How many pairs must have been answered, at least; a skipped one is, too.
 
     Returns:
         URL of the label store with a copy of the answers, in the run directory.
@@ -169,15 +177,21 @@ def answered_by_people(
         DataError: They have not answered yet, or skipped all; the message says how they do.
     """
     url = lab.label_url(task)
-    settings = {"people": True, "target": target.fingerprint(), "pairs": pairs, "labels": url}
+    settings = {
+        "people": True,
+        "alignment": alignment.settings,
+        "target": target.fingerprint(),
+        "pairs": pairs,
+        "labels": url,
+    }
 
     def work() -> dict[str, Any]:
         with LabelStore.beside(target) as labels:
             labels.check_data(target)
-            known = whole_episodes_only(labels.preferences(source="human"), target)
-            compared = [each for each in labels.judgements(source="human").values() if each.b is not None]
+            said = [each for each in labels.judgements(source="human").values() if each.b is not None]
+        compared = [each for each in said if _is_of_whole_episodes(each, target)]
         asked = len({frozenset((each.a, each.b)) for each in compared})
-        if asked < pairs or not len(known):
+        if asked < pairs or all(each.label is None for each in compared):
             options = {
                 "data": target.path,
                 "query": "alignment",
@@ -186,15 +200,18 @@ def answered_by_people(
                 "sources": f"[{','.join(str(store.path) for store, _ in sources.values())}]",
                 "source_labels": lab.run.directory / "labels",
             }
-            command = shlex.join(f"{key}={value}" for key, value in options.items())
+            words = [*(f"{key}={value}" for key, value in options.items()), *overrides(alignment)]
             raise DataError(
                 f"The alignment asks people about {pairs} pairs, and asked about {asked} so far; what "
-                f"is skipped counts, but not all may be. Do it with\n  robopref label {command}\n"
+                f"is skipped counts, but not all may be. Do it with\n  robopref label {shlex.join(words)}\n"
                 "and then give this command again."
             )
+        _say_left_out(lab, len(said) - len(compared))
         with LabelStore(url) as copy:
             copy.add(compared, data_fingerprint=target.fingerprint(), episodes=len(target))
-        return {"labels": len(known), "answers": len(compared)}
+            known = len(copy.preferences())
+        lab.run.say(f"  {known} labels by people, of {asked} pairs that they were asked about")
+        return {"labels": known, "answers": len(compared)}
 
     lab.run.phase(f"ask/{task}", settings, work)
     return url
@@ -217,6 +234,23 @@ def prepare(
     return alignment.build().prepare(
         _labelled(sources, known), target.whole_episodes(), rng=stream(seed, "align")
     )
+
+
+def overrides(alignment: Component) -> list[str]:
+    """Return the words of a command line that make ``alignment=auto`` this one; none where it is as it comes.
+
+    Args:
+        alignment: A :class:`robopref.alignment.auto.AutoAlignment`.
+    """
+    built, usual = alignment.build(), AutoAlignment()
+    words = []
+    for name, part, other in (
+        ("alignment", built, usual),
+        ("alignment.couplings", built.couplings, usual.couplings),
+    ):
+        values = {key: value for key, value in vars(part).items() if value != vars(other)[key]}
+        words += [f"++{name}.{key}={json.dumps(values[key])}" for key in values if key != "couplings"]
+    return words
 
 
 def check_anchors(alignment: Component) -> None:
@@ -256,10 +290,35 @@ def _pair_segments(
     return a, b
 
 
+def _anchors(lab: Lab, preferences: Preferences, target: TrajectoryStore) -> Preferences:
+    """Return the preferences between whole episodes, having said how many others are left out."""
+    parts = np.union1d(*(_parts(side, target) for side in (preferences.a, preferences.b)))
+    _say_left_out(lab, len(parts))
+    if len(parts) == len(preferences):
+        raise DataError(f"All labels of {target.path} compare segments; an alignment reads whole episodes.")
+    return preferences.select(np.setdiff1d(np.arange(len(preferences)), parts))
+
+
+def _is_of_whole_episodes(judgement: Judgement, store: TrajectoryStore) -> bool:
+    """Whether all clips of a comparison, or of the list that it ranks, show whole episodes."""
+    members = judgement.list_members or (judgement.a, judgement.b)
+    return not len(_parts(Segments(*np.array(members, np.int64).T), store))
+
+
+def _say_left_out(lab: Lab, count: int) -> None:
+    if count:
+        lab.run.say(f"  {count} answers about parts of episodes are left out: an alignment orders whole ones")
+
+
+def _parts(side: Segments, store: TrajectoryStore) -> Int[np.ndarray, " n"]:
+    """Return the positions of the segments that are no whole episodes."""
+    return np.flatnonzero((side.start > 0) | (side.length < store.lengths[side.episode]))
+
+
 def whole_episodes_only(preferences: Preferences, store: TrajectoryStore) -> Preferences:
     """Return the preferences, or refuse those of parts of episodes: alignment orders whole ones."""
     for side in (preferences.a, preferences.b):
-        part = np.flatnonzero((side.start > 0) | (side.length < store.lengths[side.episode]))
+        part = _parts(side, store)
         if len(part):
             episode, start, length = (column[part[0]] for column in (side.episode, side.start, side.length))
             raise DataError(
