@@ -29,6 +29,8 @@ from robopref.labeling.questions import (
     members_of,
 )
 
+_FORESEEN_AT_MOST = 3  # times before a question, then it is chosen while others wait
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -80,7 +82,8 @@ class Desk:
         mirrored: float = 0.05,
         asking: Callable[[Sequence[Judgement], Collection[int]], Sequence[int]] | None = None,
     ):
-        self._asking = asking
+        self._asking = asking  # called without the lock, too
+        self._foreseen: dict[str, tuple[tuple[list[Judgement], frozenset[int]], Sequence[int]]] = {}
         self._questions = Questions(plan, repeated=repeated, mirrored=mirrored)
         labels.check_data(store)
         self.plan = plan
@@ -120,6 +123,7 @@ class Desk:
         Raises:
             DataError: The label store cannot be read or written.
         """
+        self._foresee(annotator)
         with self._lock:
             self._seat(self._book.person(annotator))
             return self._current.get(annotator)
@@ -248,6 +252,7 @@ class Desk:
             DataError: The answer cannot be stored; it may be sent again.
         """
         check_choice(self.plan.feedback, choice, slightly, decided)
+        self._foresee(annotator)  # after a restart it is not known what is asked
         with self._lock:
             with self._labels.writing() as connection:
                 self._catch_up(connection)  # nobody writes beside us until this is stored
@@ -321,11 +326,11 @@ class Desk:
         return held_by_others(self._held, name, self.plan.shared)
 
     def _next(self, person: Person) -> Question | None:
-        kept = self._kept(person.name)
-        self._ask_anew(person.name)
-        fresh = next(self._book.free(person, kept), None)
-        if fresh is None:
+        if self._first_free(person) is None:
             return None
+        self._ask_anew(person.name)
+        fresh, kept = self._first_free(person), self._kept(person.name)
+        assert fresh is not None  # another order is all that has changed
         again = self._questions.again(person)
         if again is not None:
             return again
@@ -334,11 +339,35 @@ class Desk:
             fresh = had
         return self._questions.about(person, fresh)
 
+    def _first_free(self, person: Person) -> int | None:
+        return next(self._book.free(person, self._kept(person.name)), None)
+
     def _ask_anew(self, name: str) -> None:
         """Order what is left by what was said until now, where the order depends on that."""
         if self._asking is not None:
-            pending = {item for holder, item in self._held.items() if holder != name}
-            self._book.reorder(self._asking(self._book.judgements(), pending))
+            known = self._known(name)
+            foreseen, order = self._foreseen.pop(name, (None, ()))
+            self._book.reorder(order if foreseen == known else self._asking(*known))
+
+    def _foresee(self, name: str) -> None:
+        """Find out in which order to ask before anything is locked, since that may take long; and, as far as
+        patience goes, again where others answered or got something meanwhile."""
+        for _ in range(_FORESEEN_AT_MOST if self._asking is not None else 0):
+            with self._lock:
+                self._catch_up()
+                self._held = {holder: lease.item for holder, lease in self._leases.held().items()}
+                person, current, known = self._book.person(name), self._current.get(name), self._known(name)
+                if current is not None and self._may_have(current, person):
+                    return
+                if self._first_free(person) is None or self._foreseen.get(name, (None,))[0] == known:
+                    return
+            assert self._asking is not None
+            self._foreseen[name] = known, self._asking(*known)
+
+    def _known(self, name: str) -> tuple[list[Judgement], frozenset[int]]:
+        """Return by what is chosen: what was said, and which items others have before them."""
+        pending = frozenset(item for holder, item in self._held.items() if holder != name)
+        return self._book.judgements(), pending
 
     def _may_have(self, question: Question, person: Person) -> bool:
         """Whether a question may go on being asked."""

@@ -172,6 +172,34 @@ def test_of_many_episodes_some_are_drawn_and_answers_still_speak_of_the_right_on
     assert len({answer(desk, "anna") for _ in range(5)}) == 5
 
 
+def test_a_question_is_chosen_while_others_may_write_and_anew_after_what_they_wrote(store, labels):
+    asked, desks = [], []
+
+    def slowly(said, pending):
+        asked.append([(each.a_episode, each.b_episode) for each in said])
+        if len(asked) == 2:  # the first is for clips, before anybody came
+            with LabelStore.beside(store) as elsewhere:
+                answer(desk_of(store, elsewhere), "bert")
+            assert desks[0].done("anna") == 0  # who labels here does not wait either
+        return Asking(open_score(), plan)(said, pending)
+
+    plan = pairs_to_ask(store, pairs=6, shared=0.0)
+    desks.append(Desk(plan, labels, store, repeated=0.0, mirrored=0.0, asking=slowly))
+    assert answer(desks[0], "anna") != {2, 5}
+    assert asked[:3] == [[], [], [(2, 5)]]
+
+
+def test_nothing_is_chosen_for_those_who_have_nothing_left(store, labels):
+    def once(said, pending):
+        assert not said
+        return [3]
+
+    plan = pairs_to_ask(store, pairs=1, shared=0.0)
+    desk = Desk(plan, labels, store, repeated=0.0, mirrored=0.0, asking=once)
+    answer(desk, "anna")
+    assert desk.question("anna") is desk.question("bert") is None
+
+
 def test_numbers_out_of_range_and_a_lone_episode_are_refused(store, tmp_path):
     for wrong in ({"pairs": 0}, {"pairs": 1, "seed": -1}, {"pairs": 1, "shared": 1.5}):
         with pytest.raises(ConfigError, match="pairs must be 1 or more"):
