@@ -5,13 +5,14 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from robopref.cli.nodes import listed, plain, required
 from robopref.cli.show import say, verb
 from robopref.cli.sources import labelled_sources
 from robopref.data.judgement import Feedback
 from robopref.data.label_store import LabelStore
+from robopref.data.queries import ALIGNMENT
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, MissingExtraError, hide_passwords, unknown_name
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from robopref.labeling.online import Online
     from robopref.labeling.plan import Plan
 
-ALIGNMENT = "alignment"  # the query that asks what tells a transfer most
 QUESTIONS: dict[Feedback, str] = {
     "pair": "Which robot does the task better?",
     "updown": "Does the robot do the task well?",
@@ -70,7 +70,7 @@ def label(config: DictConfig) -> None:
     )
     url = config.labels or f"sqlite:///{Path(store.path) / 'labels.sqlite'}"
     with LabelStore(url) as labels, bind(config.host, config.port) as taken:
-        asks = asking(config, plan, store, url) if config.query == ALIGNMENT else None
+        asks = asking(config, plan, store, labels) if config.query == ALIGNMENT else None
         desk = Desk(plan, labels, store, repeated=config.repeated, mirrored=config.mirrored, asking=asks)
         before = labels.count(source="human")
         clips = Path(config.clips or Path(store.path) / "clips")
@@ -98,6 +98,8 @@ def label(config: DictConfig) -> None:
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
         say(f"\nStopped. {labels.count(source='human')} human answers in {hide_passwords(url)}")
         if asks is not None:
+            if hide_passwords(url) != url:
+                say("In the command that carries the labels over, put the password in place of ***:")
             print(_transfer_command(config, store, url), flush=True)  # whole, so that it can be copied
 
 
@@ -168,35 +170,43 @@ def _plan(config: DictConfig, store: TrajectoryStore, feedback: Feedback) -> "Pl
     return make_items(store, feedback, items=config.pairs, clips=config.k, **which)
 
 
-def asking(config: DictConfig, plan: "Plan", store: TrajectoryStore, url: str) -> "Asking":
+def asking(config: DictConfig, plan: "Plan", store: TrajectoryStore, labels: LabelStore) -> "Asking":
     """Prepare the transfer whose questions people answer."""
+    labels.check_data(store)  # before anything that takes long
     sources = labelled_sources(listed(plain(config.sources)), store, config.source_labels)
     from robopref.cli.build import component  # only now: torch takes seconds to import
     from robopref.labeling.asking import Asking
-    from robopref.methods.phases.align import prepare, whole_episodes_only
-    from robopref.methods.phases.label import read_labels
+    from robopref.methods.phases.align import prepare
 
-    whole_episodes_only(read_labels(store, url, source="human", optional=True), store)  # else align refuses
     say(f"Preparing the transfer from {', '.join(sources)}.")
     ready = prepare(component(config.alignment), sources, store, config.seed)
     return Asking(ready, plan, seed=config.seed)
 
 
 def _transfer_command(config: DictConfig, store: TrajectoryStore, url: str) -> str:
-    """Return the command that carries labels over with what people said."""
+    """Return the command that carries labels over with what people said, by the transfer that asked them."""
+    from robopref.cli.build import component
+    from robopref.methods.phases.align import overrides
+
     options = {"sources": f"[{','.join(listed(plain(config.sources)))}]", "target": store.path}
     if config.source_labels is not None:
         options["source_labels"] = config.source_labels
-    options["anchors"] = hide_passwords(url)
-    words = (f"{name}={value}" for name, value in options.items())
+    options |= {"anchors": hide_passwords(url), "seed": config.seed}
+    words = [*(f"{name}={value}" for name, value in options.items()), *overrides(component(config.alignment))]
     return f"robopref align alignment=auto {shlex.join(words)}"
 
 
 def _check_query(config: DictConfig, feedback: Feedback) -> None:
     """Refuse options that do not go with the alignment's questions, and sources without them."""
     if config.query != ALIGNMENT:
-        if config.sources is not None:
-            raise ConfigError("sources= belong to query=alignment, which asks what tells a transfer most.")
+        usual = OmegaConf.load(Path(__file__).parent.parent / "conf" / "alignment" / "auto.yaml")
+        others = [name for name in ("sources", "source_labels") if config[name] is not None]
+        others += ["alignment"] * (config.alignment != usual)
+        if others:
+            raise ConfigError(
+                f"{'=, '.join(others)}= belong to query=alignment, which asks what tells a transfer most; "
+                f"this is query={config.query}."
+            )
         return
     if config.sources is None:
         raise ConfigError(

@@ -13,6 +13,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError
 
 SAME_START = "same_start"  # name of the query that asks of pairs_of_states
+ALIGNMENT = "alignment"  # and of that which asks what tells a transfer most
 
 
 def random_pairs(

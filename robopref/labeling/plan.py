@@ -18,7 +18,7 @@ import numpy as np
 
 from robopref.data.judgement import Feedback
 from robopref.data.preferences import Segments
-from robopref.data.queries import SAME_START, pairs_of_states, random_pairs
+from robopref.data.queries import ALIGNMENT, SAME_START, pairs_of_states, random_pairs
 from robopref.data.queries_informed import QUERIES
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError, DataError, unknown_name
@@ -151,8 +151,12 @@ def columns(pairs: Sequence[tuple[Segment, ...]]) -> tuple[Segments, Segments]:
 
 
 def _check_query(query: str, segment_length: int | None, gold: int, online: bool) -> None:
+    if query == ALIGNMENT:
+        raise ConfigError(
+            "query=alignment asks what tells a transfer most: only robopref label does, given its sources."
+        )
     if query not in (*QUERIES, SAME_START):
-        raise ConfigError(unknown_name("query strategy", query, (*QUERIES, SAME_START)))
+        raise ConfigError(unknown_name("query strategy", query, (*QUERIES, SAME_START, ALIGNMENT)))
     if query == SAME_START and (segment_length is not None or online or gold):
         raise ConfigError(
             f"query={query} compares whole episodes of one state, in an order that stays: leave out "

@@ -1,13 +1,16 @@
 """Questions that an alignment asks: which pairs, in which order, and what becomes of every kind of answer."""
 
 import itertools
+import shlex
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
 
 from robopref.alignment.auto import AutoAlignment, PreparedTransfer
 from robopref.alignment.record import TransferRecord
-from robopref.cli import main
+from robopref.cli import label, main
+from robopref.cli.build import component
 from robopref.cli.sources import labelled_sources
 from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
@@ -230,15 +233,15 @@ def test_what_is_no_labelled_source_is_named(folder, monkeypatch, paths, labels,
     [
         ([], "needs its sources"),
         (["query=random", "sources=[other]"], "sources= belong to query=alignment"),
+        (["query=alignmnt"], "Did you mean 'alignment'?"),
+        (
+            ["query=random", "source_labels=other", "alignment.l2=0.1"],
+            "source_labels=, alignment= belong to query=alignment",
+        ),
         (["sources=[other]", "segment_length=5"], "leave out segment_length"),
         (["sources=[other]", "feedback=updown"], "leave out feedback"),
         pytest.param(["sources=[other]"], "holds no labels of source", marks=pytest.mark.slow),
         pytest.param(["sources=[other]", "alignment=cpa"], "Only alignment=auto", marks=pytest.mark.slow),
-        pytest.param(
-            ["sources=[other]", "labels=sqlite:///other/parts.sqlite"],
-            "compare segments",
-            marks=pytest.mark.slow,
-        ),
         pytest.param(
             ["sources=[other]", "labels=sqlite:///foreign.sqlite"], "other data", marks=pytest.mark.slow
         ),
@@ -256,17 +259,56 @@ def test_what_no_alignment_could_ask_gets_a_sentence(folder, monkeypatch, capfd,
     assert "Traceback" not in said
 
 
+def test_a_preview_says_that_it_knows_no_transfer(folder, monkeypatch, capfd):
+    monkeypatch.chdir(folder)
+    assert main(["labels", "preview", "data=store", "query=alignment"]) == 1
+    assert "only robopref label does" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ([], "postgresql://me:hunter2@team/db"),
+        (
+            [
+                *("alignment.anchor_precision=1.5", "alignment.on_risk=refuse", "seed=3"),
+                *("alignment.couplings.features=[mean]", "+alignment.couplings.max_episodes=50"),
+            ],
+            "sqlite:///x.sqlite",
+        ),
+    ],
+)
+def test_the_command_that_is_printed_makes_the_transfer_that_asked(folder, monkeypatch, words, place):
+    monkeypatch.chdir(folder)
+    given = ["data=store", "query=alignment", "sources=[other,bare]", "source_labels=other", *words]
+    _, verb, *options = shlex.split(
+        label._transfer_command(composed("label", given), TrajectoryStore.open("store"), place)
+    )
+    asked, carried = composed("label", given), composed(verb, options)
+    assert component(carried.alignment).build().__dict__ | {"couplings": 0} == (
+        component(asked.alignment).build().__dict__ | {"couplings": 0}
+    )
+    assert vars(component(carried.alignment).build().couplings) == (
+        vars(component(asked.alignment).build().couplings)
+    )
+    for name in ("sources", "source_labels", "seed"):
+        assert carried[name] == asked[name]
+    assert (carried.target, carried.anchors) == ("store", place.replace("hunter2", "***"))
+    assert len(options) == 6 + len(words) - ("seed=3" in words)  # what is as it comes is not said
+
+
+def composed(verb, words):
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        return compose(verb, words)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Stores: one to ask about, one whose label store is empty, one without any; labels of other things."""
     here = tmp_path_factory.mktemp("refused")
-    store, other, _ = (
-        made_store(here / name, size) for name, size in (("store", 4), ("other", 3), ("bare", 3))
-    )
+    _, other, _ = (made_store(here / name, size) for name, size in (("store", 4), ("other", 3), ("bare", 3)))
     LabelStore.beside(other).close()
     part = Judgement(0, 0, 5, 1, 0, 5, answer="a", source="human", annotator="anna")
-    with LabelStore(f"sqlite:///{other.path}/parts.sqlite") as labels:
-        labels.add([part], data_fingerprint=store.fingerprint(), episodes=len(store))
     with LabelStore(f"sqlite:///{here}/foreign.sqlite") as labels:
         labels.add([part], data_fingerprint="another", episodes=2)
     return here
