@@ -5,6 +5,8 @@
     python scripts/bench/transfer.py --env robosuite --transfers "lift to can" "can to lift" --seeds 0 1 2 \\
         --page docs/results/pearl.md
 
+scripts/bench/pearl.py calls it for all of its sections, one after the other.
+
 All pairs of the sources are labelled by return. Each target has 104 episodes of graded quality without
 labels. A cell is one transfer and one data seed: new episodes of every task. With n labels of the target, n
 of its pairs are labelled by return, too: random ones, of different return, or those that the alignment asks
@@ -12,7 +14,7 @@ for, one after the other (ties count). "Target alone" learns from such labels on
 Accuracy is over all pairs of different return.
 
 Each cell is one line of outputs/bench/transfer-<env>.jsonl, and a later call goes on from there. A page keeps
-the sections that this call does not measure. The settings of alignment=auto were chosen on nine tasks of
+its beginning and the sections that this call does not measure. The settings of alignment=auto were chosen on nine tasks of
 Meta-World (DEVELOPMENT) at seeds 0 and 1.
 """
 
@@ -56,7 +58,11 @@ TRANSFERS = {  # of each simulator: name -> the sources and the target
         if source != target
     },
 }
-HEADINGS = {"metaworld": "Meta-World", "robosuite": "Robomimic's tasks, in robosuite"}
+HEADINGS = {  # of a simulator, or of transfers that all have to do with Square
+    "metaworld": "Meta-World",
+    "robosuite": "Robomimic's tasks, in robosuite",
+    "square": "Robomimic's Square, one data seed",
+}
 ABOUT = {
     "metaworld": "Sources are button-press, window-open and faucet-close. The settings of `alignment=auto` "
     "(the penalty, the firmness against anchors, the agreement below which it warns) were chosen on other "
@@ -64,6 +70,8 @@ ABOUT = {
     "rows without them were first measured the day before, with a firmness of 10 instead of 3.",
     "robosuite": "One task is the only source of another, so that `alignment=auto` has none to validate on "
     "and takes its defaults. Nothing was chosen on these tasks.",
+    "square": "Square as source and as target, with one data seed only: differences of a few points mean "
+    "nothing. Nothing was chosen on these tasks.",
 }
 ANCHORS = (1, 5, 20)
 ROWS = {  # key of a cell -> what the page calls it
@@ -216,21 +224,22 @@ def _alone(features: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> float
     return pair_accuracy(labels_from_scores(features @ weights), truth)
 
 
-def page(old: str, env: str, cells: list[dict[str, Any]], machine: str) -> str:
-    """Write the results of a simulator into a page, whose other sections stay."""
-    about = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
-    body = put_section(old, HEADINGS[env], section(env, cells, machine))
-    return f"# Labels carried to another task\n\n{about}\n\n{body[body.index('## ') :]}"
+def page(old: str, part: str, cells: list[dict[str, Any]], machine: str) -> str:
+    """Write the results of one of ``HEADINGS`` into a page, the rest of which stays."""
+    about = (__doc__ or "").split("\n\n")[3].replace("\n", " ")
+    start = f"# Labels carried to another task\n\n{about}\n"
+    return put_section(old or start, HEADINGS[part], section(part, cells, machine))
 
 
-def section(env: str, cells: list[dict[str, Any]], machine: str) -> str:
-    """Write the results of one simulator."""
+def section(part: str, cells: list[dict[str, Any]], machine: str) -> str:
+    """Write the results of one of ``HEADINGS``."""
     seeds = sorted({c["seed"] for c in cells})
-    targets = [t for t in TRANSFERS[env] if any(c["target"] == t for c in cells)]
+    names = [name for transfers in TRANSFERS.values() for name in transfers]
+    targets = [t for t in names if any(c["target"] == t for c in cells)]
     lines = [
-        f"## {HEADINGS[env]}",
+        f"## {HEADINGS[part]}",
         "",
-        ABOUT[env],
+        ABOUT[part],
         "",
         f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/transfer.py` on {machine}, data seeds",
         f"{', '.join(map(str, seeds))}. "
@@ -317,10 +326,11 @@ def main() -> None:
             with file.open("a") as lines_file:
                 lines_file.write(json.dumps(cells[-1]) + "\n")
             print(name, seed, {k: round(v, 3) for k, v in cells[-1]["accuracy"].items()}, flush=True)
-    if options.page:
-        chosen = [c for c in cells if c["target"] in transfers and c["seed"] in options.seeds]
+    chosen = [c for c in cells if c["target"] in transfers and c["seed"] in options.seeds]
+    if options.page and chosen:
+        part = "square" if all("square" in name for name in transfers) else options.env
         old = options.page.read_text() if options.page.exists() else ""
-        write_text(options.page, page(old, options.env, chosen, hardware()))
+        write_text(options.page, page(old, part, chosen, hardware()))
 
 
 if __name__ == "__main__":
