@@ -14,8 +14,8 @@ for, one after the other (ties count). "Target alone" learns from such labels on
 Accuracy is over all pairs of different return.
 
 Each cell is one line of outputs/bench/transfer-<env>.jsonl, and a later call goes on from there. A page keeps
-its beginning and the sections that this call does not measure. The settings of alignment=auto were chosen on nine tasks of
-Meta-World (DEVELOPMENT) at seeds 0 and 1.
+its beginning and the sections that this call does not measure. The settings of alignment=auto were chosen on
+nine tasks of Meta-World (DEVELOPMENT) at seeds 0 and 1.
 """
 
 import argparse
