@@ -126,6 +126,8 @@ class CrossTaskAlignment:
                 "alpha must lie in [0, 1], epsilon and feature_floor must not be negative, "
                 f"got {alpha}, {epsilon} and {feature_floor}."
             )
+        if not isinstance(semi_relaxed, bool):
+            raise ConfigError(f"semi_relaxed must be true or false, got {semi_relaxed!r}.")
         if semi_relaxed and (epsilon > 0 or solver in ("quantised", "torch")):
             raise ConfigError(
                 "semi_relaxed has neither entropy nor landmarks, nor a solver in torch: epsilon must be 0 "

@@ -9,8 +9,8 @@ from robopref.errors import ConfigError
 
 
 def plain(node: Any) -> Any:
-    """Return a resolved copy of a node as dictionaries and lists."""
-    return OmegaConf.to_container(node, resolve=True)
+    """Return a resolved copy of a node as dictionaries and lists; what is no node as it is."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def listed(value: Any) -> list[Any]:

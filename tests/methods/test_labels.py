@@ -105,6 +105,9 @@ def test_people_are_waited_for_until_they_said_something_of_enough_pairs(store, 
         alignment = Component(options, lambda: AutoAlignment(**options))
         return answered_by_people(lab, alignment, {"other": (store, "")}, store, "t", pairs=pairs)
 
+    most = len(store) * (len(store) - 1) // 2
+    with pytest.raises(ConfigError, match=rf"make {most} pairs: anchor_pairs must be {most} or fewer"):
+        answered(most + 1)
     say(store, (0,), (1,), (2,), answer="up")  # thumbs compare nothing
     with pytest.raises(DataError, match=r"asked about 0 so far.*\n  robopref label data=.* pairs=3 seed=3 "):
         answered()

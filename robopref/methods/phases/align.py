@@ -117,7 +117,11 @@ def ask(
 
     Returns:
         URL of the label store with the answers, in the run directory.
+
+    Raises:
+        ConfigError: The target has fewer pairs.
     """
+    _check_number(pairs, target)
     url = lab.label_url(task)
     known = _known(sources, ("human", "teacher"))
 
@@ -150,6 +154,15 @@ def ask(
     return url
 
 
+def _check_number(pairs: int, target: TrajectoryStore) -> None:
+    most = len(target) * (len(target) - 1) // 2
+    if pairs > most:
+        raise ConfigError(
+            f"The target's {len(target)} episodes make {most} pairs: anchor_pairs must be {most} or fewer, "
+            f"got {pairs}."
+        )
+
+
 def answered_by_people(
     lab: Lab,
     alignment: Component,
@@ -174,8 +187,10 @@ def answered_by_people(
         URL of the label store with a copy of the answers, in the run directory.
 
     Raises:
+        ConfigError: The target has fewer pairs.
         DataError: They have not answered yet, or skipped all; the message says how they do.
     """
+    _check_number(pairs, target)
     url = lab.label_url(task)
     settings = {
         "people": True,
@@ -202,8 +217,8 @@ def answered_by_people(
             }
             words = [*(f"{key}={value}" for key, value in options.items()), *overrides(alignment)]
             raise DataError(
-                f"The alignment asks people about {pairs} pairs, and asked about {asked} so far; what "
-                f"is skipped counts, but not all may be. Do it with\n  robopref label {shlex.join(words)}\n"
+                f"The alignment asks people about {pairs} pairs, and asked about {asked} so far; a skipped "
+                f"pair counts, but not all may be skipped. Do it with\n  robopref label {shlex.join(words)}\n"
                 "and then give this command again."
             )
         _say_left_out(lab, len(said) - len(compared))
