@@ -98,6 +98,7 @@ def label(config: DictConfig) -> None:
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
         say(f"\nStopped. {labels.count(source='human')} human answers in {hide_passwords(url)}")
         if asks is not None:
+            say("A run that waits for them is given again as it was. Without one, carry the labels over by:")
             if hide_passwords(url) != url:
                 say("In the command that carries the labels over, put the password in place of ***:")
             print(_transfer_command(config, store, url), flush=True)  # whole, so that it can be copied

@@ -269,7 +269,8 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     assert kept["variants"] == {"safety-kept": "supervised", "filtered-bc-kept": "supervised"}
     assert set(results) == {*rates, "safety-kept", "filtered-bc-kept", "grape"}
     assert set(results["safety"]) == {"in-domain", "object"}
-    assert set(results["filtered-bc"]) == {"in-domain", "wording", "visual", "object", "camera"}
+    everywhere = {"in-domain", "sampled", "wording", "visual", "object", "camera"}
+    assert set(results["filtered-bc"]) == everywhere
     assert len(results["grape"]) == len(results["supervised"]) == 6
     assert asked == [
         ("round1", "supervised", "completion"),
