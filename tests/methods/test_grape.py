@@ -271,7 +271,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     assert set(results["safety"]) == {"in-domain", "object"}
     everywhere = {"in-domain", "sampled", "wording", "visual", "object", "camera"}
     assert set(results["filtered-bc"]) == everywhere
-    assert len(results["grape"]) == len(results["supervised"]) == 6
+    assert len(results["grape"]) == len(results["supervised"]) == 7
     assert asked == [
         ("round1", "supervised", "completion"),
         ("round1-safety", "supervised", "safety"),
