@@ -54,13 +54,13 @@ def run_of(target: str, seed: int, steps: int) -> Path:
     return FOLDER / f"{target}-{seed}-{steps}"
 
 
-def cell(target: str, seed: int, steps: int, also: list[str], seconds: float) -> dict[str, Any] | None:
+def cell(target: str, seed: int, steps: int, seconds: float) -> dict[str, Any] | None:
     """Run one target and seed, or go on with it; None where the time was over before it was whole."""
     out = run_of(target, seed, steps)
     words = ["experiment=pearl_baselines", f"env.task={target}", f"seed={seed}", f"out={out}"]
     words += [f"training.policy.steps={steps}", "training.evaluation.record=0", "wandb.mode=disabled"]
     words += ["film_coupling=false", "workers=0", "threads=1", "device=cpu"]
-    words += [f"data_dir={FOLDER / 'data'}", *also]
+    words += [f"data_dir={FOLDER / 'data'}"]
     child = subprocess.Popen([sys.executable, "-m", "robopref.cli", "run", *words])
     try:
         code = child.wait(seconds)
@@ -175,7 +175,6 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["drawer-open"], choices=TARGETS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--also", nargs="+", default=[], help="further words for robopref run")
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     file = FOLDER.with_suffix(".jsonl")
@@ -190,7 +189,7 @@ def main() -> None:
         if key in cells and cells[key]["rates"].keys() >= ROWS.keys():
             continue
         left = end - time.monotonic()
-        found = cell(*key, options.also, left) if left > 0 else None
+        found = cell(*key, left) if left > 0 else None
         if found is None:
             break
         cells[key] = found
@@ -203,10 +202,6 @@ def main() -> None:
         if c["target"] in options.targets and c["seed"] in options.seeds and c["steps"] == options.steps
     ]
     if options.page and chosen:
-        for old in chosen:
-            if "rewards" not in old:  # cells of before did not say how they were run
-                out = run_of(old["target"], old["seed"], old["steps"])
-                old |= {"run": facts(out), "rewards": rewards(out)}
         write_text(options.page, put_section(options.page.read_text(), HEADING, section(chosen)))
 
 

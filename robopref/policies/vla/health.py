@@ -29,7 +29,7 @@ from robopref.policies.chunks import Draw
 from robopref.policies.vla.data import Decisions
 from robopref.policies.vla.seeing import SeeingPolicy
 
-AWAY = 1.25  # times the start's error, and more than chance explains: a policy at 1.15 gained, see docs
+AWAY = 1.25  # times the start's error, and more than chance explains: a policy at 1.15 lost nothing
 FALL, DRIFT = 0.05, 0.5  # nats per token or number
 FALL_OF_SURROGATE = 0.1  # of the start's score
 ENTROPY, SATURATION = 0.25, 0.2  # of the start's, and more than its share
