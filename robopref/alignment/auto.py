@@ -9,12 +9,15 @@ resembles the sources.
 
 A coupling of inner distances may match good episodes with bad ones, and votes that share the mistake hide it.
 The two speakers fail differently: the coupling by reflection, the score where the target asks for something
-else than the sources did. Where their orders of the target's episodes disagree (Spearman's rho below
-``least_agreement``, or below it between the scores of single sources), the transfer is marked as at risk, and
-``on_risk=refuse`` raises. A few labels of the target (anchors) settle it: the odds that the transfer, and not
-its mirror image, made them are computed, and the mirror is taken where it is likelier. The anchors then move
-the score and what the couplings count for, too. Which pairs are worth asking about is seen from the scores
-that the anchors so far leave possible (:meth:`PreparedTransfer.ask`).
+else than the sources did. Three numbers say how far what speaks for the target's order agrees, each the
+Spearman's rho of two orders of its episodes: that of the score and that of the couplings' vote; the mean over
+pairs of scores of single sources; and the mean over pairs of single couplings (of every source, feature,
+subset and start, so that with ``couplings.restarts`` it asks other optima of the same problem). Where one of
+them lies below its bound, the transfer is marked as at risk, and ``on_risk=refuse`` raises. A few labels of
+the target (anchors) settle it: the odds that the transfer, and not its mirror image, made them are computed,
+and the mirror is taken where it is likelier. The anchors then move the score and what the couplings count
+for, too. Which pairs are worth asking about is seen from the scores that the anchors so far leave possible
+(:meth:`PreparedTransfer.ask`).
 
 The published method has none of this (Liu et al. 2023 take one coupling of each source as it is).
 
@@ -42,7 +45,7 @@ from robopref.alignment.ranker import (
 )
 from robopref.alignment.record import TransferRecord
 from robopref.alignment.sets import LabelledSet
-from robopref.alignment.transfer import check_label_matrix, confidence, labels_from_margins
+from robopref.alignment.transfer import check_label_matrix, confidence, labels_from_margins, mean_labels
 from robopref.data.queries_informed import Candidates, query_named
 from robopref.data.trajectory import SegmentBatch
 from robopref.errors import ConfigError, DataError, unknown_name
@@ -63,7 +66,9 @@ class AutoAlignment:
         couplings: Options of the :class:`~.cpa.CrossTaskAlignment` that votes beside the score.
         l2: Of the score's weights, on standardised features.
         anchor_precision: How firmly the score holds to the sources against the target's own labels.
-        least_agreement: Spearman's rho below which the transfer is marked as at risk of being inverted.
+        least_agreement: Spearman's rho between score and couplings, and between the sources, below which the
+            transfer is marked as at risk of being inverted.
+        least_agreement_of_couplings: The same between single couplings, which differ more where all is well.
         on_risk: ``warn``, or ``refuse`` to transfer at risk without anchors.
 
     Raises:
@@ -77,19 +82,24 @@ class AutoAlignment:
         l2: float = 0.01,
         anchor_precision: float = 3.0,
         least_agreement: float = 0.7,
+        least_agreement_of_couplings: float = 0.2,
         on_risk: str = "warn",
     ):
         default = {"features": ("mean", "frame", "statistics"), "alpha": 0.9}
         self.couplings = CrossTaskAlignment(**(default if couplings is None else dict(couplings)))
-        if not (l2 > 0 and anchor_precision > 0 and -1 <= least_agreement <= 1):
-            raise ConfigError(
-                "l2 and anchor_precision must be positive and least_agreement in [-1, 1], got "
-                f"{l2}, {anchor_precision} and {least_agreement}."
-            )
+        if not (l2 > 0 and anchor_precision > 0):
+            raise ConfigError(f"l2 and anchor_precision must be positive, got {l2} and {anchor_precision}.")
+        for name, least in (
+            ("least_agreement", least_agreement),
+            ("least_agreement_of_couplings", least_agreement_of_couplings),
+        ):
+            if not -1 <= least <= 1:
+                raise ConfigError(f"{name} must lie in [-1, 1], got {least}.")
         if on_risk not in ON_RISK:
             raise ConfigError(unknown_name("way to take a risk", on_risk, ON_RISK))
         self.l2, self.anchor_precision = l2, anchor_precision
         self.least_agreement, self.on_risk = least_agreement, on_risk
+        self.least_agreement_of_couplings = least_agreement_of_couplings
 
     def transfer(
         self,
@@ -124,19 +134,21 @@ class AutoAlignment:
         worth = _worth(validation)
         record = self.couplings.transfer(sources, target, rng=rng)
         spoken = self._speak(sources, target, record.labels, feature, rng)
+        agreement = spoken.agreement | between("couplings", list(orders_of_couplings(record).values()))
         found = self._settings(feature) | {
             "worth": {"score": float(worth[0]), "couplings": float(worth[1])},
             "validation": {name: of_source.accuracy for name, of_source in validation.items()},
-            "agreement": spoken.agreement,
-            "at_risk": min(spoken.agreement.values()) < self.least_agreement,
+            "agreement": agreement,
+            "at_risk": any(rho < self._least(name) for name, rho in agreement.items()),
         }
         record = dataclasses.replace(record, settings=record.settings | found)
         features = np.column_stack([spoken.features, spoken.scores[:, 1]])
         return PreparedTransfer(self, record, features, np.append(worth[0] * spoken.weights, worth[1]))
 
     def _settings(self, feature: str) -> dict[str, Any]:
-        names = ("l2", "anchor_precision", "least_agreement", "on_risk")
-        return {"method": "auto", "shared_feature": feature, **{name: getattr(self, name) for name in names}}
+        names = "l2 anchor_precision least_agreement least_agreement_of_couplings on_risk"
+        options = {name: getattr(self, name) for name in names.split()}
+        return {"method": "auto", "shared_feature": feature, **options}
 
     def _validate(
         self, sources: Sequence[LabelledSet], feature: str, rng: np.random.Generator
@@ -174,23 +186,24 @@ class AutoAlignment:
                 "label more source pairs, or set couplings.max_episodes higher."
             )
         singles = [features @ fit_score([x], [z], l2=self.l2, rng=rng) for x, z in known]
-        pairs = [_rho(a, b) for i, a in enumerate(singles) for b in singles[:i]]
-        agreement = {"score and couplings": _rho(by_score, by_couplings)}
-        if pairs:
-            agreement["between sources"] = float(np.mean(pairs))
+        agreement = {"score and couplings": _rho(by_score, by_couplings)} | between("sources", singles)
         scores = np.stack([_standardised(by_score), _standardised(by_couplings)], axis=1)
         return _Spoken(features, weights / (by_score.std() or 1.0), scores, agreement)
 
     def warn_or_refuse(self, agreement: Mapping[str, float]) -> None:
         """Say that a transfer is at risk, or refuse it, as ``on_risk`` says."""
-        words = ", ".join(f"{name} {rho:+.2f}" for name, rho in agreement.items())
+        words = [f"{name} {rho:+.2f} ({self._least(name)} or more)" for name, rho in agreement.items()]
         sentence = (
-            "The transfer may be inverted: what speaks for the target's order disagrees (Spearman's rho: "
-            f"{words}; at least {self.least_agreement} is expected). A few labels of the target settle it."
+            "The transfer may be inverted: what speaks for the target's order disagrees (Spearman's rho, and "
+            f"what is expected: {', '.join(words)}). A few labels of the target settle it."
         )
         if self.on_risk == "refuse":
             raise DataError(sentence)
         log.warning(sentence)
+
+    def _least(self, agreement: str) -> float:
+        is_of_couplings = agreement == "between couplings"
+        return self.least_agreement_of_couplings if is_of_couplings else self.least_agreement
 
 
 @dataclass(frozen=True, eq=False)
@@ -396,6 +409,27 @@ def chance_inverted(
     prior = 0.5 if at_risk else INVERTED_A_PRIORI
     evidence = (2 * labels - 1) * np.clip(margins, -np.log(9), np.log(9))
     return float(expit(np.log(prior / (1 - prior)) - evidence.sum()))
+
+
+def orders_of_couplings(record: TransferRecord) -> dict[str, Float[np.ndarray, " N"]]:
+    """Return how each coupling orders the target's episodes, NaN for those that it left out."""
+    sources = record.source_labels
+    return {name: mean_labels(plan, sources[name.split("/")[0]]) for name, plan in record.couplings.items()}
+
+
+def between(what: str, orders: Sequence[Float[np.ndarray, " N"]]) -> dict[str, float]:
+    """Return ``between <what>``: the mean over pairs of orders of Spearman's rho; nothing without a pair.
+
+    Of each pair over the episodes that both order; two of them at least.
+    """
+    known = [~np.isnan(order) for order in orders]
+    pairs = [
+        _rho(orders[i][both], orders[j][both])
+        for i in range(len(orders))
+        for j in range(i)
+        if np.count_nonzero(both := known[i] & known[j]) > 1
+    ]
+    return {f"between {what}": float(np.mean(pairs))} if pairs else {}
 
 
 def _labels(scores: Float[np.ndarray, " N"]) -> Float[np.ndarray, "N N"]:

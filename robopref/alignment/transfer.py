@@ -75,6 +75,22 @@ def transfer_labels(
     return labels_from_margins(np.where(reached, total / np.where(reached, weight, 1.0), np.nan))
 
 
+def mean_labels(
+    plan: Float[np.ndarray, "M N"], source_labels: Float[np.ndarray, "M M"]
+) -> Float[np.ndarray, " N"]:
+    """Return the mean label of the source episodes that each target episode is matched with, by their mass.
+
+    With complete labels and equal weights it is the mean of the row of :func:`transfer_labels`, for M N
+    operations. Source episodes without a label are left out; NaN where no other has mass.
+    """
+    labels = source_labels.astype(np.float64)
+    np.fill_diagonal(labels, 0.5)
+    known = np.count_nonzero(~np.isnan(labels), axis=1) > 1  # more than that it ties with itself
+    kept, scores = plan[known], np.nanmean(labels[known], axis=1)
+    masses = kept.sum(axis=0)
+    return np.where(masses > 0, scores @ kept / np.where(masses > 0, masses, 1.0), np.nan)
+
+
 def labels_from_margins(margins: Float[np.ndarray, "N N"]) -> Float[np.ndarray, "N N"]:
     """Turn antisymmetric margins in [-0.5, 0.5] into labels with Z + Z' = 1 exactly, to the last bit."""
     above = np.minimum(0.5 + np.abs(margins), 1.0)

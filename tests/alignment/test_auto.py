@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import math
 
@@ -5,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from robopref.alignment.auto import AutoAlignment, PreparedTransfer, chance_inverted
+from robopref.alignment.auto import (
+    AutoAlignment,
+    PreparedTransfer,
+    between,
+    chance_inverted,
+    orders_of_couplings,
+)
 from robopref.alignment.features import compute_features
 from robopref.alignment.ranker import fit_score, update_score
 from robopref.alignment.record import TransferRecord, pair_accuracy
@@ -110,6 +117,41 @@ def test_disagreement_is_a_warning_or_a_refusal_until_an_anchor_is_there(sources
     transfer(strict, sources, target, anchors=anchors_of(skill, 1))
 
 
+def test_couplings_that_are_mirror_images_of_each_other_are_a_warning_that_names_the_number(caplog):
+    # on a line of equal steps, Gromov-Wasserstein has two optima: the line as it is and turned round
+    line = np.linspace(-1, 1, 12)
+    first, second = (
+        dataclasses.replace(world(seed, 12)[0], observations=np.tile(line[:, None, None], (1, STEPS + 1, 9)))
+        for seed in (1, 2)
+    )
+    source = LabelledSet("line", first, labels_from_scores(line))
+    doubtful = AutoAlignment({"restarts": 9}, least_agreement=-1.0)
+    with caplog.at_level(logging.WARNING):
+        record = transfer(doubtful, [source], second)
+    turned = sum(order[0] > order[-1] for order in orders_of_couplings(record).values())
+    assert 2 <= turned <= 8
+    opposite = turned * (10 - turned)  # of 45 pairs of couplings these have rho -1, the others 1
+    rho = record.settings["agreement"]["between couplings"]
+    assert rho == pytest.approx(1 - 2 * opposite / 45, abs=0.01)  # one solve ends a little beside the optimum
+    assert record.settings["at_risk"]
+    assert f"between couplings {rho:+.2f} (0.2 or more)" in caplog.text
+    assert "between sources" not in record.settings["agreement"]
+    sure = transfer(AutoAlignment({}, least_agreement=-1.0), [source], second)
+    assert "between couplings" not in sure.settings["agreement"]  # there is one
+    assert not sure.settings["at_risk"]
+
+
+def test_orders_are_compared_where_both_know_two_episodes():
+    up, down, end = (
+        np.array([1.0, 2, 3, 4]),
+        np.array([np.nan, 3, 2, 1]),
+        np.array([np.nan, np.nan, np.nan, 1]),
+    )
+    assert between("orders", [up, down, end]) == {"between orders": pytest.approx(-1)}
+    assert between("orders", [up, up, down]) == {"between orders": pytest.approx((1 - 1 - 1) / 3)}
+    assert between("orders", [up, end]) == between("orders", [up]) == {}
+
+
 def test_sources_that_say_the_opposite_of_each_other_are_refused():
     with pytest.raises(DataError, match="No source is explained by the others"):
         transfer(AutoAlignment(), [source(1), source(2, sign=-1)], world(4)[0])
@@ -204,6 +246,8 @@ def test_asked_first_is_the_pair_that_the_sources_leave_most_open_and_none_twice
 def test_options_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="l2"):
         AutoAlignment(l2=0.0)
+    with pytest.raises(ConfigError, match="least_agreement_of_couplings must lie in"):
+        AutoAlignment(least_agreement_of_couplings=2.0)
     with pytest.raises(ConfigError, match="refuse"):
         AutoAlignment(on_risk="refuze")
 

@@ -6,6 +6,7 @@ from robopref.alignment.transfer import (
     check_label_matrix,
     confidence,
     labels_from_scores,
+    mean_labels,
     transfer_labels,
     vote,
 )
@@ -126,6 +127,22 @@ def test_a_vote_is_the_mean_over_those_who_know():
 def test_confidence_is_one_when_all_agree_and_zero_for_a_tie_or_the_unknown():
     labels = np.array([[0.5, 1.0, np.nan], [0.0, 0.5, 0.75], [np.nan, 0.25, 0.5]])
     np.testing.assert_allclose(confidence(labels), [[0, 1, 0], [1, 0, 0.5], [0, 0.5, 0]])
+
+
+def test_mean_labels_are_the_row_means_of_the_transferred_labels_where_weights_are_equal():
+    labels, generator = random_labels(6), np.random.default_rng(1)
+    turns = [np.eye(6)[generator.permutation(6)] for _ in range(3)]
+    plan = (0.5 * turns[0] + 0.3 * turns[1] + 0.2 * turns[2]) / 6
+    rows = transfer_labels(plan, labels).mean(axis=1)
+    np.testing.assert_allclose(mean_labels(plan, labels), rows, atol=1e-12)
+
+
+def test_a_mean_label_is_unknown_without_mass_from_a_labelled_episode():
+    labels = np.full((3, 3), np.nan)  # nothing was said of the last
+    np.fill_diagonal(labels, 0.5)
+    labels[0, 1], labels[1, 0] = 1.0, 0.0
+    plan = np.array([[0.3, 0.1, 0.0, 0.0], [0.0, 0.1, 0.0, 0.0], [0.1, 0.1, 0.3, 0.0]])
+    np.testing.assert_allclose(mean_labels(plan, labels), [0.75, 0.5, np.nan, np.nan])
 
 
 def test_labels_from_scores_prefer_the_higher_score_and_tie_on_equal_ones():
