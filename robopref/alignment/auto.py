@@ -179,12 +179,15 @@ class AutoAlignment:
         known = [(compute_features(feature, source.segments), source.labels) for source in sources]
         weights = fit_score([x for x, _ in known], [z for _, z in known], l2=self.l2, rng=rng)
         by_score = features @ weights
-        by_couplings = np.nanmean(np.where(np.eye(len(voted), dtype=bool), np.nan, voted), axis=1)
-        if np.isnan(by_couplings).any():
+        others = np.where(np.eye(len(voted), dtype=bool), np.nan, voted)
+        unlabelled = np.count_nonzero(np.isnan(others).all(axis=1))
+        if unlabelled:
+            drawn = self.couplings.max_episodes is not None or self.couplings.clusters is not None
             raise DataError(
-                f"The couplings left {int(np.isnan(by_couplings).sum())} target episodes without a label; "
-                "label more source pairs, or set couplings.max_episodes higher."
+                f"The couplings left {unlabelled} target episodes without a label; label more source pairs"
+                f"{', or draw more episodes: couplings.subsets, couplings.max_episodes' if drawn else ''}."
             )
+        by_couplings = np.nanmean(others, axis=1)
         singles = [features @ fit_score([x], [z], l2=self.l2, rng=rng) for x, z in known]
         agreement = {"score and couplings": _rho(by_score, by_couplings)} | between("sources", singles)
         scores = np.stack([_standardised(by_score), _standardised(by_couplings)], axis=1)

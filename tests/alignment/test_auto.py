@@ -157,6 +157,19 @@ def test_sources_that_say_the_opposite_of_each_other_are_refused():
         transfer(AutoAlignment(), [source(1), source(2, sign=-1)], world(4)[0])
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_episodes_that_no_coupling_labels_are_refused_with_a_cure_that_helps():
+    every, (target, _) = source(1), world(4)
+    labels = np.full_like(every.labels, np.nan)
+    labels[0, 1], labels[1, 0] = 1.0, 0.0
+    sparse = dataclasses.replace(every, labels=labels)
+    with pytest.raises(DataError, match=r"left 28 target episodes .* label more source pairs\.$"):
+        transfer(AutoAlignment({"features": ["mean"]}), [sparse], target)
+    few = AutoAlignment({"features": ["mean"], "max_episodes": 10})
+    with pytest.raises(DataError, match=r"left 20 target .*, or draw more episodes: couplings\.subsets"):
+        transfer(few, [every], target)
+
+
 def test_one_source_is_enough_though_nothing_is_validated():
     target, skill = world(4)
     record = transfer(AutoAlignment(), [source(1)], target)
