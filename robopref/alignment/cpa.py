@@ -66,7 +66,7 @@ class CrossTaskAlignment:
             in full, on the CPU.
         landmarks: Most landmarks of a set.
         device: Of ``solver=torch``: ``cpu``, ``cuda``, ``cuda:<number>``, or ``auto`` for a GPU if there is
-            one.
+            one. The other solvers run on the CPU and refuse any other device.
         memory_gib: Most memory that couplings and labels may take; more is refused before it is begun.
             ``solver=torch`` takes up to 2 GiB beside.
 
@@ -143,6 +143,10 @@ class CrossTaskAlignment:
             if epsilon > 0:
                 raise ConfigError(f"solver=torch adds no entropy: epsilon must be 0, got {epsilon}.")
             resolve_device(device)
+        elif device != "cpu":
+            raise ConfigError(
+                f"solver={solver} runs on the CPU: device={device} needs solver=torch; or leave it at cpu."
+            )
         self.features = tuple(features) if alpha > 0 else (node_features,)
         self.metric, self.scale = metric, scale
         self.alpha, self.node_features, self.epsilon = float(alpha), node_features, float(epsilon)

@@ -1,3 +1,4 @@
+import itertools
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,12 @@ def test_a_transfer_by_torch_votes_with_couplings_solved_together(
     assert list(record.costs.values()) == [end.cost for end in ends]
     votes = [transfer_labels(plan, labels) for plan in record.couplings.values()]
     np.testing.assert_allclose(record.labels, vote(votes))
+
+
+def test_a_device_without_the_solver_that_reads_it_is_refused():
+    for solver, device in itertools.product(("auto", "full", "quantised"), ("cuda", "auto")):
+        with pytest.raises(ConfigError, match=f"solver={solver} .* device={device} needs solver=torch"):
+            CrossTaskAlignment(solver=solver, device=device)
 
 
 def test_an_alignment_by_torch_refuses_entropy_and_devices_that_are_not_there(monkeypatch):
