@@ -172,6 +172,9 @@ class Run:
             work: Does the phase and returns a JSON-like result.
             together: All processes of the run do it, see :class:`FollowingRun`; else the first alone.
 
+        Work that refuses its options or its data (``ConfigError``, ``DataError``) binds nobody: what its error
+        advises may be tried in the same directory.
+
         Raises:
             ConfigError: The directory holds this phase, made with other settings.
         """
@@ -179,11 +182,13 @@ class Run:
         settings = json.loads(json.dumps(settings), parse_constant=str)  # JSON knows no infinity
         earlier = _read_phase(path) if path.exists() else None
         if earlier is not None and earlier["settings"] != settings:
-            changed = differences(earlier["settings"], settings)
-            raise ConfigError(
-                f"{self.directory} holds the phase {name} made with other settings ({changed}). "
-                "Choose another out=<folder>, or delete this one."
-            )
+            if earlier["status"] != "refused":
+                changed = differences(earlier["settings"], settings)
+                raise ConfigError(
+                    f"{self.directory} holds the phase {name} made with other settings ({changed}). "
+                    "Choose another out=<folder>, or delete this one."
+                )
+            earlier = None
         if earlier is not None and earlier["status"] == "done":
             self.say(f"{name}: finished before, in {earlier['seconds']:.0f} s")
             self._note(PhaseRecord(name, earlier["seconds"], earlier["peak_memory_mib"], skipped=True))
@@ -201,6 +206,8 @@ class Run:
         try:
             record |= {"result": _finite(work()), "status": "done"}
         except BaseException as error:
+            if isinstance(error, ConfigError | DataError):
+                record["status"] = "refused"
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)
             self._save(f"{'interrupted' if stopped else 'failed'} in {name}")
             raise

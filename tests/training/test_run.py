@@ -54,6 +54,18 @@ def test_a_phase_with_other_settings_is_refused_and_the_difference_is_named(tmp_
         open_run(tmp_path).phase("train", {"reward": {"members": 5}}, dict)
 
 
+@pytest.mark.parametrize("refusal", [ConfigError, DataError])
+def test_what_a_refused_phase_advises_may_be_tried_in_the_same_folder(tmp_path, refusal):
+    def refuse():
+        raise refusal("Choose another annotator.")
+
+    with pytest.raises(refusal, match="Choose another annotator"):
+        open_run(tmp_path).phase("align", {"annotator": "anna"}, refuse)
+    assert open_run(tmp_path).phase("align", {"annotator": "bert"}, lambda: {"labels": 3}) == {"labels": 3}
+    with pytest.raises(ConfigError, match="annotator: bert, now anna"):
+        open_run(tmp_path).phase("align", {"annotator": "anna"}, dict)
+
+
 def test_an_interrupted_phase_is_called_so(tmp_path):
     def interrupt():
         raise KeyboardInterrupt

@@ -71,10 +71,10 @@ def align(
             rng=stream(lab.seed, "align"),
             **known_of_target,
         )
-        truth = target.returns if np.ptp(target.returns) > 0 else None
-        record.save(lab.run.directory / "alignment", true_returns=truth)
         preferences = preferences_from_matrix(record.labels, target.lengths, confidence=record.confidence)
         store_labels(url, preferences, target, "transfer", annotator)
+        truth = target.returns if np.ptp(target.returns) > 0 else None
+        record.save(lab.run.directory / "alignment", true_returns=truth)
         accuracy = {} if truth is None else record.accuracy(truth)
         for name, share in accuracy.items():
             lab.run.say(f"  {share:.1%} of the pairs are ordered right by {name.replace('_', '-')}")
