@@ -20,6 +20,10 @@ class DataError(RoboprefError, ValueError):
     """A file or an array is truncated, foreign, of the wrong shape, or holds NaN."""
 
 
+class WaitingError(DataError):
+    """People have to answer before a run can go on; the message says how they do."""
+
+
 class DeviceError(RoboprefError, RuntimeError):
     """The device that was asked for is not there."""
 

@@ -14,7 +14,7 @@ from robopref.cli.show import say, show_report, verb
 from robopref.cli.sources import labelled_sources, task_of
 from robopref.cli.types import make
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, hide_passwords, unknown_name
+from robopref.errors import ConfigError, WaitingError, hide_passwords, unknown_name
 from robopref.methods.components import EvaluationPlan
 from robopref.methods.phases.lab import Lab
 from robopref.nets.sharded import is_first
@@ -32,7 +32,11 @@ def run(config: DictConfig) -> float:
     method = importlib.import_module(f"robopref.methods.{config.method}")
     parts = METHODS[config.method](config)
     record = open_run(config, method=config.method, task=config.env.task)
-    result = method.run(parts, record)
+    try:
+        result = method.run(parts, record)
+    except WaitingError:
+        record.finish("waiting for people")
+        raise
     record.finish()
     if isinstance(record, Run):
         show_report([record.directory], record.directory / "report.html")

@@ -172,7 +172,7 @@ class Run:
             work: Does the phase and returns a JSON-like result.
             together: All processes of the run do it, see :class:`FollowingRun`; else the first alone.
 
-        Work that refuses its options or its data (``ConfigError``, ``DataError``) binds nobody: what its error
+        Work that refuses its options or data (``ConfigError``, ``DataError``) binds nobody: what its error
         advises may be tried in the same directory.
 
         Raises:
@@ -224,9 +224,9 @@ class Run:
             self.meet()
         self.meet()
 
-    def finish(self) -> None:
-        """Mark the run as complete, and let others open it."""
-        self._save("complete")
+    def finish(self, status: str = "complete") -> None:
+        """Mark the run as complete, or say what it waits for, and let others open it."""
+        self._save(status)
         self._lock.release()
 
     def _note(self, record: PhaseRecord) -> None:
@@ -275,7 +275,7 @@ class FollowingRun:
         self.meet()
         return _read_phase(path)["result"]
 
-    def finish(self) -> None:
+    def finish(self, status: str = "complete") -> None:
         """Leave the closing of the books to the first process."""
 
 

@@ -122,6 +122,7 @@ def test_a_run_stops_until_people_have_answered_what_it_asks_and_goes_on_with_a_
     )
     code, said = robopref(tmp_path, *words)
     assert code == 1
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "waiting for people"
     (line,) = re.findall(r"robopref label data=(.*)\n", said)
     data, *options = shlex.split(line)
     target = TrajectoryStore.open(data)

@@ -1,5 +1,6 @@
 """What the command line says to input that it cannot use: a sentence, a code, and nothing lost."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from robopref.cli import main
+from robopref.cli import main, verbs
+from robopref.errors import WaitingError
 
 
 def answer(arguments, capfd):
@@ -89,6 +91,17 @@ def test_bad_input_gets_a_sentence_and_no_traceback(tmp_path, monkeypatch, capfd
     assert sentence in said
     assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.bin")), "something was computed before the refusal"
+
+
+def test_a_run_that_waits_for_people_is_not_called_failed(tmp_path, monkeypatch, capfd):
+    def wait(*_):
+        raise WaitingError("Do it with robopref label")
+
+    monkeypatch.setitem(verbs.METHODS, "pearl", lambda config: None)
+    monkeypatch.setattr("robopref.methods.pearl.run", wait)
+    code, said = answer(["run", f"out={tmp_path}"], capfd)
+    assert (code, said) == (1, "\nrobopref run: Do it with robopref label\n")
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "waiting for people"
 
 
 @pytest.mark.parametrize("value", ["foo", "osmesa"])

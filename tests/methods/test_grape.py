@@ -150,6 +150,7 @@ def test_people_and_learned_rewards_feed_the_same_table_as_costs(tmp_path, capsy
     with pytest.raises(SystemExit):
         run(people, *human)
     assert "wait for people to compare them" in capsys.readouterr().err
+    assert read(people / "run" / "run.json")["status"] == "waiting for people"
     store = TrajectoryStore.open(people / "run/rollouts/round1/drawer-close")
     url = f"sqlite:///{people / 'run/scores/round1/drawer-close.sqlite'}"
     groups = list(initial_states(store).values())

@@ -20,7 +20,7 @@ from robopref.data.preferences import (
     whole_segments,
 )
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, DataError, WaitingError
 from robopref.methods.components import Component
 from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import answers, content, read_labels, store_labels
@@ -188,7 +188,7 @@ def answered_by_people(
 
     Raises:
         ConfigError: The target has fewer pairs.
-        DataError: They have not answered yet, or skipped all; the message says how they do.
+        WaitingError: They have not answered yet, or skipped all.
     """
     _check_number(pairs, target)
     url = lab.label_url(task)
@@ -216,7 +216,7 @@ def answered_by_people(
                 "source_labels": lab.run.directory / "labels",
             }
             words = [*(f"{key}={value}" for key, value in options.items()), *overrides(alignment)]
-            raise DataError(
+            raise WaitingError(
                 f"The alignment asks people about {pairs} pairs, and asked about {asked} so far; a skipped "
                 f"pair counts, but not all may be skipped. Do it with\n  robopref label {shlex.join(words)}\n"
                 "and then give this command again."

@@ -24,7 +24,7 @@ from robopref.data.label_store import LabelStore
 from robopref.data.layout import Layout
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
-from robopref.errors import ConfigError, DataError
+from robopref.errors import ConfigError, WaitingError
 from robopref.methods.components import Scene
 from robopref.methods.phases.lab import Lab, file_content, stream
 from robopref.policies.chunks import ChunkPolicy
@@ -211,14 +211,14 @@ def ranked_by_people(lab: Lab, store: TrajectoryStore, *, annotator: str | None 
     """Read people's rankings of filmed candidates; returns the file of candidates.
 
     Raises:
-        DataError: Nobody has ranked any yet; the message says how to.
+        WaitingError: Nobody has ranked any yet.
     """
     path = lab.run.directory / "candidates.parquet"
     with LabelStore.beside(store) as labels:
         labels.check_data(store)
         lists = labels.rankings(source="human", annotator=annotator)
     if not lists:
-        raise DataError(
+        raise WaitingError(
             f"The candidates are in {store.path}, and nobody has ranked them yet. Do it with\n"
             f"  robopref label data={store.path} feedback=ranking query=candidates "
             f"k={store.metadata['candidates']['count']}\nand then give this command again."

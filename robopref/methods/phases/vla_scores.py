@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from robopref.data.label_store import LabelStore
 from robopref.data.queries import SAME_START
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, hide_passwords, unknown_name
+from robopref.errors import ConfigError, WaitingError, hide_passwords, unknown_name
 from robopref.files import read_json, write_json
 from robopref.methods.phases.lab import Lab, file_content
 from robopref.methods.phases.label import store_labels
@@ -175,7 +175,7 @@ def judge_rollouts(
     All terms of scores are written beside the labels, as ``scores-<task>.json``.
 
     Raises:
-        ConfigError: People shall judge, and have not yet; the message says how.
+        WaitingError: People shall judge, and have not yet.
     """
     folder = lab.run.directory / "scores" / name
     urls = {task_of(source): f"sqlite:///{folder / task_of(source)}.sqlite" for source in rollouts}
@@ -221,7 +221,7 @@ def _judged_by_people(
             if not labels.count():
                 waiting.append(labelling_command(source.store.path, urls[task]))
     if waiting:
-        raise ConfigError(
+        raise WaitingError(
             "These rollouts wait for people to compare them; afterwards the same command goes on. Whole "
             "rollouts from the same state are compared, and others refused:\n  " + "\n  ".join(waiting)
         )
