@@ -5,7 +5,8 @@ the same in every task (:mod:`~.ranker`), and the vote of fused Gromov-Wasserste
 How much each counts, and how sure the result is, comes from the sources alone: each source in turn is treated
 as a target whose labels are known, the others label it, and a logistic regression without negative weights
 learns what the two are worth. Labels are its probabilities, so they are calibrated as far as the target
-resembles the sources.
+resembles the sources. Other settings are chosen in the same way (``choose``): the combination whose
+probabilities lose least on the labels of the held-out sources.
 
 A coupling of inner distances may match good episodes with bad ones, and votes that share the mistake hide it.
 The two speakers fail differently: the coupling by reflection, the score where the target asks for something
@@ -26,7 +27,10 @@ S drawn scores, B labelled pairs.
 """
 
 import dataclasses
+import inspect
+import itertools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,9 +74,12 @@ class AutoAlignment:
             transfer is marked as at risk of being inverted.
         least_agreement_of_couplings: The same between single couplings, which differ more where all is well.
         on_risk: ``warn``, or ``refuse`` to transfer at risk without anchors.
+        choose: Values to choose from, of ``l2`` and of any option of the couplings, such as
+            ``{l2: [0.001, 0.01], semi_relaxed: [false, true]}``. All combinations are tried on the sources,
+            of which there must be two or more; other options stay as given.
 
     Raises:
-        ConfigError: An option out of range.
+        ConfigError: An option out of range, or nothing to choose from.
     """
 
     def __init__(
@@ -84,11 +91,22 @@ class AutoAlignment:
         least_agreement: float = 0.7,
         least_agreement_of_couplings: float = 0.2,
         on_risk: str = "warn",
+        choose: Mapping[str, Sequence[Any]] | None = None,
     ):
         default = {"features": ("mean", "frame", "statistics"), "alpha": 0.9}
-        self.couplings = CrossTaskAlignment(**(default if couplings is None else dict(couplings)))
-        if not (l2 > 0 and anchor_precision > 0):
-            raise ConfigError(f"l2 and anchor_precision must be positive, got {l2} and {anchor_precision}.")
+        options = default if couplings is None else dict(couplings)
+        self.couplings = CrossTaskAlignment(**options)
+        self.choose = None if choose is None else _checked_choices(choose)
+        grid = dict(self.choose or {})
+        self.penalties = grid.pop("l2", [l2])
+        combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        self.voters = [(chosen, CrossTaskAlignment(**(options | chosen))) for chosen in combined]
+        positive = (*self.penalties, anchor_precision)
+        if not all(isinstance(each, int | float) and each > 0 for each in positive):
+            raise ConfigError(
+                "l2 and anchor_precision must be positive, got "
+                f"{' or '.join(map(str, self.penalties))} and {anchor_precision}."
+            )
         for name, least in (
             ("least_agreement", least_agreement),
             ("least_agreement_of_couplings", least_agreement_of_couplings),
@@ -130,68 +148,57 @@ class AutoAlignment:
     ) -> "PreparedTransfer":
         """Do all that needs no label of the target, once; as :meth:`transfer`, whose errors it raises."""
         feature = _shared_feature([source.segments for source in sources] + [target])
-        validation = self._validate(sources, feature, rng)
-        worth = _worth(validation)
-        record = self.couplings.transfer(sources, target, rng=rng)
-        spoken = self._speak(sources, target, record.labels, feature, rng)
+        if self.choose and len(sources) < 2:
+            raise DataError("Settings are chosen on sources that the others label: give two or more, got 1.")
+        tried = self._validate(sources, feature, rng)
+        best = min(tried, key=lambda each: each.loss)
+        shares = {name: of_source.accuracy for name, of_source in best.validation.items()}
+        if not best.worth.any():
+            raise DataError(
+                "No source is explained by the others, so nothing can be said of the target. Give sources "
+                "that ask for similar things. Shares of each source's pairs that the others ordered right: "
+                f"{shares}."
+            )
+        record = best.couplings.transfer(sources, target, rng=rng)
+        voted = _voted(record.labels, best.couplings)
+        spoken = _speak(sources, target, voted, feature, best.l2, rng)
         agreement = spoken.agreement | between("couplings", list(orders_of_couplings(record).values()))
         found = self._settings(feature) | {
-            "worth": {"score": float(worth[0]), "couplings": float(worth[1])},
-            "validation": {name: of_source.accuracy for name, of_source in validation.items()},
+            "l2": best.l2,
+            "tried": [each.chosen | {"log_loss": each.loss} for each in tried] if self.choose else [],
+            "worth": {"score": float(best.worth[0]), "couplings": float(best.worth[1])},
+            "validation": shares,
             "agreement": agreement,
             "at_risk": any(rho < self._least(name) for name, rho in agreement.items()),
         }
         record = dataclasses.replace(record, settings=record.settings | found)
         features = np.column_stack([spoken.features, spoken.scores[:, 1]])
-        return PreparedTransfer(self, record, features, np.append(worth[0] * spoken.weights, worth[1]))
+        weights = np.append(best.worth[0] * spoken.weights, best.worth[1])
+        return PreparedTransfer(self, record, features, weights)
 
     def _settings(self, feature: str) -> dict[str, Any]:
-        names = "l2 anchor_precision least_agreement least_agreement_of_couplings on_risk"
+        names = "anchor_precision least_agreement least_agreement_of_couplings on_risk"
         options = {name: getattr(self, name) for name in names.split()}
         return {"method": "auto", "shared_feature": feature, **options}
 
     def _validate(
         self, sources: Sequence[LabelledSet], feature: str, rng: np.random.Generator
-    ) -> dict[str, "_Validation"]:
-        """Label each source by the others, as if it were the target."""
-        found = {}
-        for held_out in sources if len(sources) > 1 else ():
-            others = [source for source in sources if source is not held_out]
-            voted = self.couplings.transfer(others, held_out.segments, rng=rng).labels
-            scores = self._speak(others, held_out.segments, voted, feature, rng).scores
-            margins, labels = labelled_differences(scores, held_out.labels, rng)
-            untied = labels != 0.5
-            right = ((margins > 0) == (labels > 0.5)[:, None])[untied].mean(axis=0)
-            found[held_out.name] = _Validation(
-                margins, labels, {"score": float(right[0]), "couplings": float(right[1])}
-            )
-        return found
-
-    def _speak(
-        self,
-        sources: Sequence[LabelledSet],
-        target: SegmentBatch,
-        voted: Float[np.ndarray, "N N"],
-        feature: str,
-        rng: np.random.Generator,
-    ) -> "_Spoken":
-        features = compute_features(feature, target)
-        known = [(compute_features(feature, source.segments), source.labels) for source in sources]
-        weights = fit_score([x for x, _ in known], [z for _, z in known], l2=self.l2, rng=rng)
-        by_score = features @ weights
-        others = np.where(np.eye(len(voted), dtype=bool), np.nan, voted)
-        unlabelled = np.count_nonzero(np.isnan(others).all(axis=1))
-        if unlabelled:
-            drawn = self.couplings.max_episodes is not None or self.couplings.clusters is not None
-            raise DataError(
-                f"The couplings left {unlabelled} target episodes without a label; label more source pairs"
-                f"{', or draw more episodes: couplings.subsets, couplings.max_episodes' if drawn else ''}."
-            )
-        by_couplings = np.nanmean(others, axis=1)
-        singles = [features @ fit_score([x], [z], l2=self.l2, rng=rng) for x, z in known]
-        agreement = {"score and couplings": _rho(by_score, by_couplings)} | between("sources", singles)
-        scores = np.stack([_standardised(by_score), _standardised(by_couplings)], axis=1)
-        return _Spoken(features, weights / (by_score.std() or 1.0), scores, agreement)
+    ) -> list["_Tried"]:
+        """Label each source by the others, as if it were the target, in every combination of settings."""
+        tried = []
+        for chosen, couplings in self.voters:
+            found: dict[float, dict[str, _Validation]] = {l2: {} for l2 in self.penalties}
+            for held_out in sources if len(sources) > 1 else ():
+                others = [source for source in sources if source is not held_out]
+                voted = _voted(couplings.transfer(others, held_out.segments, rng=rng).labels, couplings)
+                for l2, validation in found.items():
+                    scores = _speak(others, held_out.segments, voted, feature, l2, rng).scores
+                    validation[held_out.name] = _compared(scores, held_out.labels, rng)
+            tried += [
+                _Tried({"l2": l2} | chosen, couplings, l2, validation, *_worth(validation))
+                for l2, validation in found.items()
+            ]
+        return tried
 
     def warn_or_refuse(self, agreement: Mapping[str, float]) -> None:
         """Say that a transfer is at risk, or refuse it, as ``on_risk`` says."""
@@ -351,6 +358,70 @@ class _Validation:
     accuracy: dict[str, float]
 
 
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A combination of settings: what each speaker is worth in it, and the log-loss on held-out sources."""
+
+    chosen: dict[str, Any]
+    couplings: CrossTaskAlignment
+    l2: float
+    validation: dict[str, _Validation]
+    worth: np.ndarray
+    loss: float
+
+
+def _checked_choices(choose: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    known = {"l2", *inspect.signature(CrossTaskAlignment).parameters}
+    if not choose:
+        raise ConfigError("choose must name an option and its values, as {l2: [0.001, 0.01]}, or be null.")
+    for name, values in choose.items():
+        if name not in known:
+            raise ConfigError(unknown_name("option to choose", name, known))
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise ConfigError(f"choose.{name} must be a list of one value or more, got {values!r}.")
+    return {name: list(values) for name, values in choose.items()}
+
+
+def _voted(labels: Float[np.ndarray, "N N"], couplings: CrossTaskAlignment) -> Float[np.ndarray, " N"]:
+    """Return the mean label of each episode beside the others, as these couplings say."""
+    others = np.where(np.eye(len(labels), dtype=bool), np.nan, labels)
+    unlabelled = np.count_nonzero(np.isnan(others).all(axis=1))
+    if unlabelled:
+        drawn = couplings.max_episodes is not None or couplings.clusters is not None
+        raise DataError(
+            f"The couplings left {unlabelled} target episodes without a label; label more source pairs"
+            f"{', or draw more episodes: couplings.subsets, couplings.max_episodes' if drawn else ''}."
+        )
+    return np.nanmean(others, axis=1)
+
+
+def _speak(
+    sources: Sequence[LabelledSet],
+    target: SegmentBatch,
+    voted: Float[np.ndarray, " N"],
+    feature: str,
+    l2: float,
+    rng: np.random.Generator,
+) -> _Spoken:
+    features = compute_features(feature, target)
+    known = [(compute_features(feature, source.segments), source.labels) for source in sources]
+    weights = fit_score([x for x, _ in known], [z for _, z in known], l2=l2, rng=rng)
+    by_score = features @ weights
+    singles = [features @ fit_score([x], [z], l2=l2, rng=rng) for x, z in known]
+    agreement = {"score and couplings": _rho(by_score, voted)} | between("sources", singles)
+    scores = np.stack([_standardised(by_score), _standardised(voted)], axis=1)
+    return _Spoken(features, weights / (by_score.std() or 1.0), scores, agreement)
+
+
+def _compared(
+    scores: Float[np.ndarray, "N K"], labels: Float[np.ndarray, "N N"], rng: np.random.Generator
+) -> _Validation:
+    margins, known = labelled_differences(scores, labels, rng)
+    untied = known != 0.5
+    right = ((margins > 0) == (known > 0.5)[:, None])[untied].mean(axis=0)
+    return _Validation(margins, known, {"score": float(right[0]), "couplings": float(right[1])})
+
+
 def _shared_feature(sets: Sequence[SegmentBatch]) -> str:
     for name in ("hand", "object"):
         if any(name not in segments.keypoints for segments in sets):
@@ -369,13 +440,16 @@ def _check_anchors(anchors: np.ndarray, episodes: int) -> None:
         )
 
 
-def _worth(validation: Mapping[str, _Validation]) -> Float[np.ndarray, " K"]:
-    """Learn what a standardised margin of each speaker is worth, in logits; never less than nothing."""
+def _worth(validation: Mapping[str, _Validation]) -> tuple[Float[np.ndarray, " K"], float]:
+    """Learn what a standardised margin of each speaker is worth, in logits; never less than nothing.
+
+    Also return the mean log-loss that is left; NaN where nothing was validated.
+    """
     from scipy.optimize import minimize  # here: it is slow to import
     from scipy.special import expit
 
     if not validation:
-        return np.array(WITHOUT_VALIDATION)
+        return np.array(WITHOUT_VALIDATION), math.nan
     margins = np.concatenate([found.margins for found in validation.values()])
     labels = np.concatenate([found.labels for found in validation.values()])
 
@@ -385,14 +459,8 @@ def _worth(validation: Mapping[str, _Validation]) -> Float[np.ndarray, " K"]:
         return float(value), margins.T @ (expit(logits) - labels) / len(labels)
 
     bounds = [(0.0, None)] * margins.shape[1]
-    worth = minimize(loss, WITHOUT_VALIDATION, jac=True, method="L-BFGS-B", bounds=bounds).x
-    if not worth.any():
-        shares = {name: found.accuracy for name, found in validation.items()}
-        raise DataError(
-            "No source is explained by the others, so nothing can be said of the target. Give sources that "
-            f"ask for similar things. Shares of each source's pairs that the others ordered right: {shares}."
-        )
-    return worth
+    found = minimize(loss, WITHOUT_VALIDATION, jac=True, method="L-BFGS-B", bounds=bounds)
+    return found.x, float(found.fun)
 
 
 def chance_inverted(

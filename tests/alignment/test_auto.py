@@ -256,6 +256,74 @@ def test_asked_first_is_the_pair_that_the_sources_leave_most_open_and_none_twice
         one.ask(anchors, rng=np.random.default_rng(0))
 
 
+LINES = {"features": ["mean"], "alpha": 0.9}  # of couplings that take little time
+
+
+def log_loss_on_sources(alignment: AutoAlignment, sources: list[LabelledSet], target: SegmentBatch) -> float:
+    """Let each of two sources label the other; what it says is worth what the alignment found."""
+    worth = transfer(alignment, sources, target).settings["worth"]
+    losses = []
+    for other, held_out in (sources, sources[::-1]):
+        ready = alignment.prepare([other], held_out.segments, rng=np.random.default_rng(0))
+        scores = worth["score"] * ready.features[:, :-1] @ ready.weights[:-1]  # of one source, it counts 1
+        scores += worth["couplings"] * ready.features[:, -1]
+        i, j = np.triu_indices(len(scores), 1)
+        sign = 2 * held_out.labels[i, j] - 1
+        losses += list(np.log1p(np.exp(-sign * (scores[i] - scores[j]))))
+    return float(np.mean(losses))
+
+
+def test_settings_are_those_that_lose_least_on_held_out_sources_and_nothing_else_changes():
+    sets = [world(seed, 12) for seed in (1, 2)]
+    sources = [LabelledSet(str(i), x, labels_from_scores(skill)) for i, (x, skill) in enumerate(sets)]
+    target, grid = world(4, 12)[0], {"l2": [3.0, 0.01], "semi_relaxed": [True, False]}
+    record = transfer(AutoAlignment(LINES, choose=grid), sources, target)
+    alone = {
+        (l2, relaxed): AutoAlignment(LINES | {"semi_relaxed": relaxed}, l2=l2)
+        for relaxed in grid["semi_relaxed"]
+        for l2 in grid["l2"]
+    }
+    losses = {key: log_loss_on_sources(each, sources, target) for key, each in alone.items()}
+    found = {(t["l2"], t["semi_relaxed"]): t["log_loss"] for t in record.settings["tried"]}
+    assert list(found) == list(losses)
+    assert list(found.values()) == pytest.approx(list(losses.values()), rel=1e-6)
+    best = min(losses, key=lambda key: losses[key])
+    assert (record.settings["l2"], record.settings["semi_relaxed"]) == best
+    twin = transfer(alone[best], sources, target)
+    np.testing.assert_array_equal(record.labels, twin.labels)
+    assert record.settings | {"tried": []} == twin.settings
+
+
+def test_one_combination_is_the_alignment_itself_with_all_that_it_draws(sources):
+    target, _ = world(4)
+    drawing = LINES | {"restarts": 1, "max_episodes": 25, "subsets": 2}
+    one = transfer(AutoAlignment(drawing, choose={"l2": [0.1], "alpha": [0.8]}), sources, target)
+    same = transfer(AutoAlignment(drawing | {"alpha": 0.8}, l2=0.1), sources, target)
+    np.testing.assert_array_equal(one.labels, same.labels)
+    np.testing.assert_array_equal(one.controls["shuffled"], same.controls["shuffled"])
+
+
+@pytest.mark.parametrize(
+    ("choose", "sentence"),
+    [
+        ({}, "choose must name an option"),
+        ({"l2": []}, r"choose\.l2 must be a list"),
+        ({"metric": "euclidean"}, r"choose\.metric must be a list"),
+        ({"l2": [0.1, 0.0]}, r"l2 .* must be positive, got 0\.1 or 0\.0"),
+        ({"semi_relax": [True]}, "Did you mean 'semi_relaxed'?"),
+        ({"semi_relaxed": [True], "epsilon": [0.1]}, "epsilon must be 0"),
+    ],
+)
+def test_what_cannot_be_chosen_from_is_refused(choose, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        AutoAlignment(choose=choose)
+
+
+def test_nothing_is_chosen_on_a_single_source(sources):
+    with pytest.raises(DataError, match="give two or more, got 1"):
+        transfer(AutoAlignment(choose={"l2": [0.1, 1.0]}), sources[:1], world(4)[0])
+
+
 def test_options_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="l2"):
         AutoAlignment(l2=0.0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from robopref.alignment.auto import AutoAlignment
 from robopref.data.judgement import Answer, Judgement
@@ -11,7 +12,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
 from robopref.methods.components import Component, Hardware
-from robopref.methods.phases.align import align, answered_by_people, whole_episodes_only
+from robopref.methods.phases.align import align, answered_by_people, overrides, whole_episodes_only
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import read_labels, store_labels
 from robopref.training.run import Run
@@ -137,6 +138,16 @@ def test_people_are_waited_for_until_they_said_something_of_enough_pairs(store, 
         answered(pairs=4)
     with pytest.raises(ConfigError, match="made with other settings"):
         answered(anchor_precision=1.5)
+
+
+def test_words_for_an_alignment_are_read_back_by_hydra():
+    grid = {"l2": [0.1, 1], "features": [["mean", "frame"], ["mean"]], "semi_relaxed": [True]}
+    made = Component({}, lambda: AutoAlignment({"subsets": 2}, choose=grid))
+    read = {
+        word.key_or_group: word.value() for word in OverridesParser.create().parse_overrides(overrides(made))
+    }
+    assert read["alignment.choose"] == grid
+    assert read["alignment.couplings.subsets"] == 2
 
 
 def test_all_that_people_said_of_whole_episodes_counts_and_what_they_said_of_parts_is_left_out(

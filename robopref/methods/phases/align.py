@@ -1,5 +1,6 @@
 """Labels of source tasks, carried to the episodes of a target task."""
 
+import inspect
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -263,9 +264,17 @@ def overrides(alignment: Component) -> list[str]:
         ("alignment", built, usual),
         ("alignment.couplings", built.couplings, usual.couplings),
     ):
-        values = {key: value for key, value in vars(part).items() if value != vars(other)[key]}
-        words += [f"++{name}.{key}={json.dumps(values[key])}" for key in values if key != "couplings"]
+        options = [key for key in inspect.signature(type(part)).parameters if key != "couplings"]
+        values = {key: getattr(part, key) for key in options}
+        words += [f"++{name}.{key}={_word(v)}" for key, v in values.items() if v != getattr(other, key)]
     return words
+
+
+def _word(value: Any) -> str:
+    """Return a value as Hydra reads it: as JSON, with the keys of a mapping bare."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{json.dumps(each)}" for key, each in value.items()) + "}"
+    return json.dumps(value)
 
 
 def check_anchors(alignment: Component) -> None:
