@@ -296,7 +296,7 @@ def test_settings_are_those_that_lose_least_on_held_out_sources_and_nothing_else
 
 def test_one_combination_is_the_alignment_itself_with_all_that_it_draws(sources):
     target, _ = world(4)
-    drawing = LINES | {"restarts": 1, "max_episodes": 25, "subsets": 2}
+    drawing = LINES | {"restarts": 2}
     one = transfer(AutoAlignment(drawing, choose={"l2": [0.1], "alpha": [0.8]}), sources[:2], target)
     same = transfer(AutoAlignment(drawing | {"alpha": 0.8}, l2=0.1), sources[:2], target)
     np.testing.assert_array_equal(one.labels, same.labels)
