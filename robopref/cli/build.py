@@ -107,10 +107,11 @@ def grape(config: DictConfig) -> Grape:
 
 def _variant(alignment: dict[str, Any], given: dict[str, Any]) -> Variant:
     """Return an alignment that differs from the main one in what is given."""
-    how = {name: value for name, value in given.items() if name != "emphasis"}
+    own = {name: given.get(name) for name in ("emphasis", "gap")}
+    how = {name: value for name, value in given.items() if name not in own}
     imitates = how.get("kind", alignment["kind"]) != "preference"
     shared = {k: v for k, v in alignment.items() if not (imitates and k in OF_PREFERENCES)}
-    return make(Variant, how=make(Alignment, **{**shared, **how}), emphasis=given.get("emphasis"))
+    return make(Variant, how=make(Alignment, **{**shared, **how}), **own)
 
 
 def rapl(config: DictConfig) -> Rapl:

@@ -50,10 +50,17 @@ class Variant:
     Attributes:
         how: How it learns.
         emphasis: Under which the same rollouts are scored and paired for it; None for the judge's own.
+        gap: Of its pairs' scores, at least; None for the judge's own.
     """
 
     how: Alignment
     emphasis: str | None = None
+    gap: float | None = None
+
+    @property
+    def judged_anew(self) -> bool:
+        """Whether the rollouts are scored and paired for it alone."""
+        return self.emphasis is not None or self.gap is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +121,17 @@ class Grape:
                 f"An emphasis weighs costs, and grape.judge.kind={self.judge.kind} has none: leave out "
                 + " ".join(f"~grape.variants.{name}" for name in weighed)
             )
-        for name in weighed:
-            self.judge_of(self.variants[name])
+        for variant in self.variants.values():
+            self.judge_of(variant)
 
     def judge_of(self, variant: Variant) -> Judge:
         """Return who judges for a variant."""
-        return dataclasses.replace(self.judge, emphasis=variant.emphasis or self.judge.emphasis)
+        pairing = self.judge.pairing
+        if variant.gap is not None:
+            pairing = dataclasses.replace(pairing, gap=variant.gap)
+        return dataclasses.replace(
+            self.judge, emphasis=variant.emphasis or self.judge.emphasis, pairing=pairing
+        )
 
 
 def run(parts: Grape, record: Run) -> dict[str, Any]:
@@ -209,9 +221,8 @@ def _varied(
 ) -> tuple[Path, str]:
     """Align a variant; returns it, and whether it or its start is kept by the same rule as GRAPE's."""
     variant = parts.variants[name]
-    if variant.emphasis is not None:
-        round1 = f"round1-{variant.emphasis}"
-        judged = judge_rollouts(lab, round1, start, judged.rollouts, parts.judge_of(variant))
+    if variant.judged_anew:
+        judged = judge_rollouts(lab, f"round1-{name}", start, judged.rollouts, parts.judge_of(variant))
     policy = align_policy(lab, name, start, [judged], demonstrations, variant.how, parts.align_fit)
     tried = _validated(lab, parts, name, policy)
     trials = Trials(before["successes"], tried["successes"])

@@ -24,7 +24,7 @@ from robopref.policies.saved import SEEING
 from robopref.policies.vla.saved import KINDS
 from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.saved import save_reward
-from robopref.rewards.staged.pairs import whole_episode_preferences
+from robopref.rewards.staged.pairs import Pairing, whole_episode_preferences
 from robopref.training.run import Run
 from tests.policies.vla.conftest import tiny
 
@@ -202,6 +202,8 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
     assert all(one.adapter == {"rank": 8} for one in how.values())
     assert how["random-pairs"] == dataclasses.replace(parts.main, pairs="random")
     assert how["safety"] == how["efficiency"] == parts.main
+    assert parts.judge_of(parts.variants["safety"]).pairing == Pairing(top=2, gap=0.5)
+    assert parts.judge_of(parts.variants["tpo"]) == parts.judge
     assert (how["tpo"].segment, how["tpo"].reduce, how["tpo"].beta) == ("trajectory", "sum", None)
     assert (how["filtered-bc"].kind, how["filtered-bc"].segment) == ("chosen", "window")
 
@@ -213,6 +215,7 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
         ([*PEOPLE, "grape.alignment.objective=plackett_luce"], "people give pairs"),
         ([*PEOPLE, "grape.emphasis=safety"], "emphasis=safety weighs costs"),
         ([*PEOPLE, "grape.pairing.gap=0.5"], "where people judge they change nothing"),
+        ([*PEOPLE, "+grape.variants.tpo.gap=0.5"], "where people judge they change nothing"),
         (["grape.variants.safety.emphasis=speed"], "emphasis must be one of completion, safety, efficiency"),
         (["+grape.axes.in-domain.variants=[]"], "compared along the first axis"),
         ([*PEOPLE, "grape.tasks=[dial-turn]"], "task with instructions"),

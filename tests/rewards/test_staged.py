@@ -9,9 +9,9 @@ from robopref.data.preferences import Preferences, Segments
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
-from robopref.rewards.staged.costs import episode_costs, store_costs
+from robopref.rewards.staged.costs import EpisodeCosts, episode_costs, store_costs
 from robopref.rewards.staged.expressions import NUMBER, TRUTH, Recorded, parse
-from robopref.rewards.staged.language import load_costs, parse_costs
+from robopref.rewards.staged.language import KINDS, load_costs, parse_costs
 from robopref.rewards.staged.pairs import (
     Pairing,
     check_rollout_pairs,
@@ -20,7 +20,7 @@ from robopref.rewards.staged.pairs import (
     ranked_lists,
     ranked_pairs,
 )
-from robopref.rewards.staged.scores import ScoreWeights, score_columns, standardised
+from robopref.rewards.staged.scores import ScoreWeights, emphasised, score_columns, standardised
 
 REACH_AND_PUSH = """\
 task: push
@@ -341,6 +341,13 @@ def test_safety_ranks_the_careful_rollout_first_and_efficiency_the_quick_one():
     fast = score_columns([quick, careful], successes, None, emphasis="efficiency", weights=weights)["score"]
     assert safe[1] > safe[0]
     assert fast[0] > fast[1]
+
+
+def test_an_emphasis_counts_its_own_kinds_of_cost_alone():
+    found = {"path": 1.0, "collision": 2.0, "time": 4.0, "force": 8.0, "missed": 16.0}
+    kinds = dict.fromkeys((*KINDS, "missed"), 0.0) | found
+    costs = EpisodeCosts(np.zeros(1, np.int64), 31.0, kinds, {})
+    assert [emphasised(costs, name) for name in ("completion", "safety", "efficiency")] == [31, 10, 4]
 
 
 def test_top_m_against_bottom_m_within_each_initial_state(tmp_path):

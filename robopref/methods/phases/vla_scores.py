@@ -102,7 +102,8 @@ class Judge:
         """What judgements of some tasks depend on."""
         models = {task: file_content(Path(folder) / WEIGHTS) for task, folder in self.models.items()}
         files = self.contents(tasks) if self.kind == "costs" else {}
-        return {**dataclasses.asdict(self), "models": models, "files": files}
+        counted = {"counted": EMPHASES[self.emphasis]} if self.emphasis != "completion" else {}
+        return {**dataclasses.asdict(self), **counted, "models": models, "files": files}
 
     def contents(self, tasks: Iterable[str]) -> dict[str, str]:
         """Hashes of the cost files of some tasks."""

@@ -18,12 +18,13 @@ from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.rewards.staged.costs import EpisodeCosts
 from robopref.rewards.staged.language import KINDS
 
-EMPHASES: dict[str, dict[str, float]] = {
-    "completion": {},
-    "safety": {"collision": 6.0, "force": 6.0},
-    "efficiency": {"time": 4.0, "path": 2.0},
+EMPHASES: dict[str, tuple[str, ...]] = {
+    "completion": (*KINDS, "missed"),
+    "safety": ("collision", "force"),
+    "efficiency": ("time",),
 }
-"""What each kind of cost is multiplied by under GRAPE's three objectives; 1 where nothing stands."""
+"""Kinds of cost that count under GRAPE's three objectives. The others are left out and not only made lighter:
+what a failure misses, and how far it stays from its goal, would decide nearly every pair."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,14 @@ class ScoreWeights:
 
 
 def emphasised(costs: EpisodeCosts, emphasis: str) -> float:
-    """Return the total cost of an episode with some kinds of cost weighing more.
+    """Return the sum of an episode's costs of the kinds that an emphasis counts.
 
     Raises:
         ConfigError: The emphasis is unknown.
     """
     if emphasis not in EMPHASES:
         raise ConfigError(unknown_name("objective", emphasis, EMPHASES))
-    factors = EMPHASES[emphasis]
-    return float(sum(factors.get(kind, 1.0) * value for kind, value in costs.kinds.items()))
+    return float(sum(value for kind, value in costs.kinds.items() if kind in EMPHASES[emphasis]))
 
 
 def score_columns(
