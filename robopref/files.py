@@ -65,8 +65,16 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write a whole JSON file; NaN and infinity, which JSON does not know, are a ValueError."""
+    """Write a whole JSON file; NaN and infinity, which JSON does not know, are a ValueError.
+
+    :func:`finite` makes them null.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON holds it: what is NaN or infinite is null."""
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def read_json(path: Path | str) -> Any:

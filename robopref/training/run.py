@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from robopref.errors import ConfigError, DataError, hide_passwords
-from robopref.files import read_json, write_json, write_text
+from robopref.files import finite, read_json, write_json, write_text
 
 PACKAGES = ("robopref", "torch", "numpy", "mujoco", "metaworld", "gymnasium", "POT")
 NAMED_LEAVES = 5  # of those in which settings differ
@@ -204,7 +204,7 @@ class Run:
         memory.restart()
         start = time.perf_counter()
         try:
-            record |= {"result": _finite(work()), "status": "done"}
+            record |= {"result": finite(work()), "status": "done"}
         except BaseException as error:
             if isinstance(error, ConfigError | DataError):
                 record["status"] = "refused"
@@ -284,11 +284,6 @@ def _read_phase(path: Path) -> dict[str, Any]:
         return read_json(path)
     except DataError as error:
         raise DataError(f"{error} Delete it to repeat this phase.") from error
-
-
-def _finite(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a result as JSON holds it: what is NaN or infinite is null."""
-    return json.loads(json.dumps(result), parse_constant=lambda _: None)
 
 
 def differences(old: Any, new: Any) -> str:

@@ -10,6 +10,7 @@ import torch
 from robopref.data.label_store import LabelStore
 from robopref.data.preferences import Preferences, Segments
 from robopref.errors import ConfigError, DataError
+from robopref.files import read_json
 from robopref.methods.components import Hardware
 from robopref.methods.phases import vla_compared, vla_gate
 from robopref.methods.phases.lab import Lab
@@ -192,6 +193,26 @@ def test_a_start_is_measured_once_whoever_is_compared_with_it(lab, judged, tmp_p
     fresh = measure(load_vla(policies["start"]), decisions, np.array(winners))
     assert found["start_error"] == fresh.error.mean()
     assert found["start_score"] == fresh.score.mean()
+
+
+def test_a_destroyed_policy_and_a_single_preferred_rollout_are_judged_and_written(lab, rollouts, tmp_path):
+    """Neither NaN nor the infinite standard error of one rollout is a number of JSON."""
+    url = f"sqlite:///{tmp_path / 'one.sqlite'}"
+    with LabelStore(url) as labels:
+        add(labels, rollouts.store, whole_episode_preferences(rollouts.store, np.array([0]), np.array([1])))
+    one = Judged([rollouts], {"drawer-open": url}, {}, Judge())
+    start, destroyed = tiny(seed=5), tiny(seed=6)
+    with torch.no_grad():
+        next(destroyed.model.language_model.parameters()).fill_(torch.nan)
+    for name, policy in (("start", start), ("destroyed", destroyed)):
+        save_vla(tmp_path / name, policy)
+    found = gate(lab, "destroyed", tmp_path / "start", tmp_path / "destroyed", one, Alignment(), None)
+    assert found["collapsed"]
+    assert "preferred actions lost nan nats" in found["reason"]
+    assert (found["chosen_change_deviation"], found["score"], found["kl"]) == (None, None, None)
+    assert read_json(tmp_path / "destroyed" / vla_gate.GATE) == found
+    again = gate(lab, "again", tmp_path / "destroyed", tmp_path / "start", one, Alignment(), None)
+    assert again["start_score"] is None  # and what was measured of that start was kept, too
 
 
 def test_alignments_that_cannot_work_are_refused_before_anything_is_done():

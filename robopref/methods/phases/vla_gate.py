@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 
 from robopref.data.preferences import Preferences
-from robopref.files import read_json, write_json
+from robopref.files import finite, read_json, write_json
 from robopref.methods.phases.lab import Lab, file_content
 from robopref.methods.phases.label import content
 from robopref.methods.phases.vla import WEIGHTS
@@ -81,7 +81,7 @@ def gate(
             trials=trials,
             from_first=from_first,
         )
-        write_json(aligned / GATE, found)
+        write_json(aligned / GATE, finite(found))
         return found
 
     found = lab.run.phase(f"gate/{name}", settings, work)
@@ -105,10 +105,10 @@ def _condition_of_start(
     if len(missing):
         found = {"rows": missing, **condition(policy, decisions, missing).columns()}
         held = {name: [*held.get(name, []), *column.tolist()] for name, column in found.items()}
-        write_json(path, held)
+        write_json(path, finite(held))
     place = {row: number for number, row in enumerate(held.pop("rows"))}
     where = [place[row] for row in rows.tolist()]
-    return Condition(**{"entropy": None, **{name: np.array(column)[where] for name, column in held.items()}})
+    return Condition(**{"entropy": None, **{name: np.array(column, float)[where] for name, column in held.items()}})
 
 
 @torch.no_grad()
