@@ -150,6 +150,7 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     shape = build_policy(lab, parts.policy, next(iter(stores.values())).layout.action_size)
     for how in parts.alignments:
         refuse_family(how.chosen, shape)
+        shape.refuse_another(how.adapter)
     demonstrations = film(lab, "demonstrations", stores, shape, parts.camera)
     start = train_supervised(lab, parts.policy, demonstrations, parts.supervised_fit, learns=parts.supervised)
     policies, passed = {"supervised": start}, {"supervised": _validated(lab, parts, "supervised", start)}

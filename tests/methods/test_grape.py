@@ -21,6 +21,7 @@ from robopref.methods.components import Sampling, Scene
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged
 from robopref.policies.saved import SEEING
+from robopref.policies.vla.lora import Adapter
 from robopref.policies.vla.saved import KINDS
 from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.saved import save_reward
@@ -286,6 +287,18 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
         ("grape-round2", "grape-round1", "supervised"),
     ]
     assert "round 2 destroyed the policy" in " ".join(said)
+
+
+def test_another_adapter_than_the_policys_is_refused_before_anything_is_filmed(monkeypatch, tmp_path):
+    adapted = tiny()
+    adapted.adapter = Adapter(rank=32)  # as policy=openvla has it
+    monkeypatch.setattr(grape, "collect", lambda *_: SimpleNamespace(layout=SimpleNamespace(action_size=4)))
+    monkeypatch.setattr(grape, "check_reached", lambda *_: None)
+    monkeypatch.setattr(grape, "build_policy", lambda *_: adapted)
+    parts = parts_of(monkeypatch, "grape.alignment.adapter={rank: 8}")
+    record = Run(tmp_path, name="x", method="grape", task="x", seed=0, config="", say=lambda _: None)
+    with pytest.raises(ConfigError, match="has an adapter already"):
+        grape.run(parts, record)
 
 
 def test_an_objective_decides_what_is_compared():

@@ -55,6 +55,7 @@ def align_policy(
 
     def work() -> dict[str, Any]:
         learner = load_vla(policy, device=lab.fabric.device)
+        learner.refuse_another(how.adapter)
         if how.adapter is not None and learner.adapter is None:
             learner.adopt(how.adapter)
         rate = how.learning_rate or learner.learning_rate

@@ -108,7 +108,9 @@ def _condition_of_start(
         write_json(path, finite(held))
     place = {row: number for number, row in enumerate(held.pop("rows"))}
     where = [place[row] for row in rows.tolist()]
-    return Condition(**{"entropy": None, **{name: np.array(column, float)[where] for name, column in held.items()}})
+    return Condition(
+        **{"entropy": None, **{name: np.array(column, float)[where] for name, column in held.items()}}
+    )
 
 
 @torch.no_grad()

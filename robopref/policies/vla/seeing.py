@@ -242,6 +242,18 @@ class SeeingPolicy(nn.Module, ABC):
         self.adapter.attach(self.model)
         self.config["adapter"] = dict(adapter)
 
+    def refuse_another(self, adapter: Mapping[str, Any] | None) -> None:
+        """Refuse to learn by another adapter than the one that this policy has, if it has one.
+
+        Raises:
+            ConfigError: It has one with other settings.
+        """
+        if adapter is not None and self.adapter not in (None, Adapter.of(adapter)):
+            raise ConfigError(
+                f"This policy has an adapter already, {self.adapter}, and the alignment asks for "
+                f"{Adapter.of(adapter)}: give policy.adapter or grape.alignment.adapter, or both alike"
+            )
+
     @contextmanager
     def frozen(self) -> Iterator["SeeingPolicy"]:
         """Give the policy as it was before its adapter learned, for as long as the context lasts.

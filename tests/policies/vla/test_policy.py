@@ -5,6 +5,7 @@ import torch
 from robopref.errors import ConfigError, DataError
 from robopref.policies.chunks import ChunkPolicy
 from robopref.policies.vla.actions import ActionBins, ActionRange
+from robopref.policies.vla.lora import Adapter
 from robopref.policies.vla.saved import load_vla, save_vla
 from robopref.policies.vla.seeing import shifted
 from tests.policies.vla.conftest import tiny
@@ -156,6 +157,15 @@ def test_sizes_that_do_not_fit_are_refused():
 def test_without_an_adapter_there_is_no_reference_to_switch_to(policy):
     with pytest.raises(ConfigError, match="no adapter"), policy.frozen():
         pass
+
+
+def test_an_alignment_by_another_adapter_than_the_policys_own_is_refused(policy):
+    policy.refuse_another({"rank": 8})  # it has none yet
+    policy.adapter = Adapter(rank=2)
+    for same in (None, {"rank": 2}, {"rank": 2, "alpha": None}):
+        policy.refuse_another(same)
+    with pytest.raises(ConfigError, match=r"Adapter\(rank=2.*the alignment asks for Adapter\(rank=8"):
+        policy.refuse_another({"rank": 8})
 
 
 def test_a_shift_moves_pixels_and_repeats_the_border():
