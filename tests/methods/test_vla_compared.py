@@ -1,5 +1,6 @@
 """What an alignment compares: who is drawn how often, who is imitated, and which labels are refused."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,9 @@ from robopref.files import read_json
 from robopref.methods.components import Hardware
 from robopref.methods.phases import vla_compared, vla_gate
 from robopref.methods.phases.lab import Lab
+from robopref.methods.phases.label import content, read_labels
 from robopref.methods.phases.vla_compared import Comparison, _stages, labels_of
-from robopref.methods.phases.vla_gate import gate
+from robopref.methods.phases.vla_gate import _better, gate
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged
 from robopref.policies.vla.data import Decisions
@@ -134,6 +136,26 @@ def test_random_pairs_are_of_one_state_as_many_and_blind_to_who_is_better(lab, j
     assert (found.a.episode // 2 == found.b.episode // 2).all()
     preferred = np.where(found.label > 0.5, found.a.episode, found.b.episode)
     assert 0 < np.isin(preferred, BETTER).sum() < 6
+
+
+def test_a_tie_is_no_pair_and_nobody_wins_it(lab, rollouts, demonstrations, tmp_path):
+    """Two people's answers: rollout 0 beats 1, and 2 is as good as 3."""
+    url = f"sqlite:///{tmp_path / 'labels.sqlite'}"
+    found = whole_episode_preferences(rollouts.store, np.array([0, 2]), np.array([1, 3]))
+    with LabelStore(url) as labels:
+        add(labels, rollouts.store, replace(found, label=np.array([1.0, 0.5], np.float32)))
+    judged = Judged([rollouts], {"drawer-open": url}, {}, Judge())
+    (kept,) = labels_of(lab, judged, Alignment()).values()
+    assert content(kept) == content(found.select(np.array([0])))
+    assert len(labels_of(lab, judged, Alignment(pairs="random"))["drawer-open"]) == 1
+    comparison = compared(lab, [judged], demonstrations, kind="chosen", demonstrations=0.0)
+    assert set(comparison.imitated().parts[0] // 3) == {0}  # three decisions in each trajectory
+    assert _better(comparison.decisions, judged, {"drawer-open": kept}).tolist() == [0]
+
+
+def test_labels_without_ties_are_those_of_the_store(lab, judged, rollouts):
+    found = labels_of(lab, judged, Alignment())["drawer-open"]
+    assert content(found) == content(read_labels(rollouts.store, judged.urls["drawer-open"]))
 
 
 def test_a_label_across_states_is_refused_with_its_file_and_number(lab, rollouts, tmp_path):

@@ -22,7 +22,7 @@ from robopref.training.signals import costs_in
 
 
 def labels_of(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences]:
-    """Pairs of each task, all of them from one initial state, as they were judged or at random.
+    """Pairs of each task, all of them from one initial state, as they were judged or at random; ties dropped.
 
     Raises:
         DataError: A pair compares rollouts from different initial states, or parts of rollouts; the message
@@ -35,6 +35,7 @@ def labels_of(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences
             continue
         pairs = read_labels(store, judged.urls[task])
         check_rollout_pairs(store, pairs, where=hide_passwords(judged.urls[task]))
+        pairs = pairs.select(pairs.label != 0.5)
         if how.pairs == "random":
             pairs = random_pairs_of_states(store, len(pairs), stream(lab.seed, f"random-pairs/{task}"))
         found[task] = pairs
