@@ -9,8 +9,8 @@ and every third of the worst quarter; or the worse half and every third of the b
 whole. Balanced couplings match all of both sets; semi-relaxed ones hold the target's weights alone. `choose`
 takes `l2` from 0.001, 0.01 and 0.1, and either kind of couplings, by how well the sources label each other.
 
-How far what speaks for a target's order agrees is measured with it (robopref.alignment.auto); with
-`restarts=4` also how far the couplings of one problem do that cost at most 5 % more than the best of them.
+By three of these numbers `alignment=auto` warns; the last is of `restarts=4`, between couplings of one
+problem that cost at most 5 % more than the best of them.
 
 Each line of outputs/bench/unequal-rates.jsonl is one target and data seed, with all alignments or with those
 that earlier lines lack.
@@ -133,8 +133,9 @@ def page(cells: list[dict[str, Any]]) -> str:
             [np.mean([c["accuracy"][which][name] for c in cells if c["seed"] == s]) for s in seeds]
         )
 
+    about = (__doc__ or "").split("\n\n")
     lines = [
-        (__doc__ or "").split("\n\n")[2],
+        about[2],
         "",
         f"Run on {cells[-1]['date']} with `scripts/bench/unequal_rates.py` on {cells[-1]['machine']},",
         f"targets {', '.join(targets)},",
@@ -164,7 +165,16 @@ def page(cells: list[dict[str, Any]]) -> str:
     for name, other in (("fused", "semi-relaxed"), ("auto", "semi-relaxed"), ("auto", "choose")):
         gained = [percent(by_seed(w, f"{name}, {other}") - by_seed(w, name), 1) for w in KEPT]
         gains.append(f"{other} of `{name}` {' / '.join(gained)}")
-    lines += ["", *agreement(cells), "", "Gained, seed by seed, in points:", f"{'; '.join(gains)}.", ""]
+    lines += [
+        "",
+        about[3],
+        "",
+        *agreement(cells),
+        "",
+        "Gained, seed by seed, in points:",
+        f"{'; '.join(gains)}.",
+        "",
+    ]
     for option, values in GRID.items():
         taken = Counter(c["chosen"][w]["auto, choose"][option] for c in cells for w in KEPT)
         lines.append(f"`choose` took {option} " + ", ".join(f"{v} {taken[v]} times" for v in values) + ".")
@@ -181,7 +191,7 @@ def agreement(cells: list[dict[str, Any]]) -> list[str]:
                 found[name][inverted].append(rho)
     right = len(found["score and couplings"][0])
     lines = [
-        f"| agreement, Spearman's rho | lowest of the {right} not inverted | median | inverted |",
+        f"| Spearman's rho | lowest of the {right} not inverted | median | inverted |",
         "|---|---|---|---|",
     ]
     for name, (of_right, of_inverted) in found.items():
