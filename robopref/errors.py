@@ -1,4 +1,4 @@
-"""The errors that a caller may want to handle, and the sentence for a misspelt name.
+"""The errors that a caller may want to handle, and what sentences to people have in common.
 
 Every message says what was wrong, what was got, and what would have been right.
 """
@@ -50,6 +50,15 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(got, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"No {kind} is called '{got}'.{hint} There are: {', '.join(names)}."
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many things there are, in words.
+
+    >>> counted(1, "answer"), counted(2, "answer")
+    ('1 answer', '2 answers')
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def hide_passwords(text: str) -> str:

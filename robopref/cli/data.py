@@ -14,7 +14,7 @@ from rich.table import Table
 
 from robopref.cli.show import console, say
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, unknown_name
+from robopref.errors import ConfigError, counted, unknown_name
 
 USAGE = """usage: robopref data convert from=<data> to=<new place> [format=lerobot|minari|robomimic|store]
                              [lossy=true] [labels=false] [videos=false] [observation=<name>,<name>]
@@ -108,7 +108,7 @@ def _convert(options: dict[str, str], plain: list[str]) -> None:
         say(f"  {note}")
     say(
         f"{source} ({done.source_format}) -> {target} ({done.target_format}): {done.episodes} episodes, "
-        f"{done.steps} steps, {done.labels} labels."
+        f"{done.steps} steps, {counted(done.labels, 'label')}."
     )
 
 
@@ -159,7 +159,7 @@ def _labels(options: dict[str, str], plain: list[str]) -> None:
         held.check_data(store)
         before = held.count()
         held.add(given, data_fingerprint=store.fingerprint(), episodes=len(store))
-        say(f"{len(given)} labels read, {held.count() - before} of them new, into {store.path}.")
+        say(f"{counted(len(given), 'label')} read, {held.count() - before} of them new, into {store.path}.")
 
 
 def _show(options: dict[str, str], plain: list[str]) -> None:

@@ -14,7 +14,7 @@ from robopref.data.judgement import Feedback
 from robopref.data.label_store import LabelStore
 from robopref.data.queries import ALIGNMENT
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, MissingExtraError, hide_passwords, unknown_name
+from robopref.errors import ConfigError, DataError, MissingExtraError, counted, hide_passwords, unknown_name
 
 if TYPE_CHECKING:
     from robopref.data.footage import Footage, Scene
@@ -28,7 +28,7 @@ QUESTIONS: dict[Feedback, str] = {
     "updown": "Does the robot do the task well?",
     "ranking": "Which robot does the task better?",
 }
-ITEMS: dict[Feedback, str] = {"pair": "pairs", "updown": "clips", "ranking": "lists"}
+ITEMS: dict[Feedback, str] = {"pair": "pair", "updown": "clip", "ranking": "list"}
 
 
 @verb
@@ -87,8 +87,8 @@ def label(config: DictConfig) -> None:
             annotators=annotators,
             learning=online.status if online else None,
         )
-        what = ITEMS[feedback]
-        say(f"{plan.limit} {what} of {store.path}; {before} human answers in {hide_passwords(url)}")
+        what = counted(plan.limit, ITEMS[feedback])
+        say(f"{what} of {store.path}; {counted(before, 'human answer')} in {hide_passwords(url)}")
         with contextlib.ExitStack() as stack:
             if annotators is not None:
                 stack.callback(annotators.close)
@@ -96,7 +96,8 @@ def label(config: DictConfig) -> None:
                 online.start()
                 stack.callback(online.close)
             serve(app, taken, address(taken, token), open_browser=config.open_browser)
-        say(f"\nStopped. {labels.count(source='human')} human answers in {hide_passwords(url)}")
+        after = labels.count(source="human")
+        say(f"\nStopped. {counted(after, 'human answer')} in {hide_passwords(url)}")
         if asks is not None:
             say("A run that waits for them is given again as it was. Without one, carry the labels over by:")
             if hide_passwords(url) != url:

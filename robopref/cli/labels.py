@@ -10,7 +10,7 @@ from robopref.cli.options import read_options
 from robopref.cli.show import console, say
 from robopref.data.label_store import LabelStore
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.errors import ConfigError, DataError, counted, unknown_name
 
 USAGE = """usage: robopref labels export data=<store> to=<folder> [format=parquet,csv,jsonl] [labels=<url>]
        robopref labels preview data=<store> [pairs=250] [segment_length=<actions>] [query=random]
@@ -97,7 +97,7 @@ def _export(url: str, to: str | None, formats: list[str]) -> None:
     with LabelStore(url) as held:
         count = export_labels(held, Path(to), formats)
     written = [*(f"labels.{name}" for name in formats), CARD]
-    say(f"{count} labels -> {', '.join(str(Path(to) / name) for name in written)}")
+    say(f"{counted(count, 'label')} -> {', '.join(str(Path(to) / name) for name in written)}")
 
 
 def _preview(options: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ def _token(url: str, annotator: str | None, revoke: bool) -> None:
     tokens = AnnotatorTokens(url)
     try:
         if revoke:
-            say(f"{tokens.revoke(name)} tokens of {name} are revoked.")
+            say(f"{counted(tokens.revoke(name), 'token')} of {name} revoked.")
             return
         token = tokens.issue(name)
     finally:

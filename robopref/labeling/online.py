@@ -25,7 +25,7 @@ from robopref.data.label_store import LabelStore
 from robopref.data.preferences import Preferences
 from robopref.data.queries_informed import query_named
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, RoboprefError
+from robopref.errors import ConfigError, DataError, RoboprefError, counted
 from robopref.labeling.agreement import share
 from robopref.labeling.clips import Segment
 from robopref.labeling.desk import Desk
@@ -171,10 +171,11 @@ class Online:
         if self._trained_at is not None and count < self._trained_at + self._every:
             return False
         answers = self._answers()
-        if len(answers.learned.label) < LEAST:
-            self._say(f"{LEAST - len(answers.learned.label)} more answers before the first training.")
+        learned = len(answers.learned.label)
+        if learned < LEAST:
+            self._say(f"{counted(LEAST - learned, 'more answer')} before the first training.")
             return False
-        self._say(f"Learning from {len(answers.learned.label)} answers.", training=True)
+        self._say(f"Learning from {counted(learned, 'answer')}.", training=True)
         self._trained_at = count
         free = [i for i in self._desk.unanswered() if i not in self._desk.plan.at_random]
         pairs = self._desk.plan.items

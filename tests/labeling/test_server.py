@@ -64,7 +64,7 @@ def test_ctrl_c_ends_with_a_sentence_and_the_count_also_while_a_page_waits_for_a
         time.sleep(0.3)
         assert server.end(signal.SIGINT) == 0
         waiting.join()
-        assert "1 human answers" in server.said
+        assert "1 human answer in" in server.said
         assert "Traceback" not in server.said
         assert "ERROR" not in server.said
 

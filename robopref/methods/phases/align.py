@@ -21,7 +21,7 @@ from robopref.data.preferences import (
     whole_segments,
 )
 from robopref.data.store import TrajectoryStore
-from robopref.errors import ConfigError, DataError, WaitingError
+from robopref.errors import ConfigError, DataError, WaitingError, counted
 from robopref.methods.components import Component
 from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import answers, content, read_labels, store_labels
@@ -218,15 +218,16 @@ def answered_by_people(
             }
             words = [*(f"{key}={value}" for key, value in options.items()), *overrides(alignment)]
             raise WaitingError(
-                f"The alignment asks people about {pairs} pairs, and asked about {asked} so far; a skipped "
-                f"pair counts, but not all may be skipped. Do it with\n  robopref label {shlex.join(words)}\n"
+                f"The alignment asks people about {counted(pairs, 'pair')}, and asked about {asked} so far; "
+                "a skipped pair counts, but not all may be skipped. Do it with\n"
+                f"  robopref label {shlex.join(words)}\n"
                 "and then give this command again."
             )
         _say_left_out(lab, len(said) - len(compared))
         with LabelStore(url) as copy:
             copy.add(compared, data_fingerprint=target.fingerprint(), episodes=len(target))
             known = len(copy.preferences())
-        lab.run.say(f"  {known} labels by people, of {asked} pairs that they were asked about")
+        lab.run.say(f"  {counted(known, 'label')} by people, who were asked about {counted(asked, 'pair')}")
         return {"labels": known, "answers": len(compared)}
 
     lab.run.phase(f"ask/{task}", settings, work)
@@ -331,7 +332,8 @@ def _is_of_whole_episodes(judgement: Judgement, store: TrajectoryStore) -> bool:
 
 def _say_left_out(lab: Lab, count: int) -> None:
     if count:
-        lab.run.say(f"  {count} answers about parts of episodes are left out: an alignment orders whole ones")
+        which = f"{counted(count, 'answer')} about parts of episodes {'is' if count == 1 else 'are'} left out"
+        lab.run.say(f"  {which}: an alignment orders whole ones")
 
 
 def _parts(side: Segments, store: TrajectoryStore) -> Int[np.ndarray, " n"]:

@@ -15,7 +15,7 @@ from robopref.data.preferences import Preferences, Ratings, Segments, all_episod
 from robopref.data.queries import random_pairs
 from robopref.data.store import TrajectoryStore
 from robopref.data.teachers import ScriptedTeacher
-from robopref.errors import ConfigError, DataError, hide_passwords
+from robopref.errors import ConfigError, DataError, counted, hide_passwords
 from robopref.labeling.noise import preferences_with_noise
 from robopref.methods.components import Component
 from robopref.methods.phases.lab import Lab, stream
@@ -75,8 +75,8 @@ def store_labels(
         there = labels.count(source=source, annotator=annotator)
         if there and content(labels.preferences(source=source, annotator=annotator)) != content(preferences):
             raise ConfigError(
-                f"{hide_passwords(url)} already holds {there} labels of the {source} {annotator!r}, made "
-                "otherwise. Choose another annotator= or another labels=."
+                f"{hide_passwords(url)} already holds {counted(there, 'label')} of the {source} "
+                f"{annotator!r}, made otherwise. Choose another annotator= or another labels=."
             )
         if not there:
             labels.add_preferences(
