@@ -1,7 +1,8 @@
-"""A made-up store whose episodes nothing can replay, and one that was simulated."""
+"""A made-up store whose episodes nothing can replay, and a command that is refused."""
 
 import numpy as np
 
+from robopref.cli import main
 from robopref.data import Provenance, Trajectory, TrajectoryStore
 
 
@@ -27,3 +28,15 @@ def made_store(path, episodes=8, length=12, **options):
         for episode in range(episodes):
             store.append(made_trajectory(episode, length, **options))
     return TrajectoryStore.open(path)
+
+
+def check_refused(arguments, sentence, capfd):
+    """Give a command, which must be refused in a sentence that holds this one, and without a traceback."""
+    try:
+        code = main(arguments)
+    except SystemExit as end:  # Hydra's way out
+        code = end.code
+    said = "".join(capfd.readouterr())
+    assert code == 1
+    assert sentence in said
+    assert "Traceback" not in said

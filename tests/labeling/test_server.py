@@ -10,12 +10,11 @@ import time
 import httpx
 import pytest
 
-from robopref.cli import main
 from robopref.data import TrajectoryStore
 from robopref.data.label_store import LabelStore
 from robopref.errors import ConfigError
 from robopref.labeling.serve import address, bind, choose_token
-from tests.labeling.made import made_store
+from tests.labeling.made import check_refused, made_store
 from tests.labeling.server import Server, serving
 
 
@@ -130,14 +129,7 @@ def test_the_printed_address_can_be_opened():
 )
 def test_bad_options_get_a_sentence(store, monkeypatch, capfd, options, sentence):
     monkeypatch.chdir(store.path.parent)
-    try:
-        code = main(["label", *options])
-    except SystemExit as end:
-        code = end.code
-    said = "".join(capfd.readouterr())
-    assert code == 1
-    assert sentence in said
-    assert "Traceback" not in said
+    check_refused(["label", *options], sentence, capfd)
 
 
 def test_empty_data_gets_a_sentence(tmp_path, monkeypatch, capfd):
@@ -145,9 +137,7 @@ def test_empty_data_gets_a_sentence(tmp_path, monkeypatch, capfd):
     TrajectoryStore.create(
         tmp_path / "empty", observation_size=2, action_size=2, keypoints=[], control_hz=20.0
     ).close()
-    with pytest.raises(SystemExit, match="1"):  # Hydra's way out
-        main(["label", "data=empty"])
-    assert "holds no episodes" in "".join(capfd.readouterr())
+    check_refused(["label", "data=empty"], "holds no episodes", capfd)
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(store):
