@@ -99,10 +99,7 @@ def label(config: DictConfig) -> None:
         after = labels.count(source="human")
         say(f"\nStopped. {counted(after, 'human answer')} in {hide_passwords(url)}")
         if asks is not None:
-            say("A run that waits for them is given again as it was. Without one, carry the labels over by:")
-            if hide_passwords(url) != url:
-                say("In the command that carries the labels over, put the password in place of ***:")
-            print(_transfer_command(config, store, url), flush=True)  # whole, so that it can be copied
+            _say_what_follows(config, store, labels)
 
 
 def _episodes(
@@ -183,6 +180,22 @@ def asking(config: DictConfig, plan: "Plan", store: TrajectoryStore, labels: Lab
     say(f"Preparing the transfer from {', '.join(sources)}.")
     ready = prepare(component(config.alignment), sources, store, config.seed)
     return Asking(ready, plan, seed=config.seed)
+
+
+def _say_what_follows(config: DictConfig, store: TrajectoryStore, labels: LabelStore) -> None:
+    """Say how the answers are carried over, if there is one that can be."""
+    from robopref.methods.phases.align import between_whole_episodes
+
+    known = labels.preferences(source=["human", "teacher"])  # as robopref align reads anchors
+    if not len(between_whole_episodes(known, store)):
+        return say(
+            "Nothing can be carried over yet: no answer says which of two whole episodes is better, or that "
+            "none is, and skipped pairs say nothing. The same command goes on."
+        )
+    say("A run that waits for them is given again as it was. Without one, carry the labels over by:")
+    if hide_passwords(labels.url) != labels.url:
+        say("In the command that carries the labels over, put the password in place of ***:")
+    print(_transfer_command(config, store, labels.url), flush=True)  # whole, so that it can be copied
 
 
 def _transfer_command(config: DictConfig, store: TrajectoryStore, url: str) -> str:

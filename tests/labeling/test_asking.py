@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_module
 
 from robopref.alignment.auto import AutoAlignment, PreparedTransfer
 from robopref.alignment.record import TransferRecord
-from robopref.cli import label, main
+from robopref.cli import label
 from robopref.cli.build import component
 from robopref.cli.sources import labelled_sources
 from robopref.data.judgement import Judgement
@@ -19,7 +19,7 @@ from robopref.errors import ConfigError, DataError, RoboprefError
 from robopref.labeling import asking
 from robopref.labeling.asking import Asking, pairs_to_ask
 from robopref.labeling.desk import Desk
-from tests.labeling.made import made_store
+from tests.labeling.made import check_refused, made_store
 
 EPISODES = 7
 
@@ -249,20 +249,13 @@ def test_what_is_no_labelled_source_is_named(folder, monkeypatch, paths, labels,
 )
 def test_what_no_alignment_could_ask_gets_a_sentence(folder, monkeypatch, capfd, options, sentence):
     monkeypatch.chdir(folder)
-    try:
-        code = main(["label", "data=store", "port=0", "open_browser=false", "query=alignment", *options])
-    except SystemExit as end:
-        code = end.code
-    said = "".join(capfd.readouterr())
-    assert code == 1
-    assert sentence in said
-    assert "Traceback" not in said
+    arguments = ["label", "data=store", "port=0", "open_browser=false", "query=alignment", *options]
+    check_refused(arguments, sentence, capfd)
 
 
 def test_a_preview_says_that_it_knows_no_transfer(folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
-    assert main(["labels", "preview", "data=store", "query=alignment"]) == 1
-    assert "only robopref label does" in capfd.readouterr().err
+    check_refused(["labels", "preview", "data=store", "query=alignment"], "only robopref label does", capfd)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +288,19 @@ def test_the_command_that_is_printed_makes_the_transfer_that_asked(folder, monke
         assert carried[name] == asked[name]
     assert (carried.target, carried.anchors) == ("store", place.replace("hunter2", "***"))
     assert len(options) == 6 + len(words) - ("seed=3" in words)  # what is as it comes is not said
+
+
+def test_the_command_is_printed_once_an_answer_can_be_carried_over(store, labels, capsys):
+    config = composed("label", [f"data={store.path}", "query=alignment", "sources=[other]"])
+    desk = desk_of(store, labels)
+    answer(desk, "anna", "skip")
+    label._say_what_follows(config, store, labels)
+    said = capsys.readouterr().out
+    assert "Nothing can be carried over yet" in said
+    assert "robopref align" not in said
+    answer(desk, "anna", "equal")
+    label._say_what_follows(config, store, labels)
+    assert "\nrobopref align alignment=auto " in capsys.readouterr().out
 
 
 def composed(verb, words):

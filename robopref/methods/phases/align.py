@@ -317,10 +317,16 @@ def _pair_segments(
 
 def _anchors(lab: Lab, preferences: Preferences, target: TrajectoryStore) -> Preferences:
     """Return the preferences between whole episodes, having said how many others are left out."""
-    parts = np.union1d(*(_parts(side, target) for side in (preferences.a, preferences.b)))
-    _say_left_out(lab, len(parts))
-    if len(parts) == len(preferences):
+    whole = between_whole_episodes(preferences, target)
+    _say_left_out(lab, len(preferences) - len(whole))
+    if not len(whole):
         raise DataError(f"All labels of {target.path} compare segments; an alignment reads whole episodes.")
+    return whole
+
+
+def between_whole_episodes(preferences: Preferences, store: TrajectoryStore) -> Preferences:
+    """Return those that compare whole episodes, which are all that an alignment reads."""
+    parts = np.union1d(*(_parts(side, store) for side in (preferences.a, preferences.b)))
     return preferences.select(np.setdiff1d(np.arange(len(preferences)), parts))
 
 
