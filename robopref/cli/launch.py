@@ -80,10 +80,11 @@ def check(verb: str, overrides: list[str], *, sweep: bool = False) -> None:
 
     try:
         with initialize_config_module("robopref.conf", version_base="1.3"):
-            config = compose(verb, _first_of_each(overrides) if sweep else overrides)
+            overrides = _first_of_each(overrides) if sweep else overrides
+            config = compose(verb, overrides)
             folder = None if OmegaConf.is_missing(config, "out") else Path(config.out)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # a group of null: ValueError
-        raise ConfigError(_explain(verb, error)) from error
+        raise ConfigError(_explain(verb, overrides, error)) from error
     finally:
         GlobalHydra.instance().clear()
     if folder is not None:
@@ -102,15 +103,22 @@ def _first_of_each(overrides: list[str]) -> list[str]:
     ]
 
 
-def _explain(verb: str, error: Exception) -> str:
+def _explain(verb: str, overrides: list[str], error: Exception) -> str:
     text = str(error)
     if group := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         return unknown_name(group[1], group[2], choices(group[1]))
     if option := re.search(r"Could not override '([^']+)'", text):
         parent, _, name = option[1].rpartition(".")
-        if name in _constructor_arguments(verb, parent):
+        chosen = [each for each in overrides if choices(each.partition("=")[0])]
+        node = _node(verb, chosen, parent)
+        if name in _constructor_arguments(node):
             return f"{option[1]} is not listed in the configuration; to set it, write +{option[1]}=..."
-        return unknown_name("option", option[1], _options(verb, parent) or _options(verb, ""))
+        part = _node(verb, chosen, option[1].partition(".")[0])
+        if elsewhere := _elsewhere(option[1], part):
+            return f"No option is called '{option[1]}' here. {elsewhere}"
+        known = [f"{parent}.{key}".lstrip(".") for key in node] or list(_node(verb, chosen, ""))
+        inner = " To add one that is not listed, write + before it." if node and "_target_" in part else ""
+        return unknown_name("option", option[1], known) + (inner if "." in parent else "")
     return text.strip().splitlines()[0]
 
 
@@ -120,24 +128,31 @@ def choices(group: str) -> list[str]:
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
-def _constructor_arguments(verb: str, parent: str) -> list[str]:
-    """Name what the part at ``parent`` can be made with, listed in its file or not."""
-    target = _node(verb, parent).get("_target_")
+def _elsewhere(option: str, part: Mapping[str, Any]) -> str:
+    """Say which other choices of its group have an option, or what it stands in; nothing where none has."""
+    group, _, rest = option.partition(".")
+    first = rest.partition(".")[0]
+    found = []
+    for choice in choices(group) if first and first not in part else ():
+        node: Any = OmegaConf.load(Path(__file__).parent.parent / "conf" / group / f"{choice}.yaml")
+        if first in node or first in _constructor_arguments(node):
+            found.append(choice)
+    return f"{group}.{first} belongs to {group}={', '.join(found)}." if found else ""
+
+
+def _constructor_arguments(node: Mapping[str, Any]) -> list[str]:
+    """Name what a part can be made with, listed in its file or not."""
+    target = node.get("_target_")
     return list(inspect.signature(get_object(target)).parameters) if target else []
 
 
-def _options(verb: str, parent: str) -> list[str]:
-    """Name a verb's options directly below ``parent``; none if there is no such parent."""
-    return [f"{parent}.{key}".lstrip(".") for key in _node(verb, parent)]
-
-
-def _node(verb: str, path: str) -> dict[str, Any]:
-    """Return what a verb's defaults compose to at a dotted path; empty if there is nothing."""
+def _node(verb: str, chosen: list[str], path: str) -> dict[str, Any]:
+    """Return what a verb with these choices composes to at a dotted path; empty if there is nothing."""
     from hydra import compose, initialize_config_module
 
     GlobalHydra.instance().clear()
     with initialize_config_module("robopref.conf", version_base="1.3"):
-        node = OmegaConf.to_container(compose(verb), resolve=False)
+        node = OmegaConf.to_container(compose(verb, chosen), resolve=False)
     for key in filter(None, path.split(".")):
         node = node.get(key) if isinstance(node, dict) else None
     return {str(key): value for key, value in node.items()} if isinstance(node, dict) else {}

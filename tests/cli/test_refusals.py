@@ -34,6 +34,16 @@ def answer(arguments, capfd):
         (["run", "policy=iql", "policy.discount=2"], "discount"),
         (["run", "experiment=perl"], "Did you mean 'pearl'?"),
         (["run", "alignment=cpa", "alignment.features=[man]"], "Did you mean 'mean'?"),
+        (
+            ["run", "alignment=cpa", "alignment.couplings.max_episodes=5"],
+            "'alignment.couplings.max_episodes' here. alignment.couplings belongs to alignment=auto.",
+        ),
+        (
+            ["align", "alignment=auto", "alignment.couplings.max_episodes=5"],
+            "alignment.couplings.semi_relaxed. To add one that is not listed, write + before it.",
+        ),
+        (["run", "alignment=cpa", "alignment.restart=5"], "Did you mean 'alignment.restarts'?"),
+        (["align", "alignment=auto", "alignment.anchors_precision=5"], "'alignment.anchor_precision'?"),
         (["run", "alignment=cpa", "anchor_pairs=5"], "Only alignment=auto reads labels of the target"),
         (["run", "anchor_pairs=5", "anchor_query=informaton_gain"], "Did you mean 'information_gain'"),
         (["run", "anchor_pairs=5", "anchors_from=robots"], "anchors_from must be teacher or human"),
