@@ -9,8 +9,8 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from robopref.cli.nodes import listed, plain
-from robopref.cli.types import check_types, make
-from robopref.errors import ConfigError
+from robopref.cli.types import check_types, make, make_of, mapping
+from robopref.errors import ConfigError, unknown_name
 from robopref.methods.components import (
     Collection,
     Component,
@@ -30,6 +30,7 @@ from robopref.methods.phases.vla_how import OF_PREFERENCES, Alignment
 from robopref.methods.phases.vla_scores import Judge
 from robopref.methods.phases.vla_trials import Axis
 from robopref.methods.rapl import Camera, Ranked, Rapl
+from robopref.policies.vla.lora import Adapter
 from robopref.rewards.staged.pairs import Pairing
 from robopref.rewards.staged.scores import ScoreWeights
 from robopref.training.aligning import AligningPlan
@@ -69,49 +70,90 @@ def direct(config: DictConfig) -> Direct:
 
 def grape(config: DictConfig) -> Grape:
     """Build the parts of GRAPE from a composed ``run`` configuration."""
-    given = plain(config.grape)
-    demonstrations = given["demonstrations"]
+    given, usual = mapping("grape", plain(config.grape)), _usual_grape()
+    for name in given:
+        if name not in usual:
+            raise ConfigError(unknown_name("option", f"grape.{name}", [f"grape.{one}" for one in usual]))
+    alignment = mapping("grape.alignment", given.get("alignment"))
+    variants = mapping("grape.variants", given.get("variants", {}))
+    left_out = usual["variants"].keys() - variants
     return make(
         Grape,
-        scenes=[scene(config, task) for task in listed(given["tasks"])],
-        camera=given["camera"],
-        demonstrations=make(
-            Collection,
-            behaviours=demonstrations["behaviours"],
-            episodes=demonstrations["episodes"],
-            seed=config.seed,
+        scenes=[scene(config, task) for task in listed(given.get("tasks", []))],
+        camera=given.get("camera"),
+        demonstrations=make_of(
+            Collection, "grape.demonstrations", given.get("demonstrations"), seed=config.seed
         ),
         data_dir=Path(config.data_dir),
         policy=component(config.policy),
-        supervised=given["supervised"],
+        supervised=given.get("supervised"),
         supervised_fit=fit(config, "clone"),
         align_fit=fit(config, "policy"),
-        sampling=make(Sampling, **given["rollouts"]),
-        judge=make(
+        sampling=make_of(Sampling, "grape.rollouts", given.get("rollouts")),
+        judge=make_of(
             Judge,
-            **given["judge"],
-            emphasis=given["emphasis"],
-            weights=make(ScoreWeights, **given["weights"]),
-            pairing=make(Pairing, **given["pairing"]),
+            "grape.judge",
+            given.get("judge"),
+            emphasis=given.get("emphasis"),
+            weights=make_of(ScoreWeights, "grape.weights", given.get("weights")),
+            pairing=make_of(Pairing, "grape.pairing", given.get("pairing")),
         ),
-        rounds=given["rounds"],
-        validation=given["validation"],
-        main=make(Alignment, **given["alignment"]),
-        variants={name: _variant(given["alignment"], how) for name, how in given["variants"].items()},
-        axes={name: make(Axis, **how) for name, how in given["axes"].items()},
+        rounds=given.get("rounds"),
+        validation=given.get("validation"),
+        main=_alignment(_without_unread(alignment, alignment, usual["alignment"])),
+        variants={
+            name: _variant(alignment, mapping(f"grape.variants.{name}", how))
+            for name, how in variants.items()
+        },
+        axes={
+            name: _axis(name, how, left_out)
+            for name, how in mapping("grape.axes", given.get("axes", {})).items()
+        },
         episodes=config.training.evaluation.episodes,
         seed=config.seed,
         hardware=hardware(config),
     )
 
 
+def _usual_grape() -> dict[str, Any]:
+    """Return ``grape`` as the experiment comes: what differs from it was said by somebody."""
+    path = Path(__file__).parent.parent / "conf" / "experiment" / "grape.yaml"
+    return plain(OmegaConf.load(path).grape)
+
+
+def _without_unread(
+    alignment: dict[str, Any], chosen: dict[str, Any], unsaid: dict[str, Any]
+) -> dict[str, Any]:
+    """Return an alignment without what nobody said and ``chosen``, which decides of it, does not read."""
+    if chosen.get("kind") != "preference":
+        unread = set(OF_PREFERENCES)
+    else:
+        unread = {"windows"} if chosen.get("segment") != "window" else set[str]()
+    return {k: v for k, v in alignment.items() if not (k in unread and k in unsaid and v == unsaid[k])}
+
+
 def _variant(alignment: dict[str, Any], given: dict[str, Any]) -> Variant:
     """Return an alignment that differs from the main one in what is given."""
     own = {name: given.get(name) for name in ("emphasis", "gap")}
     how = {name: value for name, value in given.items() if name not in own}
-    imitates = how.get("kind", alignment["kind"]) != "preference"
-    shared = {k: v for k, v in alignment.items() if not (imitates and k in OF_PREFERENCES)}
-    return make(Variant, how=make(Alignment, **{**shared, **how}), **own)
+    shared = _without_unread(alignment, {**alignment, **how}, alignment)
+    return make(Variant, how=_alignment({**shared, **how}), **own)
+
+
+def _alignment(given: dict[str, Any]) -> Alignment:
+    if given.get("adapter") is not None:
+        make_of(Adapter, "adapter", given["adapter"])
+    return make(Alignment, **given)
+
+
+def _axis(name: str, options: Any, left_out: set[str]) -> Axis:
+    """Return an axis; who was left out of the experiment is tried along none."""
+    given = mapping(f"grape.axes.{name}", options)
+    tried = given.get("variants")
+    if isinstance(tried, list):
+        given = {**given, "variants": [name for name in tried if name not in left_out]}
+    mapping(f"grape.axes.{name}.view", given.get("view", {}))
+    return make(Axis, **given)
 
 
 def rapl(config: DictConfig) -> Rapl:
@@ -143,7 +185,7 @@ def rapl(config: DictConfig) -> Rapl:
             fit=fit(config, "preferences"),
             comparisons=comparisons(config),
         ),
-        evaluation=make(EvaluationPlan, **config.training.evaluation),
+        evaluation=make_of(EvaluationPlan, "training.evaluation", plain(config.training.evaluation)),
         baselines={
             name: LearnedFrom(component(baseline.policy), str(baseline.rewards).lower())
             for name, baseline in config.baselines.items()
@@ -181,7 +223,7 @@ def shared(config: DictConfig) -> dict[str, Any]:
         "alignment": component(alignment),
         "policy": component(config.policy),
         "policy_fit": fit(config, "policy"),
-        "evaluation": make(EvaluationPlan, **config.training.evaluation),
+        "evaluation": make_of(EvaluationPlan, "training.evaluation", plain(config.training.evaluation)),
         "held_out": config.training.held_out,
         "max_pairs": config.training.max_pairs,
         "comparisons": comparisons(config),
@@ -217,14 +259,15 @@ def scene(config: DictConfig, task: str | None = None) -> Scene:
 
 def comparisons(config: DictConfig) -> Comparisons:
     """Return what is made of labelled pairs."""
-    return make(Comparisons, **config.training.labels)
+    return make_of(Comparisons, "training.labels", plain(config.training.labels))
 
 
 def fit(config: DictConfig, what: str) -> Fit:
     """Return the training budget of the reward or the policy."""
-    return make(
+    return make_of(
         Fit,
-        **config.training[what],
+        f"training.{what}",
+        plain(config.training).get(what),
         checkpoint_every=config.training.checkpoint_every,
         log_every=config.training.log_every,
     )

@@ -7,15 +7,49 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from robopref.errors import ConfigError
+from robopref.errors import ConfigError, unknown_name
 
 WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", types.NoneType: "null"}
 
 
 def make(constructor: Callable[..., Any], **values: Any) -> Any:
-    """Call a constructor after :func:`check_types`."""
+    """Call a constructor after a look at the names of its options and :func:`check_types`.
+
+    Raises:
+        ConfigError: An option does not exist, is missing, or is of another type.
+    """
+    parameters = inspect.signature(constructor).parameters
+    for name in values:
+        if name not in parameters:
+            raise ConfigError(unknown_name(f"option of {constructor.__name__}", str(name), parameters))
+    for name, parameter in parameters.items():
+        if name not in values and parameter.default is parameter.empty:
+            raise ConfigError(f"{constructor.__name__} lacks {name}")
     check_types(constructor, values)
     return constructor(**values)
+
+
+def make_of(constructor: Callable[..., Any], where: str, given: Any, **others: Any) -> Any:
+    """Call a constructor with what stands at a place of the configuration, and others that stand elsewhere.
+
+    Raises:
+        ConfigError: No options stand there, or one of the others does; or as :func:`make` says.
+    """
+    options = mapping(where, given)
+    if twice := options.keys() & others:
+        raise ConfigError(f"{where} has no option {min(twice)}: it stands elsewhere, or follows from others")
+    return make(constructor, **options, **others)
+
+
+def mapping(where: str, given: Any) -> dict[str, Any]:
+    """Return what stands at a place of the configuration.
+
+    Raises:
+        ConfigError: It holds no options by name.
+    """
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where} must hold options, as {{name: value, ...}}, got {given!r}")
+    return {str(name): value for name, value in given.items()}
 
 
 def check_types(constructor: Callable[..., Any], values: Mapping[str, Any], owner: str = "") -> None:

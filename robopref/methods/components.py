@@ -54,6 +54,14 @@ class Scene:
         """Make the environment once, so that a misspelt task is refused before any work is done."""
         make_environment(self.id, {**self.options, **self.view}).close()
 
+    def action_size(self) -> int:
+        """Return the entries of an action."""
+        env = make_environment(self.id, self.options)
+        try:
+            return env.action_space.shape[0]  # pyright: ignore[reportOptionalSubscript]
+        finally:
+            env.close()
+
 
 @dataclasses.dataclass(frozen=True)
 class Collection:

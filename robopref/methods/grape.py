@@ -22,11 +22,12 @@ and its other objectives, safety and efficiency. Each of these is chosen against
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 from robopref.data.language import wordings
-from robopref.errors import ConfigError
+from robopref.errors import ConfigError, unknown_name
 from robopref.files import write_json
 from robopref.methods.components import Collection, Component, Fit, Hardware, Sampling, Scene
 from robopref.methods.phases.collect import collect
@@ -41,6 +42,12 @@ from robopref.policies.vla.data import FilmedEpisodes
 from robopref.policies.vla.health import Trials, kept_round
 from robopref.policies.vla.preference import refuse_family
 from robopref.training.run import Run
+
+FOLDERS = (
+    *("supervised", "grape", "rollouts", "scores", "labels", "validation", "trials", "evaluation"),
+    *("phases", "conditions", "references", "likelihoods"),
+)
+"""Names in a run's directory and in its results, none of which a variant may have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,18 +98,20 @@ class Grape:
             raise ConfigError(
                 "GRAPE needs a task, a round, an axis, a validation state and an episode to evaluate, or more"
             )
-        if clash := {"supervised", "grape"} & set(self.variants):
-            raise ConfigError(f"A variant may not be called {clash.pop()!r}: that name is taken")
-        first = next(iter(self.axes))
-        if self.axes[first].variants is not None:
-            raise ConfigError(f"All policies are compared along the first axis: {first} has variants=null")
+        tasks = [scene.task for scene in self.scenes]
+        if twice := [task for task in tasks if tasks.count(task) > 1]:
+            raise ConfigError(f"grape.tasks names {twice[0]} twice")
+        self._check_names()
+        if self.judge.kind != "human":
+            self._check_pairing()
         self._check_emphases()
-        self.judge.check([scene.task for scene in self.scenes], stages=self.in_stages)
+        self.judge.check(tasks, stages=self.in_stages)
         if self.judge.kind == "human" and any(how.compares == "lists" for how in self.alignments):
             raise ConfigError("Objectives of lists need a score of every rollout, and people give pairs")
         for scene in self.scenes:
             wordings(scene.task)
             scene.check()
+        self._check_axes()
 
     @property
     def alignments(self) -> list[Alignment]:
@@ -113,6 +122,40 @@ class Grape:
     def in_stages(self) -> bool:
         """Whether some alignment compares stages."""
         return any(how.segment == "stage" for how in self.alignments)
+
+    def _check_names(self) -> None:
+        for name in self.variants:
+            taken = name in FOLDERS or name.startswith("grape-") or name.endswith("-kept")
+            if taken or not re.fullmatch(r"\w[\w.-]*", name):
+                raise ConfigError(
+                    f"A variant may not be called {name!r}: its name is that of its folder in the run, where "
+                    f"grape-*, *-kept and {', '.join(FOLDERS)} have another meaning"
+                )
+
+    def _check_pairing(self) -> None:
+        top, repeats = self.judge.pairing.top, self.sampling.repeats
+        most = repeats // 2
+        if top is not None and top > most:
+            raise ConfigError(
+                f"grape.pairing.top={top} compares the best {top} rollouts of a state with its worst "
+                f"{top}, and there are grape.rollouts.repeats={repeats}: give grape.pairing.top={most}, "
+                "or null for all pairs"
+            )
+
+    def _check_axes(self) -> None:
+        """Refuse unknown variants, and make one environment with each axis's view."""
+        first = next(iter(self.axes))
+        if self.axes[first].variants is not None:
+            raise ConfigError(f"All policies are compared along the first axis: {first} has variants=null")
+        scene, views = self.scenes[0], [{"camera": self.camera}]
+        for name, axis in self.axes.items():
+            for variant in axis.variants or []:
+                if variant not in self.variants:
+                    raise ConfigError(unknown_name(f"variant (of the axis {name})", variant, self.variants))
+            views.append({"camera": self.camera, **axis.view})
+        for number, view in enumerate(views):
+            if view not in views[:number]:
+                dataclasses.replace(scene, options={**scene.options, **view}, view={}).check()
 
     def _check_emphases(self) -> None:
         weighed = [name for name, variant in self.variants.items() if variant.emphasis is not None]

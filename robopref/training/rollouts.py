@@ -316,6 +316,9 @@ def collect_rollouts(
     """
     if at_once < 1:
         raise ConfigError(f"at_once must be at least 1, got {at_once}")
+    names = [one.name for one in assignments]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"Two assignments are called {twice[0]}, and each gets the folder of its name")
     folder = Path(folder)
     wanted = {
         one.name: {"policy": policy_content, "at_once": at_once, "assignment": one.settings()}

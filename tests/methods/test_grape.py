@@ -1,14 +1,18 @@
 """The whole of GRAPE on one task, small enough for a minute: hence slow."""
 
 import dataclasses
+import functools
 import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from robopref.cli import build, main
 from robopref.cli.launch import register_resolvers
@@ -36,7 +40,7 @@ SMALL = [
     "grape.demonstrations.episodes=2",
     "grape.rollouts={starts: 2, repeats: 2, at_once: 4}",
     "grape.validation=1",
-    "grape.pairing.gap=0.0",
+    "grape.pairing={top: 1, gap: 0.0}",
     "~grape.variants.safety",
     "~grape.variants.efficiency",
     "~grape.variants.tpo",
@@ -147,7 +151,7 @@ def test_people_and_learned_rewards_feed_the_same_table_as_costs(tmp_path, capsy
 
     people = tmp_path / "people"
     people.mkdir()
-    human = [*SHORT, "grape.judge.kind=human", "grape.pairing.gap=1.5"]
+    human = [*SHORT, "grape.judge.kind=human", "grape.pairing={top: 2, gap: 1.5}"]
     with pytest.raises(SystemExit):
         run(people, *human)
     assert "wait for people to compare them" in capsys.readouterr().err
@@ -188,11 +192,26 @@ def test_settings_that_make_no_sense_are_refused():
 # -- the algorithm, with everything that computes replaced --------------------------------------------------
 
 
-def parts_of(monkeypatch, *overrides):
+@functools.cache
+def usual():
     register_resolvers()
-    monkeypatch.setattr(Scene, "check", lambda scene: None)
     with initialize_config_module("robopref.conf", version_base="1.3"):
-        return build.grape(compose("run", ["experiment=grape", "device=cpu", *overrides]))
+        return compose("run", ["experiment=grape", "device=cpu", "grape.tasks=[drawer-open]"])
+
+
+def parts_of(monkeypatch, *overrides):
+    """What a command would run with such overrides, without its environments."""
+    monkeypatch.setattr(Scene, "check", lambda scene: None)
+    config: Any = OmegaConf.create(OmegaConf.to_container(usual(), resolve=False))
+    for override in overrides:
+        key, _, value = override.removeprefix("+").partition("=")
+        if key.startswith("~"):
+            where, _, name = key[1:].rpartition(".")
+            del OmegaConf.select(config, where)[name]
+        else:
+            value = OverridesParser.create().parse_override(f"x={value}").value()
+            OmegaConf.update(config, key, value, merge=False, force_add=True)
+    return build.grape(config)
 
 
 def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
@@ -220,11 +239,68 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
         (["grape.variants.safety.emphasis=speed"], "emphasis must be one of completion, safety, efficiency"),
         (["+grape.axes.in-domain.variants=[]"], "compared along the first axis"),
         ([*PEOPLE, "grape.tasks=[dial-turn]"], "task with instructions"),
+        (["grape.tasks=[drawer-open,door-close,drawer-open]"], "grape.tasks names drawer-open twice"),
+        (["+grape.variants.grape-round1={kind: all}"], "may not be called 'grape-round1'"),
+        (["+grape.variants.tpo-kept={kind: all}"], "may not be called 'tpo-kept'"),
+        (["+grape.variants.scores={kind: all}"], "may not be called 'scores'"),
+        (["+grape.axes.object.variants=[filtred-bc]"], "Did you mean 'filtered-bc'?"),
+        (["+grape.axes.object.variants=tpo"], "written as [tpo], got 'tpo'"),
+        (["grape.axes.object.view=dark"], "grape.axes.object.view must hold options"),
+        (["grape.pairing.top=3"], "give grape.pairing.top=2, or null"),
+        (["grape.alignment.windows=8"], "windows=8 would change nothing under segment=trajectory"),
+        (["grape.weights={likelihood: 0.0, costs: 0.0, success: 0.0}"], "All weights of a score are 0"),
+        (["grape.alignment.kind=chosen", "grape.alignment.beta=0.5"], "beta would change nothing"),
+        (["+grape.variants.n=null"], "grape.variants.n must hold options"),
+        (["~grape.axes"], "GRAPE needs a task, a round, an axis"),
+        (["~grape.rollouts"], "grape.rollouts must hold options, as {name: value, ...}, got None"),
+        (["+grape.validations=3"], "Did you mean 'grape.validation'?"),
+        (["+grape.judge.filez=3"], "Did you mean 'files'?"),
+        (["+grape.judge.emphasis=safety"], "grape.judge has no option emphasis"),
+        (["+grape.axes.in-domain.sampld=true"], "Did you mean 'sampled'?"),
+        (["+grape.variants.tpo.learnin_rate=1"], "Did you mean 'learning_rate'?"),
+        (["grape.alignment.adapter=8"], "adapter must hold options"),
+        (["grape.alignment.adapter={rank: eight}"], "rank must be a whole number, got 'eight'"),
+        (["training.clone={steps: 3}"], "Fit lacks batch_size"),
+        (["training.clone=3"], "training.clone must hold options"),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused_at_once(monkeypatch, overrides, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         parts_of(monkeypatch, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["grape.camera=corner22"], "corner22"),
+        (["+grape.axes.dark={view: {ligth: 0.3}}"], "ligth"),
+        (["grape.axes.object.view.object_colour=zzz"], "zzz"),
+    ],
+)
+def test_views_that_no_simulator_has_are_refused_at_once(monkeypatch, overrides, said):
+    parts = parts_of(monkeypatch, *overrides)
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match=said):
+        dataclasses.replace(parts)
+
+
+def test_imitation_may_be_all_that_is_said(monkeypatch):
+    """What the experiment says of preferences is no mistake of whoever wants none."""
+    parts = parts_of(monkeypatch, "grape.alignment.kind=chosen")
+    assert parts.main == dataclasses.replace(parts.variants["filtered-bc"].how)
+    assert parts.variants["tpo"].how.objective == "dpo"
+
+
+def test_windows_of_the_alignment_are_not_held_against_variants_without_any(monkeypatch):
+    parts = parts_of(monkeypatch, "grape.alignment.segment=window", "grape.alignment.windows=8")
+    assert parts.variants["random-pairs"].how.windows == 8
+    assert parts.variants["tpo"].how.segment == "trajectory"
+
+
+def test_who_is_left_out_is_tried_along_no_axis(monkeypatch):
+    parts = parts_of(monkeypatch, "~grape.variants.filtered-bc")
+    assert parts.axes["wording"].variants == []
+    assert parts_of(monkeypatch, "~grape.variants").variants == {}
 
 
 def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, tmp_path):

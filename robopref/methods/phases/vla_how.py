@@ -74,6 +74,8 @@ class Alignment:
             Adapter.of(self.adapter)
         self.chosen  # noqa: B018  (refuses an unknown objective)
         usual = {field.name: field.default for field in dataclasses.fields(self)}
+        if self.kind == "preference" and self.segment != "window" and self.windows != usual["windows"]:
+            raise ConfigError(f"windows={self.windows} would change nothing under segment={self.segment}")
         changed = [name for name in OF_PREFERENCES if getattr(self, name) != usual[name]]
         if self.kind != "preference" and changed:
             raise ConfigError(f"kind={self.kind} imitates: {', '.join(changed)} would change nothing")

@@ -9,6 +9,7 @@ import numpy as np
 
 from robopref.data.language import wordings
 from robopref.data.store import TrajectoryStore
+from robopref.errors import ConfigError
 from robopref.methods.components import Sampling, Scene
 from robopref.methods.phases.lab import Lab, training_seeds
 from robopref.methods.phases.vla import camera_view, load_actor, rolled
@@ -37,6 +38,10 @@ class Axis:
     training_starts: bool = False
     sampled: bool = False
     variants: Sequence[str] | None = None
+
+    def __post_init__(self):
+        if self.variants is not None and not isinstance(self.variants, list | tuple):
+            raise ConfigError(f"The variants of an axis are written as [tpo], got {self.variants!r}")
 
     def tries(self, name: str, variants: Collection[str]) -> bool:
         """Whether a policy, which may be a variant, is tried along it."""

@@ -45,6 +45,8 @@ class ScoreWeights:
         for field in fields(self):
             if not 0 <= getattr(self, field.name) < np.inf:
                 raise ConfigError(f"{field.name} must be 0 or more, got {getattr(self, field.name)}")
+        if not any(vars(self).values()):
+            raise ConfigError("All weights of a score are 0, so that no rollout is better than another")
 
 
 def emphasised(costs: EpisodeCosts, emphasis: str) -> float:
