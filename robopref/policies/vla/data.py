@@ -71,7 +71,8 @@ class Decisions:
 
     Raises:
         ConfigError: The caches hold frames at another rate than one per chunk.
-        DataError: There is no decision, or a frame has another size than the policy sees.
+        DataError: There is no decision, a frame has another size than the policy sees, or an instruction is
+            none that it can read.
     """
 
     def __init__(
@@ -94,8 +95,7 @@ class Decisions:
                 count = len(actions)
                 taken.append(done)
                 targets.append(policy.targets(torch.from_numpy(actions)))
-                word = torch.from_numpy(policy.tokenizer.encode(source.instructions[episode]))
-                words.append(word.expand(count, -1))
+                words.append(_words(policy, source, episode).expand(count, -1))
                 first = int(source.frames.first[episode])
                 where.append(np.stack([np.full(count, number), first + np.arange(count)], 1))
                 counts.append(count)
@@ -170,6 +170,13 @@ def _check(policy: SeeingPolicy, source: FilmedEpisodes) -> None:
             f"{source.frames.path} holds frames of {source.frames.width} x {source.frames.height} pixels, "
             f"the policy sees {policy.image_size} x {policy.image_size}."
         )
+
+
+def _words(policy: SeeingPolicy, source: FilmedEpisodes, episode: int) -> Int64[Tensor, " L"]:
+    try:
+        return torch.from_numpy(policy.tokenizer.encode(source.instructions[episode]))
+    except DataError as error:
+        raise DataError(f"{source.store.path}, episode {episode}: {error}") from error
 
 
 def _padded(

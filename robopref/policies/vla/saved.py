@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robopref.errors import DataError
-from robopref.nets.checkpoint import load_module, load_tensors, read_config, save_tensors
+from robopref.errors import ConfigError, DataError
+from robopref.nets.checkpoint import CONFIG_NAME, load_module, load_tensors, read_config, save_tensors
 from robopref.nets.sharded import is_first, wholes
 from robopref.policies.vla.continuous import ContinuousVLA
 from robopref.policies.vla.openvla import OpenVLAPolicy
@@ -49,7 +49,10 @@ def load_vla(directory: Path | str, *, device: str | torch.device = "cpu") -> Se
         policy = load_module(directory, SMALL_KINDS, device=device)
         assert isinstance(policy, SeeingPolicy)
         return policy
-    policy = OpenVLAPolicy(**record["config"])
+    try:
+        policy = OpenVLAPolicy(**record["config"])
+    except (ConfigError, TypeError) as error:
+        raise DataError(f"{Path(directory) / CONFIG_NAME} does not fit an openvla: {error}") from error
     learned = load_tensors(directory)
     moving = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     wrong = sorted(set(learned) ^ set(moving))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,13 @@ def test_actions_that_a_success_cut_off_count_in_no_score(tmp_path):
     assert decisions.mean_scores(policy) == pytest.approx([float(first) / 3, float(each[2:].sum()) / 4])
     loss, _ = policy.loss(batch)
     assert float(loss) == pytest.approx(-float(first + each[2:].sum()) / 14, rel=1e-5)
+
+
+def test_an_instruction_that_is_too_long_is_refused_with_its_store_and_episode(tmp_path):
+    source = filmed(tmp_path / "s", [4, 4], [None, None])
+    told = replace(source, instructions=["open the drawer", "open the drawer open the drawer"])
+    with pytest.raises(DataError, match=rf"^{tmp_path / 's'}, episode 1: An instruction has at most 4 words"):
+        Decisions(tiny(), [told])
 
 
 def test_groups_are_padded_and_masked(tmp_path):

@@ -196,6 +196,17 @@ def test_shards_give_the_same_model(checkpoint, tmp_path):
         assert torch.equal(one, other)
 
 
+def test_a_surplus_tensor_is_named_with_its_shard(checkpoint):
+    tensors = load_file(checkpoint / "model.safetensors")
+    save_file({"bogus": torch.zeros(1)}, checkpoint / "b.safetensors")
+    weight_map = {**dict.fromkeys(tensors, "model.safetensors"), "bogus": "b.safetensors"}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(
+        DataError, match=rf"'bogus'\] \(1 in all, the first in {checkpoint / 'b.safetensors'}"
+    ):
+        OpenVLAPolicy(checkpoint, dtype="float32")
+
+
 def test_missing_and_surplus_tensors_are_named(checkpoint):
     def change(tensors, config):
         del tensors["projector.fc2.bias"]
@@ -210,6 +221,14 @@ def test_a_model_that_does_not_look_is_refused(checkpoint):
     changed(checkpoint, lambda tensors, config: tensors["projector.fc3.weight"].zero_())
     with pytest.raises(DataError, match="black and a white frame alike"):
         OpenVLAPolicy(checkpoint, dtype="float32")
+
+
+@pytest.mark.parametrize(("dtype", "part"), [("float32", 1e-8), ("bfloat16", 1e-5)])
+def test_a_model_whose_frames_move_no_more_than_rounding_is_refused(checkpoint, dtype, part):
+    """What the image path adds is so small that logits of black and white differ, by rounding alone."""
+    changed(checkpoint, lambda tensors, config: tensors["projector.fc3.weight"].mul_(part))
+    with pytest.raises(DataError, match="black and a white frame alike"):
+        OpenVLAPolicy(checkpoint, dtype=dtype)
 
 
 def test_a_tokenizer_of_another_size_is_refused(checkpoint):
@@ -306,6 +325,71 @@ def test_recomputing_activations_changes_no_gradient(checkpoint):
         gradients.append([p.grad for p in policy.parameters() if p.grad is not None])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
+
+
+ACTION = {"q01": [0.0, -1.0], "q99": [0.5, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"norm_stats": [1]}, "dictionary update sequence|cannot convert"),
+        ({"norm_stats": {"x": {}}}, "in the actions of x: KeyError\\('action'\\)"),
+        ({"norm_stats": {"x": {"action": {"q99": [1.0]}}}}, "in the actions of x: KeyError\\('q01'\\)"),
+        ({"norm_stats": {"x": {"action": {**ACTION, "q01": "ab"}}}}, "in the actions of x: "),
+        ({"norm_stats": {"x": {"action": {**ACTION, "q01": 3}}}}, "in the actions of x: "),
+        (
+            {"norm_stats": {"x": {"action": {**ACTION, "q01": [0.0]}}}},
+            "q01, q99 and mask hold one number for each",
+        ),
+        ({"norm_stats": {"x": {"action": {**ACTION, "mask": "ab"}}}}, "in the actions of x: "),
+        ({"norm_stats": {"x": {"action": {"q01": [], "q99": []}}}}, "q01, q99 and mask hold one number"),
+        ({"norm_stats": {"x": {"action": {"q01": [0.5], "q99": [0.5]}}}}, "in the actions of x: Each lower"),
+        ({"image_sizes": ["abc"]}, "invalid literal for int"),
+        ({"image_sizes": [0]}, "frames have a pixel or more"),
+        ({"pad_token_id": -1}, "padding is one of 364 tokens"),
+        ({"text_config": {"vocab_size": "many"}}, "does not describe"),
+        ({"text_config": [1]}, "does not describe"),
+        (
+            {"text_config": {"vocab_size": 364, "num_attention_heads": 0}},
+            "num_attention_heads must be positive",
+        ),
+        ({"vision_encoders": [{"heads": 2, "depth": 0}] * 2}, "an encoder has a head and two blocks or more"),
+        ({"vision_encoders": [{"heads": 2, "dept": 3}] * 2}, "does not describe"),
+        ({"vision_encoders": [{"heads": 3, "depth": 3}] * 2}, "heads the width"),
+        ({"timm_model_ids": None}, "does not describe"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused_by_its_file(checkpoint, change, said):
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=f"^{path}.*({said})"):
+        OpenVLAPolicy(checkpoint, dtype="float32")
+
+
+def test_a_saved_policy_of_which_an_option_is_unknown_or_missing_is_refused_by_its_file(checkpoint, tmp_path):
+    saved = tmp_path / "saved"
+    save_vla(saved, OpenVLAPolicy(checkpoint, dtype="float32"))
+    written = json.loads((saved / "config.json").read_text())
+    without_path = {name: value for name, value in written["config"].items() if name != "path"}
+    for config, said in (
+        (written["config"] | {"bogus": 1}, "unexpected keyword argument 'bogus'"),
+        (without_path, "'path'"),
+        (written["config"] | {"statistics": "bogus"}, "No data set of this checkpoint is called 'bogus'"),
+    ):
+        (saved / "config.json").write_text(json.dumps(written | {"config": config}))
+        with pytest.raises(DataError, match=f"^{saved / 'config.json'} does not fit an openvla: .*{said}"):
+            load_vla(saved)
+
+
+def test_a_relative_path_is_found_from_another_directory_too(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(checkpoint.parent)
+    policy = OpenVLAPolicy(checkpoint.name, dtype="float32")
+    save_vla(tmp_path / "saved", policy)
+    monkeypatch.chdir("/")
+    frames = np.zeros((1, 14, 14, 3), np.uint8)
+    seen = policy.see(frames, ["pick up the cup"])
+    assert torch.equal(load_vla(tmp_path / "saved").act(seen), policy.act(seen))
 
 
 def rewritten(checkpoint, change):
