@@ -37,13 +37,7 @@ def measured(task: str, steps: int, repeats: int) -> np.ndarray:
         pristine = simulation.capture(task, simulator, np.zeros(39), 0, over=True)
         simulation.begin_episode(simulator, pristine, np.random.default_rng(0))
 
-    def physics(action: np.ndarray) -> None:
-        simulator = sides["physics"]
-        simulator.set_xyz_action(action[:3])
-        simulator.do_simulation([action[-1], -action[-1]], simulator.frame_skip)
-        mujoco.mj_forward(simulator.model, simulator.data)
-
-    calls: list[Callable] = [sides["upstream"].step, sides["ours"].step, env.step, physics]
+    calls: list[Callable] = [sides["upstream"].step, sides["ours"].step, env.step, sides["physics"].move]
     spent = np.empty((repeats, steps, len(calls)))
     for repeat in range(repeats):
         observation = env.restore(start)
