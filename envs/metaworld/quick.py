@@ -216,22 +216,27 @@ class _QuickSteps(SawyerXYZEnv):
 
 @functools.cache
 def _quick_class(task: type[SawyerXYZEnv]) -> type[SawyerXYZEnv]:
-    own: dict[str, Any] = {"_gripper_caging_reward": gripper_caging_reward}
-    for parent in reversed(task.__mro__[: task.__mro__.index(SawyerXYZEnv)]):
-        own |= {name: _rebound(value, parent) for name, value in vars(parent).items() if name in _OF_A_STEP}
+    quick = type(
+        f"Quick{task.__name__}", (_QuickSteps, task), {"_gripper_caging_reward": gripper_caging_reward}
+    )
     for name in ("_get_pos_goal", "_get_id_main_object"):
-        own.setdefault(name, _rebound(vars(SawyerXYZEnv)[name], SawyerXYZEnv))
-    return type(f"Quick{task.__name__}", (_QuickSteps, task), own)
+        setattr(quick, name, _rebound(vars(SawyerXYZEnv)[name], SawyerXYZEnv, quick))
+    for parent in reversed(task.__mro__[: task.__mro__.index(SawyerXYZEnv)]):
+        for name, value in vars(parent).items():
+            if name in _OF_A_STEP:
+                setattr(quick, name, _rebound(value, parent, quick))
+    return quick
 
 
-def _rebound(function: Any, owner: type) -> Any:
-    """The same code, which finds quick functions and views where its own names the general ones."""
+def _rebound(function: Any, owner: type, quick: type) -> Any:
+    """The same code, which finds quick functions, views and class where its own names the general ones."""
     if isinstance(function, staticmethod):
-        return staticmethod(_rebound(function.__func__, owner))
+        return staticmethod(_rebound(function.__func__, owner, quick))
     if function.__code__.co_freevars == ("func",):  # behind upstream's check that a task was set
         function = function.__closure__[0].cell_contents
     names = vars(sys.modules[owner.__module__])
-    names = names | {name: quick for name, quick in REPLACED.items() if name in names}
+    replaced = REPLACED | {owner.__name__: quick}
+    names = names | {name: value for name, value in replaced.items() if name in names}
     code, defaults, closure = function.__code__, function.__defaults__, function.__closure__
     code = code.replace(co_names=tuple("_views" if name == "data" else name for name in code.co_names))
     made = FunctionType(code, names, function.__name__, defaults, closure)

@@ -17,13 +17,16 @@ from scipy.spatial.transform import Rotation
 _FLOAT = np.dtype(np.float64)
 
 
-def norm(x: Any, ord: Any = None, **options: Any) -> Any:  # (NumPy's own name)
-    """``np.linalg.norm`` of a vector, as NumPy computes it: the root of the vector's product with itself."""
-    if (ord is not None and ord != 2) or options or type(x) is not np.ndarray or x.ndim != 1 or x.dtype != _FLOAT:
-        return np.linalg.norm(x, ord, **options)
-    if not x.flags.c_contiguous:
-        x = x.ravel(order="K")
-    return np.float64(math.sqrt(x.dot(x)))
+def norm(x: Any, ord: Any = None, **options: Any) -> Any:
+    """``np.linalg.norm`` of a vector or a number, as NumPy computes it: the root of its product with itself."""
+    if (ord is None or ord == 2) and not options:
+        if type(x) is np.ndarray and x.ndim == 1 and x.dtype == _FLOAT:
+            if not x.flags.c_contiguous:
+                x = x.ravel(order="K")
+            return np.float64(math.sqrt(x.dot(x)))
+        if type(x) is np.float64 and ord is None:
+            return np.float64(math.sqrt(x * x))
+    return np.linalg.norm(x, ord, **options)
 
 
 def _hstack(parts: Any, **options: Any) -> np.ndarray:
@@ -35,8 +38,11 @@ def _hstack(parts: Any, **options: Any) -> np.ndarray:
 
 
 def _clip(x: Any, *bounds: Any, **options: Any) -> Any:
-    if len(bounds) == 2 and not options and type(x) is np.ndarray:
-        return x.clip(*bounds)
+    if len(bounds) == 2 and not options:
+        if type(x) is np.ndarray:
+            return x.clip(*bounds)
+        if type(x) is np.float32 and all(type(bound) in (int, float) for bound in bounds):
+            return np.float32(min(max(x, bounds[0]), bounds[1]))
     return np.clip(x, *bounds, **options)
 
 
@@ -162,4 +168,4 @@ def gripper_caging_reward(
 
 _REWARDS = SimpleNamespace(**vars(reward_utils))
 _REWARDS.tolerance = _tolerance
-REPLACED = {"np": _NUMPY, "reward_utils": _REWARDS, "Rotation": Quaternion}
+REPLACED = {"np": _NUMPY, "reward_utils": _REWARDS, "tolerance": _tolerance, "Rotation": Quaternion}
