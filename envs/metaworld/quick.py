@@ -3,13 +3,14 @@
 Much of an upstream step is not physics: NumPy's general functions on vectors of three, and MuJoCo's named
 views made anew at every look. :func:`quicken` gives a simulator a class that computes the same by the same
 operations in the same order, on views that are made once. The tasks' own functions (reward, success, poses of
-objects) are run as they are, with ``np``, ``reward_utils`` and ``Rotation`` of their module replaced by those of
-:mod:`~.quick_rewards`, and with :class:`_Views` where they say ``self.data``.
+objects) are run as they are, with ``np``, ``reward_utils`` and ``Rotation`` of their module replaced by those
+of :mod:`~.quick_rewards`, and with :class:`_Views` where they say ``self.data``.
 
-Of the physics it leaves out what is computed twice or read by nobody. After its five substeps upstream brings
-all that MuJoCo derives from the state up to date (``mj_forward``); the next step moves the mocap body, and its
-first substep would derive the same again. So that substep keeps what does not depend on the mocap body: collisions
-above all. ``mj_rnePostConstraint`` gives forces between bodies, which neither tasks nor robopref read.
+Of the physics it leaves out what is computed twice or read by nobody. After its five substeps upstream
+brings all that MuJoCo derives from the state up to date (``mj_forward``); the next step moves the mocap body,
+and its first substep would derive the same again. So that substep keeps what does not depend on the mocap
+body, collisions above all. ``mj_rnePostConstraint`` gives accelerations of bodies and forces between them
+(``cacc``, ``cfrc_int``, ``cfrc_ext``), which neither tasks nor robopref read: these are not kept up to date.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -81,8 +82,7 @@ class _Views:
             or model.nflex
         )
         self.settled = False
-        self.volumes_of_bodies = int((model.body_bvhadr + model.body_bvhnum).max())
-        self.volumes = _volumes(model)
+        self.volumes, self.volumes_of_bodies = _volumes(model)
         self.mocap_position, self.mocap_quaternion = data.mocap_pos[0], data.mocap_quat[0]
         self.ctrl = data.ctrl
 
@@ -90,18 +90,21 @@ class _Views:
         return getattr(self._data, name)
 
 
-def _volumes(model: mujoco.MjModel) -> ctypes.c_int:
-    """MuJoCo's own memory of ``model.nbvh``, or a number beside it where MuJoCo's sizes are stored otherwise.
+def _volumes(model: mujoco.MjModel) -> tuple[ctypes.c_int, int]:
+    """MuJoCo's own memory of ``model.nbvh``, and how many bounding volumes are the bodies' own.
 
-    Every collision stage sets back a mark of each bounding volume, which pictures of the volumes use. Of some 135,000
-    all but the bodies' own, which come first, belong to meshes and are never marked; yet setting them back
-    takes a tenth of a stage, and sweeps the processor's nearest cache.
+    At every substep MuJoCo sets back a mark of each bounding volume, for pictures of the volumes. Of some
+    135,000 all but the bodies' own, which come first, belong to meshes and are never marked here; yet setting
+    them back takes about a twentieth of a step, and sweeps the processor's nearest cache. Where MuJoCo's
+    memory is laid out otherwise, the first is a number beside it, and nothing is spared.
     """
     names = ("nq", "nv", "nu", "na", "nbody", "nbvh")
     stored = (ctypes.c_int * len(names)).from_address(model._address)
-    if list(stored) != [getattr(model, name) for name in names]:
-        return ctypes.c_int(model.nbvh)
-    return ctypes.c_int.from_address(model._address + names.index("nbvh") * ctypes.sizeof(ctypes.c_int))
+    of_bodies = int((model.body_bvhadr + model.body_bvhnum).max())
+    known = list(stored) == [getattr(model, name) for name in names]
+    if not known or (model.mesh_bvhadr < of_bodies).any() or model.nflex:
+        return ctypes.c_int(model.nbvh), model.nbvh
+    return ctypes.c_int.from_address(ctypes.addressof(stored) + 5 * ctypes.sizeof(ctypes.c_int)), of_bodies
 
 
 class _QuickSteps(SawyerXYZEnv):
@@ -205,7 +208,7 @@ class _QuickSteps(SawyerXYZEnv):
             raise ValueError("The episode is over: call reset().")
         self.move(action)
         self.curr_path_length += 1
-        # Upstream moves the sites of the target before its mj_forward, which puts them where the model has them.
+        # Upstream has moved the target's sites, and its mj_forward has put them where the model has them.
         space, observation = self.sawyer_observation_space, self._get_obs()
         np.maximum(observation, space.low, out=observation)
         np.minimum(observation, space.high, out=observation)

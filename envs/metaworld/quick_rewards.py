@@ -18,7 +18,7 @@ _FLOAT = np.dtype(np.float64)
 
 
 def norm(x: Any, ord: Any = None, **options: Any) -> Any:
-    """``np.linalg.norm`` of a vector or a number, as NumPy computes it: the root of its product with itself."""
+    """``np.linalg.norm`` of a vector or number, as NumPy computes it: the root of its product with itself."""
     if (ord is None or ord == 2) and not options:
         if type(x) is np.ndarray and x.ndim == 1 and x.dtype == _FLOAT:
             if not x.flags.c_contiguous:
@@ -85,6 +85,7 @@ class Quaternion:
         return Quaternion(np.array((x / norm, y / norm, z / norm, w / norm)))
 
     def as_quat(self) -> np.ndarray:
+        """(x, y, z, w), (4,)."""
         return self._values
 
 
@@ -102,7 +103,7 @@ def _is_rotation(first: list[float], second: list[float], third: list[float]) ->
 
 _LONG_TAIL_SCALE = float(np.sqrt(1 / 0.1 - 1))
 _GAUSSIAN_SCALE = float(np.sqrt(-2 * np.log(0.1)))
-_FAR = 1e100  # whose square overflows, almost
+_FAR = 1e100  # from here on the original decides, as Python refuses powers that overflow
 
 
 def _tolerance(
@@ -130,14 +131,14 @@ def gripper_caging_reward(
     self: Any,
     action: np.ndarray,
     obj_pos: np.ndarray,
-    obj_radius: float,
-    pad_success_thresh: float,
-    object_reach_radius: float,
-    xz_thresh: float,
-    desired_gripper_effort: float = 1.0,
+    obj_radius: Any,
+    pad_success_thresh: Any,
+    object_reach_radius: Any,
+    xz_thresh: Any,
+    desired_gripper_effort: Any = 1.0,
     high_density: bool = False,
     medium_density: bool = False,
-) -> float:
+) -> Any:
     """``SawyerXYZEnv._gripper_caging_reward``, number by number where upstream makes arrays of two."""
     if high_density and medium_density:
         raise ValueError("Can only be either high_density or medium_density")

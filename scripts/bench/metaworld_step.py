@@ -2,10 +2,13 @@
 
 The same noisy expert drives all four, step by step in turns, from one layout: upstream's `step`; ours, which
 gives the same numbers to the last bit (tests/envs/test_quick.py); `MetaWorldEnv.step`, which also checks the
-action and copies what it hands out; and five `mj_step` and one `mj_forward`, below which no step can come.
-Each step is timed several times from the same snapshot, in CPU time of one thread; the least is kept.
+action and copies what it hands out; and what ours asks of MuJoCo, without what makes observation and reward
+of it. Each step is timed several times from the same snapshot, in CPU time of one thread; the least is kept.
 
-    python scripts/bench/metaworld_step.py [--tasks drawer-open push] [--repeats 5] [--steps 150]
+With `--episodes` it also collects the first task by two processes against one, in wall time (and with
+`--repeats 0` nothing else).
+
+    python scripts/bench/metaworld_step.py [--tasks drawer-open push] [--repeats 5] [--episodes 64]
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -18,11 +21,12 @@ from collections.abc import Callable
 
 import mujoco
 import numpy as np
+from collecting import two_processes
 
 from robopref.envs.metaworld import simulation
 from robopref.envs.metaworld.behaviours import Behaviour
 from robopref.envs.metaworld.environment import MetaWorldEnv
-from robopref.envs.metaworld.tasks import TASKS
+from robopref.envs.metaworld.tasks import TASKS, task_id
 
 
 def measured(task: str, steps: int, repeats: int) -> np.ndarray:
@@ -55,19 +59,28 @@ def measured(task: str, steps: int, repeats: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Print one line per task, and the means."""
+    """Print what was asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS, metavar="TASK")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--episodes", type=int, default=0, help="to collect; 0 leaves this part out")
     options = parser.parse_args()
+    if options.repeats:
+        compare(options.tasks, options.steps, options.repeats)
+    if options.episodes:
+        two_processes(task_id(options.tasks[0]), options.episodes, options.tasks[0])
+
+
+def compare(tasks: list[str], steps: int, repeats: int) -> None:
+    """Print one line per task, and the means."""
     print(f"MuJoCo {mujoco.__version__}, NumPy {np.__version__}, load {os.getloadavg()[0]:.1f}")
     print(f"{'us per step':24s} upstream   ours    env  physics  upstream / ours  / env  at most")
     rows = []
-    for task in options.tasks:
-        upstream, ours, env, physics = row = measured(task, options.steps, options.repeats)
+    for task in tasks:
+        upstream, ours, env, physics = row = measured(task, steps, repeats)
         rows.append(row)
         print(
             f"{task:24s} {upstream:8.0f} {ours:6.0f} {env:6.0f} {physics:8.0f}  {upstream / ours:14.2f}x "

@@ -6,16 +6,15 @@ With both parts, outputs/bench/robosuite-step.json holds what was found, for env
 """
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from collecting import two_processes
 
 from robopref.envs.robosuite.simulation import build, import_robosuite
 from robopref.envs.robosuite.tasks import TASKS
 from robopref.files import write_json
-from robopref.training.collect import collect
 
 ROUNDS, STEPS = 6, 30
 
@@ -48,29 +47,12 @@ def main() -> None:
         print(f"{name}: {text} control steps per CPU second, {times_as_many[name]:.2f} times")
     if not options.episodes:
         return
-    seconds = {}
-    for workers in (1, 2):
-        with tempfile.TemporaryDirectory() as folder:
-            begun = time.perf_counter()
-            collect(
-                Path(folder) / "can",
-                env_id="robopref.envs:robopref/rs-can-v0",
-                behaviours=[{"kind": "expert", "noise": 0.05}, {"kind": "random"}],
-                episodes=options.episodes,
-                seed=0,
-                workers=workers,
-                progress=False,
-            )
-            seconds[workers] = time.perf_counter() - begun
-    print(
-        f"{options.episodes} episodes of can: {seconds[1]:.1f} s by one process, {seconds[2]:.1f} s by two "
-        f"({seconds[1] / seconds[2]:.2f} times, start-up included)"
-    )
+    two = two_processes("robopref.envs:robopref/rs-can-v0", options.episodes, "can")
     found = {
         "date": time.strftime("%Y-%m-%d"),
         "times_as_many": times_as_many,
         "episodes": options.episodes,
-        "two_processes": seconds[1] / seconds[2],
+        "two_processes": two,
     }
     write_json(Path("outputs/bench/robosuite-step.json"), found)
 
