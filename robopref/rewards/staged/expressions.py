@@ -21,6 +21,7 @@ from robopref.errors import ConfigError, unknown_name
 
 POINT, POSE, NUMBER, TRUTH = "point", "pose", "number", "truth value"
 MAX_CHARACTERS = 500
+OPERATORS = "+ - * /, single comparisons < <= > >=, and, or, not"
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,8 +190,8 @@ class _Reader:
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARISONS:
                 return TRUTH, _join(_COMPARISONS[type(op)], self._of(NUMBER, left), self._of(NUMBER, right))
         raise ConfigError(
-            f"{ast.unparse(node)!r} is not part of the language, which has numbers, names, + - * /, single "
-            f"comparisons < <= > >=, and, or, not, and the functions {', '.join(sorted(FUNCTIONS))}"
+            f"{ast.unparse(node)!r} is not part of the language, which has numbers, names, {OPERATORS}, and "
+            f"the functions {', '.join(sorted(FUNCTIONS))}"
         )
 
     def _name(self, name: str) -> _Part:

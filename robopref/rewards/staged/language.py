@@ -38,6 +38,12 @@ from robopref.rewards.staged.expressions import Expression
 KINDS = ("path", "collision", "grasp", "time", "jerk", "force")
 REDUCTIONS = ("mean", "max", "min", "last", "integral")
 MAX_BYTES = 64 * 1024
+ENTRIES = {
+    "file": (("task", "points", "stages"), ("signals", "sites", "bodies")),
+    "stage": (("name", "until"), ("costs", "missed")),
+    "cost": (("kind", "reduce"), ("value", "weight")),
+}
+"""What a file, a stage and a cost must say, and what they may say besides."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +165,7 @@ class _File:
     def costs(self, node: yaml.Node | None, wanted: str | None) -> StagedCosts:
         if node is None:
             raise ConfigError(f"{self.name} is empty")
-        fields = self.table(
-            node, required=("task", "points", "stages"), optional=("signals", "sites", "bodies")
-        )
+        fields = self.table(node, "file")
         task = self.text(fields["task"])
         if wanted not in (None, task):
             raise self.wrong(fields["task"], f"the costs are of the task {task}, and {wanted} needs its own")
@@ -196,7 +200,7 @@ class _File:
             self.poses[name] = Place(kind, self.text(value), value.start_mark.line + 1)
 
     def stage(self, node: yaml.Node) -> Stage:
-        fields = self.table(node, required=("name", "until"), optional=("costs", "missed"))
+        fields = self.table(node, "stage")
         until = self.expression(fields["until"], expressions.TRUTH)
         if not until.names:
             raise self.wrong(
@@ -211,7 +215,7 @@ class _File:
         )
 
     def cost(self, node: yaml.Node) -> Cost:
-        fields = self.table(node, required=("kind", "reduce"), optional=("value", "weight"))
+        fields = self.table(node, "cost")
         kind = self.choice(fields["kind"], "kind of cost", KINDS)
         reduce = self.choice(fields["reduce"], "reduction", REDUCTIONS)
         if (kind == "time") != ("value" not in fields):
@@ -229,9 +233,8 @@ class _File:
     def wrong(self, node: yaml.Node, what: str) -> ConfigError:
         return ConfigError(f"{self.name}, line {node.start_mark.line + 1}: {what}")
 
-    def table(
-        self, node: yaml.Node, *, required: tuple[str, ...], optional: tuple[str, ...]
-    ) -> Mapping[str, Any]:
+    def table(self, node: yaml.Node, what: str) -> Mapping[str, Any]:
+        required, optional = ENTRIES[what]
         if not isinstance(node, yaml.MappingNode):
             raise self.wrong(node, f"here stands a table with {', '.join(required)}")
         fields: dict[str, yaml.Node] = {}
