@@ -1,10 +1,12 @@
 """The gate, and whole trainings of a tiny policy that one loss destroys and another does not."""
 
 import re
+from importlib import resources
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from robopref.data.frames import FrameCache
 from robopref.data.store import TrajectoryStore
@@ -198,8 +200,12 @@ def aligned(start, count, **options):
     return logged, found
 
 
+STEPS = 3e-2
+"""Of Adam, alike for the loss that destroys and the one that does not."""
+
+
 def test_a_policy_that_the_published_loss_destroyed_is_flagged_while_its_accuracy_is_one(start):
-    logged, found = aligned(start, 40, objective="dpo", reduce="sum", beta=0.02, learning_rate=3e-2)
+    logged, found = aligned(start, 40, objective="dpo", reduce="sum", beta=0.02, learning_rate=STEPS)
     assert float(logged["accuracy"]) == 1
     assert found["error"] > 5 * found["start_error"]
     assert found["collapsed"]
@@ -207,7 +213,19 @@ def test_a_policy_that_the_published_loss_destroyed_is_flagged_while_its_accurac
     assert "of likelihood per token" in found["reason"]
 
 
-def test_the_default_loss_passes_and_moves_towards_the_preferred(start):
+def test_the_experiments_own_loss_passes_at_the_same_step_size(start):
+    file = resources.files("robopref.conf") / "experiment" / "grape.yaml"
+    alignment = yaml.safe_load(file.read_text())["grape"]["alignment"]
+    own = {name: alignment[name] for name in ("objective", "reduce", "beta", "imitation_weight")}
+    assert alignment["segment"] == "trajectory"
+    logged, found = aligned(start, 40, **own, learning_rate=STEPS)
+    assert float(logged["accuracy"]) == 1
+    assert found["error"] < 0.9 * found["start_error"]
+    assert found["chosen_change"] > 0
+    assert not found["collapsed"], found["reason"]
+
+
+def test_a_proximal_and_supervised_loss_moves_towards_the_preferred(start):
     logged, found = aligned(start, 40, objective="rpro", beta=0.1, learning_rate=3e-3)
     assert float(logged["accuracy"]) == 1
     assert found["error"] < 0.8 * found["start_error"]
