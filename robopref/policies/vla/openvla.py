@@ -31,7 +31,7 @@ LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 ALIKE = 0.02
 """Logits that differ by less than this part of their spread differ by rounding alone.
 
-Half precision leaves about a hundredth; a model that looks changes its mind between black and white.
+Rounding to bfloat16 leaves 0.004 in the two layers of the tests' model, which differ by 0.3 where it looks.
 """
 
 

@@ -177,9 +177,10 @@ def _tensor_files(path: Path) -> dict[str, Path]:
     """Return the file of every tensor, by name."""
     index = path / "model.safetensors.index.json"
     if index.exists():
-        weights = read_json(index).get("weight_map")
-        if not isinstance(weights, dict):
-            raise DataError(f"{index} has no weight_map.")
+        held = read_json(index)
+        weights = held.get("weight_map") if isinstance(held, dict) else None
+        if not isinstance(weights, dict) or not all(isinstance(file, str) for file in weights.values()):
+            raise DataError(f"{index} has no weight_map from tensors to files.")
         escaping = [file for file in weights.values() if Path(file).name != file]
         if escaping:
             raise DataError(f"{index} names a file outside of its directory: {escaping[0]}.")
