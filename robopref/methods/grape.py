@@ -32,7 +32,7 @@ from robopref.files import write_json
 from robopref.methods.components import Collection, Component, Fit, Hardware, Sampling, Scene
 from robopref.methods.phases.collect import collect
 from robopref.methods.phases.lab import Lab
-from robopref.methods.phases.vla import build_policy, film, sample_rollouts, train_supervised
+from robopref.methods.phases.vla import Sight, build_policy, film, sample_rollouts, train_supervised
 from robopref.methods.phases.vla_align import align_policy
 from robopref.methods.phases.vla_gate import gate
 from robopref.methods.phases.vla_how import Alignment
@@ -186,66 +186,33 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     Raises:
         RoboprefError: Something was wrong with the configuration, the data or the machine.
     """
-    lab = Lab(record, parts.hardware, parts.seed)
-    stores = {s.task: collect(lab, s, parts.demonstrations, parts.data_dir) for s in parts.scenes}
-    if parts.judge.kind == "costs" or parts.in_stages:
-        check_reached(lab, parts.judge, stores)
-    shape = build_policy(lab, parts.policy, next(iter(stores.values())).layout.action_size)
-    for how in parts.alignments:
-        refuse_family(how.chosen, shape)
-        shape.refuse_another(how.adapter)
-    demonstrations = film(lab, "demonstrations", stores, shape, parts.camera)
-    start = train_supervised(lab, parts.policy, demonstrations, parts.supervised_fit, learns=parts.supervised)
-    policies, passed = {"supervised": start}, {"supervised": _validated(lab, parts, "supervised", start)}
+    course = _begun(Lab(record, parts.hardware, parts.seed), parts)
+    lab, sight = course.lab, course.sight
+    policies = {"supervised": course.start}
+    passed = {"supervised": course.validated("supervised", course.start)}
     kept = dict[str, str]()
 
     current, judged = "supervised", list[Judged]()
     for number in range(1, parts.rounds + 1):
         name, before = f"round{number}", policies[current]
-        rollouts = sample_rollouts(lab, name, before, parts.scenes, parts.sampling, parts.camera)
-        filmed = film(lab, name, rollouts, shape, parts.camera)
+        rollouts = sample_rollouts(lab, name, before, parts.scenes, parts.sampling, sight)
+        filmed = film(lab, name, rollouts, sight)
         judged.append(judge_rollouts(lab, name, before, filmed, parts.judge))
         if number == 1:
             for variant in parts.variants:
-                policies[variant], kept[f"{variant}-kept"] = _varied(
-                    lab, parts, variant, start, judged[0], demonstrations, passed["supervised"]
-                )
+                policies[variant], tried = course.varied(variant, judged[0], passed["supervised"])
+                candidates = {"supervised": passed["supervised"], **({variant: tried} if tried else {})}
+                kept[f"{variant}-kept"] = _kept(candidates)
         aligned = f"grape-{name}"
-        policies[aligned] = align_policy(
-            lab, aligned, before, judged, demonstrations, parts.main, parts.align_fit
-        )
-        tried = _validated(lab, parts, aligned, policies[aligned])
-        trials = Trials(passed[current]["successes"], tried["successes"])
-        found = gate(
-            lab,
-            aligned,
-            before,
-            policies[aligned],
-            judged[-1],
-            parts.main,
-            trials,
-            first=start if number > 1 else None,
-        )
-        if found["collapsed"]:
+        policies[aligned], tried = course.aligned(aligned, before, judged, parts.main, passed[current])
+        if tried is None:
             record.say(f"  round {number} destroyed the policy: stopping, and keeping what was before it")
             break
         passed[aligned], current = tried, aligned
 
     best = _kept(passed)
     record.say(f"  kept: {best}, {passed[best]['rate']:.0%} successful in the validation states")
-    results = {
-        name: evaluate_axes(
-            lab,
-            name,
-            policy,
-            parts.scenes,
-            {axis: how for axis, how in parts.axes.items() if how.tries(name, parts.variants)},
-            camera=parts.camera,
-            episodes=parts.episodes,
-            sampling=parts.sampling,
-        )
-        for name, policy in policies.items()
-    }
+    results = {name: course.compared(name, policy) for name, policy in policies.items()}
     for name, chosen in {**kept, "grape": best}.items():
         results[name] = results[chosen]
     write_json(record.directory / "grape.json", results)
@@ -254,39 +221,79 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     return {**results[best][next(iter(parts.axes))], "policies": results, "kept": best}
 
 
-def _varied(
-    lab: Lab,
-    parts: Grape,
-    name: str,
-    start: Path,
-    judged: Judged,
-    demonstrations: list[FilmedEpisodes],
-    before: dict[str, Any],
-) -> tuple[Path, str]:
-    """Align a variant; returns it, and whether it or its start is kept by the same rule as GRAPE's."""
-    variant = parts.variants[name]
-    if variant.judged_anew:
-        judged = judge_rollouts(lab, f"round1-{name}", start, judged.rollouts, parts.judge_of(variant))
-    policy = align_policy(lab, name, start, [judged], demonstrations, variant.how, parts.align_fit)
-    tried = _validated(lab, parts, name, policy)
-    trials = Trials(before["successes"], tried["successes"])
-    if gate(lab, name, start, policy, judged, variant.how, trials)["collapsed"]:
-        return policy, "supervised"
-    return policy, _kept({"supervised": before, name: tried})
+@dataclasses.dataclass(frozen=True)
+class _Course:
+    """What all alignments of a run have in common."""
+
+    lab: Lab
+    parts: Grape
+    sight: Sight
+    demonstrations: list[FilmedEpisodes]
+    start: Path
+
+    def aligned(
+        self, name: str, before: Path, judged: list[Judged], how: Alignment, validated: dict[str, Any]
+    ) -> tuple[Path, dict[str, Any] | None]:
+        """Align a policy; returns what came of it, and its validation unless it collapsed."""
+        policy = align_policy(self.lab, name, before, judged, self.demonstrations, how, self.parts.align_fit)
+        tried = self.validated(name, policy)
+        trials = Trials(validated["successes"], tried["successes"])
+        first = self.start if len(judged) > 1 else None
+        found = gate(self.lab, name, before, policy, judged[-1], how, trials, first=first)
+        return policy, None if found["collapsed"] else tried
+
+    def varied(
+        self, name: str, judged: Judged, validated: dict[str, Any]
+    ) -> tuple[Path, dict[str, Any] | None]:
+        """Align a variant of the first round; returns as :meth:`aligned` does."""
+        variant = self.parts.variants[name]
+        if variant.judged_anew:
+            judge = self.parts.judge_of(variant)
+            judged = judge_rollouts(self.lab, f"round1-{name}", self.start, judged.rollouts, judge)
+        return self.aligned(name, self.start, [judged], variant.how, validated)
+
+    def validated(self, name: str, policy: Path) -> dict[str, Any]:
+        """Try a policy from the validation states."""
+        return validate(
+            self.lab,
+            name,
+            policy,
+            self.parts.scenes,
+            sight=self.sight,
+            states=self.parts.validation,
+            at_once=self.parts.sampling.at_once,
+        )
+
+    def compared(self, name: str, policy: Path) -> dict[str, dict[str, Any]]:
+        """Try a policy along its axes."""
+        parts = self.parts
+        return evaluate_axes(
+            self.lab,
+            name,
+            policy,
+            parts.scenes,
+            {axis: how for axis, how in parts.axes.items() if how.tries(name, parts.variants)},
+            sight=self.sight,
+            episodes=parts.episodes,
+            sampling=parts.sampling,
+        )
+
+
+def _begun(lab: Lab, parts: Grape) -> _Course:
+    """Collect demonstrations and learn from them, once it is clear that all can be done with the policy."""
+    policy = build_policy(lab, parts.policy, parts.scenes, learns=parts.supervised)
+    for how in parts.alignments:
+        refuse_family(how.chosen, policy)
+        policy.refuse_another(how.adapter)
+    sight = Sight.of(policy, parts.camera)
+    stores = {s.task: collect(lab, s, parts.demonstrations, parts.data_dir) for s in parts.scenes}
+    if parts.judge.kind == "costs" or parts.in_stages:
+        check_reached(lab, parts.judge, stores)
+    demonstrations = film(lab, "demonstrations", stores, sight)
+    start = train_supervised(lab, policy, demonstrations, parts.supervised_fit, learns=parts.supervised)
+    return _Course(lab, parts, sight, demonstrations, start)
 
 
 def _kept(passed: dict[str, dict[str, Any]]) -> str:
     found = list(passed.values())
     return kept_round(list(passed), [p["rate"] for p in found], [p["steps"] for p in found])
-
-
-def _validated(lab: Lab, parts: Grape, name: str, policy: Path) -> dict[str, Any]:
-    return validate(
-        lab,
-        name,
-        policy,
-        parts.scenes,
-        camera=parts.camera,
-        states=parts.validation,
-        at_once=parts.sampling.at_once,
-    )

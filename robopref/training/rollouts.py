@@ -320,10 +320,7 @@ def collect_rollouts(
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"Two assignments are called {twice[0]}, and each gets the folder of its name")
     folder = Path(folder)
-    wanted = {
-        one.name: {"policy": policy_content, "at_once": at_once, "assignment": one.settings()}
-        for one in assignments
-    }
+    wanted = _wanted(assignments, policy_content, at_once)
     missing = [one for one in assignments if not _there(folder / one.name, wanted[one.name])]
     bar = Progress(f"rollouts {folder.name}", len(missing), unit="tasks") if progress and missing else None
     with (
@@ -337,6 +334,26 @@ def collect_rollouts(
                 rate = float(np.mean([episode.trajectory.succeeded for episode in episodes]))
                 bar.advance(1, note=f"{assignment.name}: success {rate:.2f}")
     return {one.name: TrajectoryStore.open(folder / one.name) for one in assignments}
+
+
+def open_rollouts(
+    folder: Path | str, assignments: Sequence[Assignment], *, policy_content: str, at_once: int
+) -> dict[str, TrajectoryStore] | None:
+    """Open what :func:`collect_rollouts` made of the same arguments; None where some of it is missing."""
+    wanted = _wanted(assignments, policy_content, at_once)
+    if not all(_there(Path(folder) / name, made_of) for name, made_of in wanted.items()):
+        return None
+    return {name: TrajectoryStore.open(Path(folder) / name) for name in wanted}
+
+
+def _wanted(
+    assignments: Sequence[Assignment], policy_content: str, at_once: int
+) -> dict[str, dict[str, Any]]:
+    """By what each assignment's store is recognised."""
+    return {
+        one.name: {"policy": policy_content, "at_once": at_once, "assignment": one.settings()}
+        for one in assignments
+    }
 
 
 def _there(path: Path, wanted: dict[str, Any]) -> bool:

@@ -319,7 +319,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     replaced = {
         "collect": lambda *_: SimpleNamespace(layout=SimpleNamespace(action_size=4)),
         "check_reached": lambda *_: None,
-        "build_policy": lambda *_: tiny(),
+        "build_policy": lambda *_, **__: tiny(),
         "film": lambda *_: [],
         "train_supervised": lambda *_, **__: Path("supervised"),
         "sample_rollouts": lambda *_: {},

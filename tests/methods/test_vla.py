@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from robopref.methods.components import Component, Fit, Hardware
+from robopref.methods.components import Fit, Hardware
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.vla import train_supervised
 from robopref.policies.vla.saved import load_vla
@@ -36,8 +36,7 @@ def test_the_last_quarter_of_supervised_learning_goes_at_a_tenth_of_the_step_siz
 
     monkeypatch.setattr(Lab, "fit", fit)
     shown = filmed(tmp_path / "s", [6, 6], [None, None])
-    part = Component({}, lambda **_: tiny())
-    where = train_supervised(lab, part, [shown], Fit(steps, 4))
+    where = train_supervised(lab, tiny(), [shown], Fit(steps, 4))
     assert done == expected
     assert len(folders) == len(expected)
     assert load_vla(where).learning_rate == 1e-3

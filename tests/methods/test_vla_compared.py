@@ -13,13 +13,14 @@ from robopref.data.preferences import Preferences, Segments
 from robopref.errors import ConfigError, DataError
 from robopref.files import read_json
 from robopref.methods.components import Hardware
-from robopref.methods.phases import vla_compared, vla_gate
+from robopref.methods.phases import vla_compared, vla_gate, vla_kept
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import content, read_labels
 from robopref.methods.phases.vla_compared import Comparison, _stages, labels_of
 from robopref.methods.phases.vla_gate import _better, gate
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged
+from robopref.policies.vla import data
 from robopref.policies.vla.data import Decisions
 from robopref.policies.vla.saved import load_vla, save_vla
 from robopref.rewards.staged.pairs import Pairing, ranked_pairs, whole_episode_preferences
@@ -32,13 +33,16 @@ BETTER = np.arange(0, 12, 2)  # two_ways: the first of each two rollouts is the 
 SCORES = np.tile([1.0, 0.0], 6)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
+def lab_in(folder):
     record = Run(folder, name="x", method="grape", task="x", seed=0, config="")
     made = Lab(record, Hardware(device="cpu"), 0)
     made.__dict__["fabric"] = SimpleNamespace(device=torch.device("cpu"))  # Fabric itself takes seconds
     return made
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    return lab_in(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,8 @@ def add(labels, store, preferences):
 def compared(lab, rounds, shown, **how):
     alignment = Alignment(**how)
     labels = [labels_of(lab, judged, alignment) for judged in rounds]
-    return Comparison(tiny(), rounds, labels, [shown], alignment, lab)
+    save_vla(start := lab.run.directory / "start", tiny())
+    return Comparison(start, tiny(), rounds, labels, [shown], alignment, lab)
 
 
 @pytest.mark.parametrize("objective", ["rpro", "plackett_luce", "kto"])
@@ -184,6 +189,37 @@ def test_a_stage_is_that_of_the_state_of_each_decision_and_demonstrations_have_n
     )
     found = _stages(Decisions(tiny(), [rollouts, demonstrations]), [Judged([rollouts], {}, {}, Judge())])
     assert found.tolist() == [0, 1, 1] * 12 + [0] * 6
+
+
+def test_reference_scores_are_those_of_all_decisions_and_none_is_computed_twice(
+    judged, demonstrations, tmp_path, monkeypatch
+):
+    """In batches of four: rollouts two and three have decisions 6 to 11, three and four 9 to 14."""
+    lab = lab_in(tmp_path)
+    for module in (data, vla_kept):
+        monkeypatch.setattr(module, "BATCH", 4)
+    asked, score = [], Decisions.batch_scores
+    monkeypatch.setattr(
+        Decisions,
+        "batch_scores",
+        lambda decisions, policy, numbers=None: asked.append(numbers) or score(decisions, policy, numbers),
+    )
+    comparison = compared(lab, [judged, judged], demonstrations)
+    everywhere = comparison.decisions.scores(tiny())
+    found = comparison._reference([3, 2])
+    assert torch.equal(found[4:12], everywhere[4:12])
+    assert not found[:4].any()
+    assert not found[12:].any()
+    again = compared(lab, [judged, judged], demonstrations, reduce="sum")._reference([3, 4])
+    assert torch.equal(again[4:16], everywhere[4:16])
+    assert asked == [None, {1, 2}, {3}]
+
+
+def test_no_reference_is_scored_where_a_loss_draws_anew(lab, judged, demonstrations, monkeypatch):
+    monkeypatch.setattr(Decisions, "batch_scores", None)
+    comparison = compared(lab, [judged], demonstrations)
+    comparison._policy.exact = False
+    assert not comparison.groups().reference.any()
 
 
 def test_a_start_is_measured_once_whoever_is_compared_with_it(lab, judged, tmp_path, monkeypatch):

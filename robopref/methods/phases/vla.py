@@ -17,7 +17,7 @@ from robopref.policies.vla.openvla import OpenVLAPolicy
 from robopref.policies.vla.saved import load_vla, save_vla
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.training.filming import film_store
-from robopref.training.rollouts import Assignment, collect_rollouts
+from robopref.training.rollouts import Assignment, collect_rollouts, open_rollouts
 
 WEIGHTS = "model.safetensors"
 SETTLING = {"share": 0.25, "rate": 0.1}
@@ -28,34 +28,46 @@ from demonstrations alone too, then moves it as far as an alignment does (docs/r
 """
 
 
-def camera_view(policy: SeeingPolicy, camera: str) -> dict[str, Any]:
-    """Return what a simulator is made with so that its frames fit a policy."""
-    return {"camera": camera, "width": policy.image_size, "height": policy.image_size}
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """How a policy looks at a simulator.
+
+    Attributes:
+        view: What the simulator is made with so that its frames fit the policy.
+        every: Steps between two frames, which are as many as the actions of a chunk.
+    """
+
+    view: dict[str, Any]
+    every: int
+
+    @classmethod
+    def of(cls, policy: SeeingPolicy, camera: str) -> "Sight":
+        """Return how a policy looks through a camera."""
+        size = policy.image_size
+        return cls({"camera": camera, "width": size, "height": size}, policy.horizon)
 
 
-def film(
-    lab: Lab, name: str, stores: Mapping[str, TrajectoryStore], policy: SeeingPolicy, camera: str
-) -> list[FilmedEpisodes]:
+def film(lab: Lab, name: str, stores: Mapping[str, TrajectoryStore], sight: Sight) -> list[FilmedEpisodes]:
     """Draw one frame per decision of all episodes, where that was not done before."""
-    view = camera_view(policy, camera)
+    view, every = sight.view, sight.every
 
     def work() -> dict[str, Any]:
         # Mesa's OpenGL before Fabric's Triton ends the process, see phases.evaluate.
         _ = lab.fabric
         for store in stores.values():
-            film_store(store, view=view, every=policy.horizon, workers=lab.hardware.workers)
+            film_store(store, view=view, every=every, workers=lab.hardware.workers)
         return {"episodes": sum(len(store) for store in stores.values())}
 
     settings = {
         "data": {task: store.fingerprint() for task, store in stores.items()},
         "view": view,
-        "every": policy.horizon,
+        "every": every,
     }
     lab.run.phase(f"film/{name}", settings, work)
     return [
         FilmedEpisodes(
             store,
-            film_store(store, view=view, every=policy.horizon, workers=0, progress=False),
+            film_store(store, view=view, every=every, workers=0, progress=False),
             _told(task, store),
         )
         for task, store in stores.items()
@@ -69,13 +81,20 @@ def _told(task: str, store: TrajectoryStore) -> list[str]:
     return [texts[i % len(texts)] if text is None else str(text) for i, text in enumerate(found)]
 
 
-def build_policy(lab: Lab, part: Component, action_size: int) -> SeeingPolicy:
-    """Build the policy that sees.
+def build_policy(lab: Lab, part: Component, scenes: Sequence[Scene], *, learns: bool = True) -> SeeingPolicy:
+    """Build the policy that sees, and refuse whatever of it would not do, before there is any episode.
+
+    Args:
+        lab: Where it works.
+        part: The policy.
+        scenes: What it shall do; all tasks take the same actions.
+        learns: Whether it learns from demonstrations.
 
     Raises:
-        ConfigError: The component is another kind of policy.
+        ConfigError: The component is another kind of policy, or knows nothing and shall not learn.
+        DataError: An instruction is too long for it.
     """
-    policy = part.build(action_size=action_size, seed=lab.seed)
+    policy = part.build(action_size=scenes[0].action_size(), seed=lab.seed)
     if not isinstance(policy, SeeingPolicy):
         raise ConfigError(
             f"This method trains a policy that sees (policy=vla, vla_flow, vla_gaussian or openvla), not a "
@@ -86,25 +105,28 @@ def build_policy(lab: Lab, part: Component, action_size: int) -> SeeingPolicy:
             "policy.adapter would learn adapters of random weights: the alignment takes one "
             "(grape.alignment.adapter)"
         )
+    if not learns and not isinstance(policy, OpenVLAPolicy):
+        raise ConfigError("grape.supervised=false keeps a policy as it is published; this one is random")
+    for scene in scenes:
+        texts = wordings(scene.task)
+        for text in (*texts.seen, *texts.held_out):
+            policy.tokenizer.encode(text)
     return policy
 
 
 def train_supervised(
     lab: Lab,
-    part: Component,
+    policy: SeeingPolicy,
     demonstrations: Sequence[FilmedEpisodes],
     plan: Fit,
     *,
     learns: bool = True,
 ) -> Path:
-    """Learn from demonstrations, or take a published policy as it is; returns the policy's folder.
+    """Let a new policy learn from demonstrations, or keep a published one; returns the policy's folder.
 
     Learning ends more slowly, see :data:`SETTLING`.
     """
     folder = lab.run.directory / "supervised"
-    policy = build_policy(lab, part, demonstrations[0].store.layout.action_size)
-    if not learns and not isinstance(policy, OpenVLAPolicy):
-        raise ConfigError("grape.supervised=false keeps a policy as it is published; this one is random")
     settings = {
         "policy": policy.config,
         "data": [source.frames.content() for source in demonstrations],
@@ -134,50 +156,47 @@ def train_supervised(
 
 
 def sample_rollouts(
-    lab: Lab, name: str, policy: Path, scenes: Sequence[Scene], sampling: Sampling, camera: str
+    lab: Lab, name: str, policy: Path, scenes: Sequence[Scene], sampling: Sampling, sight: Sight
 ) -> dict[str, TrajectoryStore]:
     """Let a policy act several times from each of some initial states; returns a store per task."""
-    actor = load_actor(lab, policy)
     assignments = [
         Assignment(
             scene.task,
             scene.id,
-            {**scene.options, **camera_view(actor, camera)},
+            {**scene.options, **sight.view},
             wordings(scene.task).seen,
             training_seeds(lab, scene.task, sampling.starts, purpose=name),
             sampling.repeats,
             deterministic=False,
             draw_seed=lab.seed,
-            view=camera_view(actor, camera),
+            view=sight.view,
             until_success=True,
         )
         for scene in scenes
     ]
-    return rolled(lab, f"rollouts/{name}", policy, actor, assignments, sampling.at_once)
-
-
-def load_actor(lab: Lab, policy: Path) -> SeeingPolicy:
-    """Read a policy to act: on the GPU where there is one, else on the CPU, from where workers copy it."""
-    device = lab.fabric.device
-    return load_vla(policy, device=device if device.type == "cuda" else "cpu")
+    return rolled(lab, f"rollouts/{name}", policy, assignments, sampling.at_once)
 
 
 def rolled(
-    lab: Lab, phase: str, policy: Path, actor: SeeingPolicy, assignments: list[Assignment], at_once: int
+    lab: Lab, phase: str, policy: Path, assignments: list[Assignment], at_once: int
 ) -> dict[str, TrajectoryStore]:
     """Let a policy do assignments, in workers; returns a store per task."""
     folder = lab.run.directory / phase
-    workers = 0 if lab.fabric.device.type == "cuda" else lab.hardware.workers
+    device = lab.fabric.device
+    acts_on_gpu = device.type == "cuda"  # else on the CPU, from where workers copy it
     made_of = file_content(policy / WEIGHTS)
 
     def collect() -> dict[str, TrajectoryStore]:
+        there = open_rollouts(folder, assignments, policy_content=made_of, at_once=at_once)
+        if there is not None:
+            return there
         return collect_rollouts(
             folder,
-            actor,
+            load_vla(policy, device=device if acts_on_gpu else "cpu"),
             assignments,
             policy_content=made_of,
             at_once=at_once,
-            workers=workers,
+            workers=0 if acts_on_gpu else lab.hardware.workers,
         )
 
     def work() -> dict[str, Any]:

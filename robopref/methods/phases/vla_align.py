@@ -16,6 +16,8 @@ from robopref.methods.phases.vla_scores import Judged, task_of
 from robopref.policies.vla.data import FilmedEpisodes
 from robopref.policies.vla.preference import TrajectoryPreference
 from robopref.policies.vla.saved import load_vla, save_vla
+from robopref.policies.vla.seeing import SeeingPolicy
+from robopref.training.step import Sampler
 
 
 def align_policy(
@@ -58,31 +60,33 @@ def align_policy(
         learner.refuse_another(how.adapter)
         if how.adapter is not None and learner.adapter is None:
             learner.adopt(how.adapter)
-        rate = how.learning_rate or learner.learning_rate
-        comparison = Comparison(learner, rounds, labels, demonstrations, how, lab)
-        if how.kind == "preference":
-            trained: Any = TrajectoryPreference(
-                learner,
-                objective=how.objective,
-                beta=how.beta,
-                reduce=how.reduce,
-                imitation_weight=how.imitation_weight,
-                window=how.window,
-                learning_rate=rate,
-            )
-            metrics = lab.fit(
-                trained, comparison.groups(), plan, phase=name, folder=folder, settings=settings
-            )
-        else:
-            learner.learning_rate = rate
-            size = max(1, int(2 * plan.batch_size * comparison.decisions.counts.mean()))
-            budget = dataclasses.replace(plan, batch_size=size)
-            metrics = lab.fit(
-                learner, comparison.imitated(), budget, phase=name, folder=folder, settings=settings
-            )
+        comparison = Comparison(policy, learner, rounds, labels, demonstrations, how, lab)
+        learns, material, budget = _lesson(learner, comparison, how, plan)
+        metrics = lab.fit(learns, material, budget, phase=name, folder=folder, settings=settings)
         save_vla(folder, learner)
         write_json(folder / "metrics.json", metrics)
         return {**metrics, "groups": comparison.size}
 
     lab.run.phase(f"align/{name}", settings, work, together=True)
     return folder
+
+
+def _lesson(
+    learner: SeeingPolicy, comparison: Comparison, how: Alignment, plan: Fit
+) -> tuple[Any, Sampler, Fit]:
+    """What is trained, on what, and how long."""
+    rate = how.learning_rate or learner.learning_rate
+    if how.kind == "preference":
+        preferring = TrajectoryPreference(
+            learner,
+            objective=how.objective,
+            beta=how.beta,
+            reduce=how.reduce,
+            imitation_weight=how.imitation_weight,
+            window=how.window,
+            learning_rate=rate,
+        )
+        return preferring, comparison.groups(), plan
+    learner.learning_rate = rate
+    size = max(1, int(2 * plan.batch_size * comparison.decisions.counts.mean()))
+    return learner, comparison.imitated(), dataclasses.replace(plan, batch_size=size)

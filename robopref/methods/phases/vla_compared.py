@@ -4,6 +4,7 @@ Letters used in shapes: n decisions.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from robopref.errors import ConfigError, DataError, hide_passwords
 from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import read_labels
 from robopref.methods.phases.vla_how import Alignment
+from robopref.methods.phases.vla_kept import kept_scores
 from robopref.methods.phases.vla_scores import Judged, task_of
 from robopref.policies.vla.data import Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
 from robopref.policies.vla.seeing import SeeingPolicy
@@ -43,10 +45,21 @@ def labels_of(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences
 
 
 class Comparison:
-    """Rollouts, who is better, and the reference's scores, ready for a learner that has not moved yet."""
+    """Rollouts, who is better, and the reference's scores, ready for a learner that has not moved yet.
+
+    Args:
+        start: Folder of the learner as it is, and its reference.
+        policy: The learner.
+        rounds: Judged rollouts, the present round last.
+        labels: Of each round.
+        demonstrations: To be imitated beside.
+        how: See :class:`Alignment`.
+        lab: Where it works.
+    """
 
     def __init__(
         self,
+        start: Path,
         policy: SeeingPolicy,
         rounds: Sequence[Judged],
         labels: Sequence[dict[str, Preferences]],
@@ -57,7 +70,7 @@ class Comparison:
         self.how, self.rounds, self.labels = how, rounds, labels
         self.rollouts = [source for judged in rounds for source in judged.rollouts]
         self.decisions = Decisions(policy, [*self.rollouts, *demonstrations], device=lab.fabric.device)
-        self._policy, self._lab = policy, lab
+        self._start, self._policy, self._lab = start, policy, lab
         last = len(self.rollouts)
         self._demonstrations = [i for i, (source, _) in enumerate(self.decisions.names) if source >= last]
 
@@ -90,11 +103,18 @@ class Comparison:
             self.decisions,
             _padded([*members, *alone], -1).astype(np.int64),
             _padded([*grades, *([1.0] for _ in alone)], 0.0),
-            reference=self.decisions.scores(self._policy),
+            reference=self._reference([number for group in members for number in group]),
             parts=parts,
             chances=np.array(chances),
             imitated=np.arange(len(chances)) >= len(members),
         )
+
+    def _reference(self, compared: Sequence[int]) -> Tensor:
+        """Scores of those that are compared under the policy as it is now, where a loss reads them."""
+        if not self._policy.exact:
+            return torch.zeros(len(self.decisions))
+        rows = self.decisions.rows_of(sorted(set(compared)))
+        return kept_scores(self._lab, self._start, self._policy, self.decisions, rows)
 
     def imitated(self) -> "_Rows":
         """Decisions to imitate, demonstrations and earlier rounds in the same shares as among the groups."""

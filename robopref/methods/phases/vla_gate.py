@@ -3,7 +3,6 @@
 Letters used in shapes: n decisions, N rollouts.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from robopref.methods.phases.label import content
 from robopref.methods.phases.vla import WEIGHTS
 from robopref.methods.phases.vla_compared import labels_of
 from robopref.methods.phases.vla_how import Alignment
+from robopref.methods.phases.vla_kept import kept_at
 from robopref.methods.phases.vla_scores import Judged, task_of
 from robopref.objectives.tokens import categorical_kl
 from robopref.policies.vla.data import Decisions
 from robopref.policies.vla.health import Condition, Trials, condition, verdict
 from robopref.policies.vla.policy import TokenPolicy
-from robopref.policies.vla.saved import load_vla
+from robopref.policies.vla.saved import Beside, load_beside, load_vla
 from robopref.policies.vla.seeing import SeeingPolicy
 
 GATE = "gate.json"
@@ -62,20 +62,16 @@ def gate(
     }
 
     def work() -> dict[str, Any]:
-        before = load_vla(start, device=lab.fabric.device)
         after = load_vla(aligned, device=lab.fabric.device)
-        decisions = Decisions(before, judged.rollouts, device=lab.fabric.device)
+        decisions = Decisions(after, judged.rollouts, device=lab.fabric.device)
         chosen = _better(decisions, judged, labels)
         rows = decisions.rows_of(chosen.tolist())
-        belongs = np.repeat(chosen, decisions.counts[chosen])
-        from_first = None
-        if first is not None:
-            supervised = load_vla(first, device=lab.fabric.device)
-            from_first = _divergence(supervised, after, decisions, rows)
+        from_first = None if first is None else _divergence(load_beside(after, first), after, decisions, rows)
+        before = load_beside(after, start)
         found = verdict(
             _condition_of_start(lab, start, before, decisions, rows),
             condition(after, decisions, rows),
-            belongs,
+            np.repeat(chosen, decisions.counts[chosen]),
             divergence=_divergence(before, after, decisions, rows),
             exact=after.exact,
             trials=trials,
@@ -91,19 +87,18 @@ def gate(
 
 
 def _condition_of_start(
-    lab: Lab, start: Path, policy: SeeingPolicy, decisions: Decisions, rows: Int64[np.ndarray, " n"]
+    lab: Lab, start: Path, before: Beside, decisions: Decisions, rows: Int64[np.ndarray, " n"]
 ) -> Condition:
     """Measure a start in those decisions in which no gate has done so yet, and keep what was found.
 
     All that is aligned from one start by the same rollouts asks the same of it.
     """
-    made_of = [file_content(start / WEIGHTS), *(source.frames.content() for source in decisions.sources)]
-    key = hashlib.sha256("".join(made_of).encode()).hexdigest()[:12]
-    path = lab.run.directory / "conditions" / f"{start.name}-{key}.json"
+    path = kept_at(lab, "conditions", start, decisions.sources, ".json")
     held = read_json(path) if path.exists() else {}
     missing = np.setdiff1d(rows, held.get("rows", []))
     if len(missing):
-        found = {"rows": missing, **condition(policy, decisions, missing).columns()}
+        with before() as policy:
+            found = {"rows": missing, **condition(policy, decisions, missing).columns()}
         held = {name: [*held.get(name, []), *column.tolist()] for name, column in found.items()}
         write_json(path, finite(held))
     place = {row: number for number, row in enumerate(held.pop("rows"))}
@@ -115,18 +110,21 @@ def _condition_of_start(
 
 @torch.no_grad()
 def _divergence(
-    before: SeeingPolicy, after: SeeingPolicy, decisions: Decisions, rows: Int64[np.ndarray, " n"]
+    before: Beside, after: SeeingPolicy, decisions: Decisions, rows: Int64[np.ndarray, " n"]
 ) -> float | None:
     """KL(start || policy) of token policies in nats per token, in the states of preferred rollouts."""
-    if not (isinstance(before, TokenPolicy) and isinstance(after, TokenPolicy)):
+    if not isinstance(after, TokenPolicy):
         return None
     total = 0.0
     for first in range(0, len(rows), 64):
         batch = decisions.batch(rows[first : first + 64])
         seen = batch["frames"], batch["words"], batch["targets"]
-        each = categorical_kl(before.token_logits(*seen), after.token_logits(*seen))
-        total += float(each[before.counting(batch["targets"], batch["mask"])].sum())
-    return total / (int(decisions.taken[rows].sum()) * before.action_size)
+        with before() as policy:
+            assert isinstance(policy, TokenPolicy)  # an alignment changes no family
+            logits = policy.token_logits(*seen)
+        each = categorical_kl(logits, after.token_logits(*seen))
+        total += float(each[after.counting(batch["targets"], batch["mask"])].sum())
+    return total / (int(decisions.taken[rows].sum()) * after.action_size)
 
 
 def _better(decisions: Decisions, judged: Judged, labels: dict[str, Preferences]) -> Int64[np.ndarray, " N"]:

@@ -4,6 +4,7 @@ Whoever judges, the result is the same: a label store for each task, whose pairs
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from robopref.files import read_json, write_json
 from robopref.methods.phases.lab import Lab, file_content
 from robopref.methods.phases.label import store_labels
 from robopref.methods.phases.vla import WEIGHTS
+from robopref.methods.phases.vla_kept import kept_likelihoods
 from robopref.nets.checkpoint import read_config
-from robopref.policies.vla.data import Decisions, FilmedEpisodes
+from robopref.policies.vla.data import FilmedEpisodes
 from robopref.policies.vla.saved import load_vla
 from robopref.rewards.relabel import relabel
-from robopref.rewards.saved import FRAME_KINDS, load_frame_reward, load_reward
+from robopref.rewards.saved import FRAME_KINDS, KINDS, load_frame_reward, load_reward
 from robopref.rewards.staged.language import StagedCosts, load_costs
 from robopref.rewards.staged.pairs import Pairing, ranked_pairs
 from robopref.rewards.staged.scores import EMPHASES, ScoreWeights, combined, score_columns
@@ -89,6 +91,10 @@ class Judge:
                 self.costs_of(task)
             if self.kind == "reward" and task not in self.models:
                 raise ConfigError(f"grape.judge.models names no reward for the task {task}")
+        for folder in self.models.values():
+            file_content(Path(folder) / WEIGHTS)
+            if (found := read_config(folder)["kind"]) not in (known := {**KINDS, **FRAME_KINDS}):
+                raise ConfigError(f"{folder}: {unknown_name('kind of reward', found, known)}")
 
     def file_of(self, task: str) -> Path:
         """Return where the costs of a task stand."""
@@ -186,9 +192,10 @@ def judge_rollouts(
     def work() -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         pairs = {}
+        load = functools.cache(lambda: load_vla(policy, device=lab.fabric.device))
         for source in rollouts:
             task = task_of(source)
-            columns, notes = _columns(lab, policy, source, judge)
+            columns, notes = _columns(source, judge, kept_likelihoods(lab, policy, source, load))
             found = ranked_pairs(source.store, columns["score"], judge.pairing)
             written = {column: values.tolist() for column, values in columns.items()}
             write_json(
@@ -235,13 +242,10 @@ def labelling_command(store: Path, url: str) -> str:
 
 
 def _columns(
-    lab: Lab, policy: Path, source: FilmedEpisodes, judge: Judge
+    source: FilmedEpisodes, judge: Judge, likelihood: Float64[np.ndarray, " N"]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Terms of the scores of one task's rollouts, and remarks."""
     store, task = source.store, task_of(source)
-    actor = load_vla(policy, device=lab.fabric.device)
-    decisions = Decisions(actor, [source], device=lab.fabric.device)
-    likelihood = decisions.mean_scores(actor)
     if judge.kind == "costs":
         costs = costs_in(judge.costs_of(task), store)
         columns = score_columns(

@@ -12,7 +12,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.methods.components import Sampling, Scene
 from robopref.methods.phases.lab import Lab, training_seeds
-from robopref.methods.phases.vla import camera_view, load_actor, rolled
+from robopref.methods.phases.vla import Sight, rolled
 from robopref.policies.vla.data import steps_until_success
 from robopref.training.evaluation import evaluation_seeds
 from robopref.training.results import Evaluation
@@ -55,7 +55,7 @@ def evaluate_axes(
     scenes: Sequence[Scene],
     axes: Mapping[str, Axis],
     *,
-    camera: str,
+    sight: Sight,
     episodes: int,
     sampling: Sampling | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -70,7 +70,7 @@ def evaluate_axes(
     found, sampling = {}, sampling or Sampling()
     for axis, how in axes.items():
         seeds = trial_seeds(lab, [scene.task for scene in scenes], how, episodes, sampling)
-        stores = _tried(lab, f"trials/{name}/{axis}", policy, scenes, seeds, how, camera, sampling.at_once)
+        stores = _tried(lab, f"trials/{name}/{axis}", policy, scenes, seeds, how, sight, sampling.at_once)
         evaluation, found[axis] = _summary(name, stores)
         if axis == next(iter(axes)):
             evaluation.save(lab.run.directory / "evaluation" / f"{name}.json")  # what the report reads
@@ -83,7 +83,7 @@ def validate(
     policy: Path,
     scenes: Sequence[Scene],
     *,
-    camera: str,
+    sight: Sight,
     states: int,
     at_once: int,
 ) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def validate(
         ``successes`` of every state, task by task, ``rate``, and ``steps``, their mean number until success.
     """
     seeds = {scene.task: training_seeds(lab, scene.task, states, purpose="validation") for scene in scenes}
-    stores = _tried(lab, f"validation/{name}", policy, scenes, seeds, Axis(), camera, at_once)
+    stores = _tried(lab, f"validation/{name}", policy, scenes, seeds, Axis(), sight, at_once)
     _, summary = _summary(name, stores)
     successes = np.array(summary["episodes"]["success"], bool)
     return {"successes": successes, "rate": summary["rate"], "steps": summary["steps"]}
@@ -108,15 +108,14 @@ def _tried(
     scenes: Sequence[Scene],
     seeds: Mapping[str, tuple[int, ...]],
     how: Axis,
-    camera: str,
+    sight: Sight,
     at_once: int,
 ) -> dict[str, TrajectoryStore]:
-    actor = load_actor(lab, policy)
     assignments = [
         Assignment(
             scene.task,
             scene.id,
-            {**scene.options, **camera_view(actor, camera), **how.view},
+            {**scene.options, **sight.view, **how.view},
             wordings(scene.task).held_out if how.held_out_wording else wordings(scene.task).seen,
             seeds[scene.task],
             1,
@@ -125,7 +124,7 @@ def _tried(
         )
         for scene in scenes
     ]
-    return rolled(lab, phase, policy, actor, assignments, at_once)
+    return rolled(lab, phase, policy, assignments, at_once)
 
 
 def trial_seeds(

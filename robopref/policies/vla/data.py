@@ -12,7 +12,7 @@ trajectories, B batch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from robopref.errors import ConfigError, DataError
 from robopref.policies.vla.seeing import SeeingPolicy
 
 Batch = dict[str, Tensor]
+BATCH = 64  # decisions that are scored at once
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,26 @@ class Decisions:
         """Draw decisions uniformly, with a CPU generator."""
         return self.batch(torch.randint(len(self), (batch_size,), generator=generator).numpy())
 
-    @torch.no_grad()
-    def scores(self, policy: SeeingPolicy, *, batch_size: int = 64) -> Float[Tensor, " n"]:
+    def scores(self, policy: SeeingPolicy) -> Float[Tensor, " n"]:
         """Return the score of every decision: its log-probability in nats, or a surrogate under one draw."""
-        found = []
+        return torch.cat(list(self.batch_scores(policy).values()))
+
+    @torch.no_grad()
+    def batch_scores(
+        self, policy: SeeingPolicy, numbers: Collection[int] | None = None
+    ) -> dict[int, Float[Tensor, " n"]]:
+        """Return :meth:`scores` of every :data:`BATCH` decisions, by number, or of some of these batches.
+
+        A score depends, by rounding, on who shares its batch; so nobody computes a part of one.
+        """
+        found = dict[int, Tensor]()
         draws = torch.Generator().manual_seed(0)  # the same for every policy that is asked
-        for first in range(0, len(self), batch_size):
-            batch = self.batch(np.arange(first, min(first + batch_size, len(self))))
-            draw = policy.draw(len(batch["targets"]), generator=draws)
-            found.append(policy.decision_scores(**batch, draw=draw))
-        return torch.cat(found)
+        for number, first in enumerate(range(0, len(self), BATCH)):
+            rows = np.arange(first, min(first + BATCH, len(self)))
+            draw = policy.draw(len(rows), generator=draws)
+            if numbers is None or number in numbers:
+                found[number] = policy.decision_scores(**self.batch(rows), draw=draw)
+        return found
 
     def mean_scores(self, policy: SeeingPolicy) -> Float64[np.ndarray, " T"]:
         """Return the mean score of each trajectory per action taken, in nats where scores are exact."""
@@ -207,7 +218,8 @@ class TrajectoryGroups:
         decisions: Of all trajectories.
         groups: Trajectory numbers of each group; -1 where it has no further member.
         grades: Best highest; 1 and 0 for a pair, equal ones for a tie.
-        reference: From :meth:`Decisions.scores`, before training; read where scores are exact.
+        reference: From :meth:`Decisions.scores`, before training; read where scores are exact, and of
+            groups that are compared.
         parts: Segment of each decision, in the order of ``decisions``.
         chances: How often each group is drawn, in proportion; None for all alike.
         imitated: Whether each group is a demonstration; None for none.

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from robopref.cli import main
 from robopref.errors import ConfigError, DataError
 from robopref.policies.vla.openvla import OpenVLAPolicy
-from robopref.policies.vla.saved import load_vla, save_vla
+from robopref.policies.vla.saved import load_beside, load_vla, save_vla
 from tests.methods.test_grape import SHORT, SMALL
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -304,6 +304,21 @@ def test_a_published_checkpoint_runs_through_the_whole_method(checkpoint, tmp_pa
     where = [f"out={tmp_path / 'run'}", f"data_dir={tmp_path / 'data'}", "env.options.horizon=4"]
     assert main(["run", *words, *SHORT, *more, *where]) == 0
     assert "grape-round1" in json.loads((tmp_path / "run" / "grape.json").read_text())
+
+
+def test_what_a_policy_was_needs_no_second_copy_of_what_did_not_move(checkpoint, tmp_path):
+    policy = OpenVLAPolicy(checkpoint, dtype="float32", adapter={"rank": 2})
+    save_vla(tmp_path, policy)
+    now = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for p in now.values():
+            p.add_(0.1)
+    moved = {name: p.clone() for name, p in now.items()}
+    saved = dict(load_vla(tmp_path).named_parameters())
+    with load_beside(policy, tmp_path)() as before:
+        assert before is policy
+        assert all(torch.equal(p, saved[name]) for name, p in now.items())
+    assert all(torch.equal(p, moved[name]) for name, p in now.items())
 
 
 def test_instructions_are_lower_cased_and_neither_empty_nor_endless(checkpoint):
