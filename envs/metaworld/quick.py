@@ -6,17 +6,13 @@ operations in the same order, on views that are made once. The tasks' own functi
 objects) are run as they are, with ``np``, ``reward_utils`` and ``Rotation`` of their module replaced by those
 of :mod:`~.quick_rewards`, and with :class:`_Views` where they say ``self.data``.
 
-Of the physics it leaves out what is computed twice or read by nobody. After its five substeps upstream
-brings all that MuJoCo derives from the state up to date (``mj_forward``); the next step moves the mocap body,
-and its first substep would derive the same again. So that substep keeps what does not depend on the mocap
-body, collisions above all. ``mj_rnePostConstraint`` gives accelerations of bodies and forces between them
-(``cacc``, ``cfrc_int``, ``cfrc_ext``), which neither tasks nor robopref read: these are not kept up to date.
+Of the physics it leaves out ``mj_rnePostConstraint``: accelerations of bodies and forces between them
+(``cacc``, ``cfrc_int``, ``cfrc_ext``), which neither tasks nor robopref read, are not kept up to date.
 """
 
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's compiled names carry no type information)
 
-import ctypes
 import functools
 import sys
 from types import FunctionType
@@ -36,13 +32,6 @@ _OF_A_STEP = (
 _MOCAP_QUATERNION = np.array([1.0, 0.0, 1.0, 0.0])
 _OBJECTS = 14  # numbers of objects in an observation
 
-# mj_step, but for what mj_fwdPosition has derived from the same positions, and mocap bodies cannot change.
-_SUBSTEP_AFTER_MOCAP = (
-    *(mujoco.mj_kinematics, mujoco.mj_comPos),
-    *(mujoco.mj_makeConstraint, mujoco.mj_island, mujoco.mj_projectConstraint),
-    *(mujoco.mj_fwdVelocity, mujoco.mj_step2),
-)
-
 
 class _Named:
     """One of MuJoCo's named views, whose fields are looked up once.
@@ -59,30 +48,14 @@ class _Named:
 
 
 class _Views:
-    """MuJoCo's data, with named views that are made once.
+    """MuJoCo's data, with named views that are made once."""
 
-    Attributes:
-        settled: Whether all that MuJoCo derives from positions is that of the present positions and model, so
-            that the next substep may keep it.
-        may_settle: Whether mocap bodies change nothing of that but themselves: they collide with nothing, and
-            neither tendons nor actuators are fixed to them.
-    """
-
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    def __init__(self, data: mujoco.MjData) -> None:
         self._data = data
         self.body, self.geom, self.site, self.joint = (
             functools.cache(lambda name, look=look: _Named(look(name)))
             for look in (data.body, data.geom, data.site, data.joint)
         )
-        moved = model.body_mocapid[model.body_rootid] >= 0
-        self.may_settle = not (
-            (model.body_contype | model.body_conaffinity)[moved].any()
-            or (model.actuator_trntype != mujoco.mjtTrn.mjTRN_JOINT).any()
-            or model.ntendon
-            or model.nflex
-        )
-        self.settled = False
-        self.volumes, self.volumes_of_bodies = _volumes(model)
         self.mocap_position, self.mocap_quaternion = data.mocap_pos[0], data.mocap_quat[0]
         self.ctrl = data.ctrl
 
@@ -90,32 +63,12 @@ class _Views:
         return getattr(self._data, name)
 
 
-def _volumes(model: mujoco.MjModel) -> tuple[ctypes.c_int, int]:
-    """MuJoCo's own memory of ``model.nbvh``, and how many bounding volumes are the bodies' own.
-
-    At every substep MuJoCo sets back a mark of each bounding volume, for pictures of the volumes. Of some
-    135,000 all but the bodies' own, which come first, belong to meshes and are never marked here; yet setting
-    them back takes about a twentieth of a step, and sweeps the processor's nearest cache. Where MuJoCo's
-    memory is laid out otherwise, the first is a number beside it, and nothing is spared.
-    """
-    names = ("nq", "nv", "nu", "na", "nbody", "nbvh")
-    stored = (ctypes.c_int * len(names)).from_address(model._address)
-    of_bodies = int((model.body_bvhadr + model.body_bvhnum).max())
-    known = list(stored) == [getattr(model, name) for name in names]
-    if not known or (model.mesh_bvhadr < of_bodies).any() or model.nflex:
-        return ctypes.c_int(model.nbvh), model.nbvh
-    return ctypes.c_int.from_address(ctypes.addressof(stored) + 5 * ctypes.sizeof(ctypes.c_int)), of_bodies
-
-
 class _QuickSteps(SawyerXYZEnv):
-    """What every task does at a step, on views that are made once; a mixin before the task's own class.
-
-    Who changes positions or the model by other means than a step or a reset calls ``mj_forward`` afterwards.
-    """
+    """What every task does at a step, on views that are made once; a mixin before the task's own class."""
 
     @functools.cached_property
     def _views(self) -> _Views:
-        return _Views(self.model, self.data)
+        return _Views(self.data)
 
     def get_endeff_pos(self) -> np.ndarray:
         return self._views.body("hand").xpos
@@ -142,7 +95,6 @@ class _QuickSteps(SawyerXYZEnv):
         self._views.mocap_quaternion[:] = _MOCAP_QUATERNION
 
     def do_simulation(self, ctrl: Any, n_frames: int) -> None:
-        self._views.settled = False
         self.data.ctrl[:] = ctrl
         mujoco.mj_step(self.model, self.data, nstep=n_frames)
 
@@ -151,26 +103,8 @@ class _QuickSteps(SawyerXYZEnv):
         self.set_xyz_action(action[:3])
         effort = float(action[-1])
         self._views.ctrl[:] = (effort, -effort)
-        views = self._views
-        whole, views.volumes.value = views.volumes.value, views.volumes_of_bodies
-        try:
-            self._simulate()
-        finally:
-            views.volumes.value = whole
-
-    def _simulate(self) -> None:
-        model, data, left = self.model, self.data, self.frame_skip
-        if self._views.settled:
-            begun_s = data.time
-            mujoco.mj_checkPos(model, data)
-            mujoco.mj_checkVel(model, data)
-            if data.time == begun_s:  # MuJoCo starts anew when numbers overflow
-                for part in _SUBSTEP_AFTER_MOCAP:
-                    part(model, data)
-                left -= 1
-        mujoco.mj_step(model, data, nstep=left)
-        mujoco.mj_forward(model, data)
-        self._views.settled = self._views.may_settle
+        mujoco.mj_step(self.model, self.data, nstep=self.frame_skip)
+        mujoco.mj_forward(self.model, self.data)
 
     def touching_object(self, object_geom_id: int) -> bool:
         pairs = self.data.contact.geom.tolist() if self.data.ncon else ()
