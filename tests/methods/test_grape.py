@@ -370,7 +370,7 @@ def test_another_adapter_than_the_policys_is_refused_before_anything_is_filmed(m
     adapted.adapter = Adapter(rank=32)  # as policy=openvla has it
     monkeypatch.setattr(grape, "collect", lambda *_: SimpleNamespace(layout=SimpleNamespace(action_size=4)))
     monkeypatch.setattr(grape, "check_reached", lambda *_: None)
-    monkeypatch.setattr(grape, "build_policy", lambda *_: adapted)
+    monkeypatch.setattr(grape, "build_policy", lambda *_, **__: adapted)
     parts = parts_of(monkeypatch, "grape.alignment.adapter={rank: 8}")
     record = Run(tmp_path, name="x", method="grape", task="x", seed=0, config="", say=lambda _: None)
     with pytest.raises(ConfigError, match="has an adapter already"):

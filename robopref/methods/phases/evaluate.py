@@ -80,7 +80,9 @@ def _say(lab: Lab, name: str, summary: dict[str, Any]) -> None:
 
 def _evaluate_seeing(lab: Lab, name: str, policy: Path, scene: Scene, plan: EvaluationPlan) -> dict[str, Any]:
     """Try a policy that sees on the same seeds, through the camera of the scene's view; nothing is filmed."""
+    from robopref.methods.phases.vla import Sight
     from robopref.methods.phases.vla_trials import Axis, evaluate_axes
+    from robopref.policies.vla.saved import load_vla
 
     found = evaluate_axes(
         lab,
@@ -88,7 +90,7 @@ def _evaluate_seeing(lab: Lab, name: str, policy: Path, scene: Scene, plan: Eval
         policy,
         [scene],
         {"in-domain": Axis()},
-        camera=str(scene.view.get("camera", "corner2")),
+        sight=Sight.of(load_vla(policy), str(scene.view.get("camera", "corner2"))),
         episodes=plan.episodes,
     )["in-domain"]
     _say(lab, name, found)
