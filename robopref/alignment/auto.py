@@ -1,12 +1,12 @@
-"""An alignment that chooses its settings on the sources, says how sure it is, and notices a likely inversion.
+"""An alignment weighed on its sources, which says how sure it is and whether it may be inverted.
 
 Two things speak about the target: a score of episodes learned from the sources' labels in features that mean
 the same in every task (:mod:`~.ranker`), and the vote of fused Gromov-Wasserstein couplings (:mod:`~.cpa`).
 How much each counts, and how sure the result is, comes from the sources alone: each source in turn is treated
 as a target whose labels are known, the others label it, and a logistic regression without negative weights
 learns what the two are worth. Labels are its probabilities, so they are calibrated as far as the target
-resembles the sources. Other settings are chosen in the same way (``choose``): the combination whose
-probabilities lose least on the labels of the held-out sources.
+resembles the sources. All other settings stay as given, unless ``choose`` lists values for some: then that
+combination is taken whose probabilities lose least on the labels of the held-out sources.
 
 A coupling of inner distances may match good episodes with bad ones, and votes that share the mistake hide it.
 The two speakers fail differently: the coupling by reflection, the score where the target asks for something
@@ -14,11 +14,12 @@ else than the sources did. Three numbers say how far what speaks for the target'
 Spearman's rho of two orders of its episodes: that of the score and that of the couplings' vote; the mean over
 pairs of scores of single sources; and the mean over pairs of single couplings (of every source, feature,
 subset and start, so that with ``couplings.restarts`` it asks other optima of the same problem). Where one of
-them lies below its bound, the transfer is marked as at risk, and ``on_risk=refuse`` raises. A few labels of
-the target (anchors) settle it: the odds that the transfer, and not its mirror image, made them are computed,
-and the mirror is taken where it is likelier. The anchors then move the score and what the couplings count
-for, too. Which pairs are worth asking about is seen from the scores that the anchors so far leave possible
-(:meth:`PreparedTransfer.ask`).
+them lies below its bound, the transfer is marked as at risk, and ``on_risk=refuse`` raises. Labels of the
+target (anchors) settle it: the odds that the transfer, and not its mirror image, made them are computed, and
+the mirror is taken where it is likelier. It takes two of them or more to turn a transfer that is not at risk,
+and ties say nothing, so anchors that leave more doubt than :data:`UNSETTLED_ABOVE` are a warning, or a
+refusal, too. The anchors also move the score and what the couplings count for. Which pairs are worth asking
+about is seen from the scores that the anchors so far leave possible (:meth:`PreparedTransfer.ask`).
 
 The published method has none of this (Liu et al. 2023 take one coupling of each source as it is).
 
@@ -52,19 +53,28 @@ from robopref.alignment.sets import LabelledSet
 from robopref.alignment.transfer import check_label_matrix, confidence, labels_from_margins, mean_labels
 from robopref.data.queries_informed import Candidates, query_named
 from robopref.data.trajectory import SegmentBatch
-from robopref.errors import ConfigError, DataError, unknown_name
+from robopref.errors import ConfigError, DataError, counted, unknown_name
 
 log = logging.getLogger(__name__)
 
 ON_RISK = ("warn", "refuse")
 INVERTED_A_PRIORI = 0.05
 """Chance of an inverted transfer before any anchor is seen, where nothing points to it; 1/2 where it does."""
+LABEL_COUNTS = math.log(9)
+"""Most that a label counts for or against an inversion: one in ten may be wrong, however sure it is."""
+UNSETTLED_ABOVE = 0.12
+"""Chance that the labels are the wrong way round, above which anchors have not settled it.
+
+Above 0.1, which is left where one label agrees with a transfer that is at risk, but sure of that pair. Where
+it is not at risk, a label that agrees leaves less than that always, and one that contradicts a chance of 0.73
+or more leaves more.
+"""
 WITHOUT_VALIDATION = (1.0, 0.5)
 """What score and couplings are worth where a single source leaves nothing to validate on."""
 
 
 class AutoAlignment:
-    """Carry labels over with settings that are chosen on the sources.
+    """Carry labels over by a score and by couplings, each worth what it is on the sources.
 
     Args:
         couplings: Options of the :class:`~.cpa.CrossTaskAlignment` that votes beside the score.
@@ -73,7 +83,8 @@ class AutoAlignment:
         least_agreement: Spearman's rho between score and couplings, and between the sources, below which the
             transfer is marked as at risk of being inverted.
         least_agreement_of_couplings: The same between single couplings, which differ more where all is well.
-        on_risk: ``warn``, or ``refuse`` to transfer at risk without anchors.
+        on_risk: ``warn``, or ``refuse`` what may be inverted: a transfer at risk without anchors, and any
+            whose anchors leave a chance of more than :data:`UNSETTLED_ABOVE` that it is the wrong way round.
         choose: Values to choose from, of ``l2`` and of any option of the couplings, such as
             ``{l2: [0.001, 0.01], semi_relaxed: [false, true]}``. All combinations are tried on the sources,
             of which there must be two or more; other options stay as given.
@@ -137,7 +148,7 @@ class AutoAlignment:
 
         Raises:
             DataError: As :meth:`~.cpa.CrossTaskAlignment.transfer`; the keypoints ``hand`` and ``object`` are
-                missing; anchors of other episodes; or the transfer is at risk and ``on_risk`` is ``refuse``.
+                missing; anchors of other episodes; or it may be inverted and ``on_risk`` is ``refuse``.
         """
         if anchors is not None:
             _check_anchors(anchors, len(target))
@@ -200,16 +211,20 @@ class AutoAlignment:
             ]
         return tried
 
-    def warn_or_refuse(self, agreement: Mapping[str, float]) -> None:
-        """Say that a transfer is at risk, or refuse it, as ``on_risk`` says."""
-        words = [f"{name} {rho:+.2f} ({self._least(name)} or more)" for name, rho in agreement.items()]
-        sentence = (
-            "The transfer may be inverted: what speaks for the target's order disagrees (Spearman's rho, and "
-            f"what is expected: {', '.join(words)}). A few labels of the target settle it."
-        )
+    def warn_or_refuse(self, why: str, cure: str) -> None:
+        """Say that a transfer may be inverted, or refuse it, as ``on_risk`` says."""
+        sentence = f"The transfer may be inverted: {why}. {cure}."
         if self.on_risk == "refuse":
             raise DataError(sentence)
         log.warning(sentence)
+
+    def disagreement(self, agreement: Mapping[str, float]) -> str:
+        """Return in words how far what speaks for the target's order agrees, and how far it should."""
+        words = [f"{name} {rho:+.2f} ({self._least(name)} or more)" for name, rho in agreement.items()]
+        return (
+            "what speaks for the target's order disagrees (Spearman's rho, and what is expected: "
+            f"{', '.join(words)})"
+        )
 
     def _least(self, agreement: str) -> float:
         is_of_couplings = agreement == "between couplings"
@@ -241,15 +256,18 @@ class PreparedTransfer:
         """Return the target's labels, given some of them.
 
         Raises:
-            DataError: The anchors are no label matrix of these episodes; or there are none, the transfer is
-                at risk, and ``on_risk`` is ``refuse``.
+            DataError: The anchors are no label matrix of these episodes; or ``on_risk`` is ``refuse``, and
+                the transfer is at risk without any, or they leave open whether it is inverted.
         """
         settings = self.record.settings
         anchors = self._known(anchors)
         known = int(np.count_nonzero(np.triu(~np.isnan(anchors), 1)))
-        if settings["at_risk"] and not known:
-            self.alignment.warn_or_refuse(settings["agreement"])
         inverted = self._chance_inverted(anchors)
+        if known and min(inverted, 1 - inverted) > UNSETTLED_ABOVE:
+            self.alignment.warn_or_refuse(*_left_open(known, min(inverted, 1 - inverted)))
+        elif settings["at_risk"] and not known:
+            why = self.alignment.disagreement(settings["agreement"])
+            self.alignment.warn_or_refuse(why, "A few labels of the target settle it")
         labels = _labels(self.features @ self._moved(anchors, -1.0 if inverted > 0.5 else 1.0, rng))
         labels = np.where(np.isnan(anchors), labels, anchors)
         return dataclasses.replace(
@@ -468,7 +486,7 @@ def chance_inverted(
 ) -> float:
     """Return the chance that the mirror image of the margins, and not the margins, made the labels.
 
-    A label counts at most log(9): one in ten may be wrong, however sure the transfer is.
+    A label counts at most :data:`LABEL_COUNTS`, and a tie nothing.
 
     Args:
         margins: By how much the transfer prefers the first of each labelled pair, in logits.
@@ -478,8 +496,16 @@ def chance_inverted(
     from scipy.special import expit
 
     prior = 0.5 if at_risk else INVERTED_A_PRIORI
-    evidence = (2 * labels - 1) * np.clip(margins, -np.log(9), np.log(9))
+    evidence = (2 * labels - 1) * np.clip(margins, -LABEL_COUNTS, LABEL_COUNTS)
     return float(expit(np.log(prior / (1 - prior)) - evidence.sum()))
+
+
+def _left_open(known: int, wrong: float) -> tuple[str, str]:
+    """Return in words how likely an inversion is after so many labels, and how many more settle it."""
+    needed = math.log((1 - UNSETTLED_ABOVE) / UNSETTLED_ABOVE) + math.log((1 - wrong) / wrong)
+    more = counted(math.ceil(needed / LABEL_COUNTS), "further label")  # enough also to turn the odds
+    why = f"after {counted(known, 'label')} of the target, all others are wrong with a chance of {wrong:.0%}"
+    return why, f"It takes {more} to settle it, of pairs on which the transfer is sure; more if they disagree"
 
 
 def orders_of_couplings(record: TransferRecord) -> dict[str, Float[np.ndarray, " N"]]:

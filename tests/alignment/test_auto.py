@@ -117,6 +117,32 @@ def test_disagreement_is_a_warning_or_a_refusal_until_an_anchor_is_there(sources
     transfer(strict, sources, target, anchors=anchors_of(skill, 1))
 
 
+def test_anchors_that_leave_an_inversion_open_do_not_disarm_the_guard(sources):
+    target, skill = world(4)
+    strict = AutoAlignment(least_agreement=1.0, on_risk="refuse")
+    at_risk = strict.prepare(sources, target, rng=np.random.default_rng(0))
+    both = anchors_of(skill, 2)
+    tie = np.where(np.isnan(anchors_of(skill, 1)), np.nan, 0.5)
+    both[2, 3], both[3, 2] = 1 - both[2, 3], 1 - both[3, 2]
+    for anchors, known in ((tie, "1 label"), (both, "2 labels")):
+        with pytest.raises(DataError, match=f"after {known} of .* of 50%. It takes 1 further label to"):
+            at_risk.settle(anchors, rng=np.random.default_rng(0))
+
+
+def test_a_label_against_a_transfer_at_no_risk_is_a_warning_and_one_for_it_is_none(sources, caplog):
+    target, skill = world(4)
+    ready = AutoAlignment().prepare(sources, target, rng=np.random.default_rng(0))
+    tie = np.where(np.isnan(anchors_of(skill, 1)), np.nan, 0.5)
+    for quiet in (anchors_of(skill, 1), tie, anchors_of(-skill, 3), None):
+        ready.settle(quiet, rng=np.random.default_rng(0))
+    assert caplog.text == ""
+    against = ready.settle(anchors_of(-skill, 1), rng=np.random.default_rng(0))
+    odds = 0.05 / 0.95 * 9  # it was sure of that pair, and a label counts nine to one
+    assert against.settings["chance_inverted"] == pytest.approx(odds / (1 + odds))
+    assert "after 1 label of the target, all others are wrong with a chance of 32%" in caplog.text
+    assert "It takes 2 further labels" in caplog.text
+
+
 def test_couplings_that_are_mirror_images_of_each_other_are_a_warning_that_names_the_number(caplog):
     # on a line of equal steps, Gromov-Wasserstein has two optima: the line as it is and turned round
     line = np.linspace(-1, 1, 12)
