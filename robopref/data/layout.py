@@ -10,7 +10,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,8 +71,8 @@ class Layout:
         if len(set(self.keypoints)) < len(self.keypoints):
             raise ConfigError(f"Keypoint names must differ, got {list(self.keypoints)}.")
 
-    @property
-    def arrays(self) -> dict[str, ArrayFile]:
+    @cached_property  # asked for by every read
+    def arrays(self) -> Mapping[str, ArrayFile]:
         """The arrays by name; keypoints are called ``keypoints/<name>``."""
         number, flag = np.dtype("<f4"), np.dtype("?")
         files = {
@@ -81,7 +83,7 @@ class Layout:
         }
         for name in self.keypoints:
             files[f"keypoints/{name}"] = ArrayFile(f"keypoints-{name}.f32", number, (3,))
-        return files
+        return MappingProxyType(files)
 
     def identity(self) -> bytes:
         """Return what the fingerprint of an empty store is made of."""
