@@ -51,6 +51,8 @@ METAWORLD, ROBOSUITE = "transfer-metaworld.jsonl", "transfer-robosuite.jsonl"
 PARTS = {
     "metaworld": Part("transfer.py", METAWORLD, True),
     "unequal-rates": Part("unequal_rates.py", "unequal-rates.jsonl", True),
+    "development": Part("transfer.py --development --seeds 0 1 --minutes inf"),
+    "development-rates": Part("unequal_rates.py --development --minutes inf"),
     "robosuite": Part(
         "transfer.py --env robosuite --transfers 'can to lift' 'lift to can' --seeds 0 1 2", ROBOSUITE, True
     ),
@@ -58,7 +60,7 @@ PARTS = {
     "can": Part(f"{RUN} env.task=can alignment.sources=[lift] out=outputs/bench/pearl/run-can"),
     "lift": Part(f"{RUN} env.task=lift alignment.sources=[can] out=outputs/bench/pearl/run-lift"),
     "rebrac-settings": Part("rebrac_settings.py"),
-    "iql-seeds": Part("iql_seeds.py --steps 5"),
+    "iql-seeds": Part("iql_seeds.py --steps 5 --compile"),
     "large-sets": Part("transfer_scale.py"),
     "landmarks": Part("transfer_scale.py --accuracy"),
     "ensembles": Part("transfer_scale.py --ensemble"),

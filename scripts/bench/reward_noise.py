@@ -9,8 +9,8 @@ is judged by the true order of 800 pairs of other episodes (or all, where there 
 and 400 steps of 32 pairs. The pairs, the reversals and the batches are the same for all rewards. "mixed" are
 three annotators, each with a third of the pairs, who err in 5, 15 and 40 per cent of them.
 
-Each cell is one line of outputs/bench/reward-noise.jsonl. How long each reward trains was chosen on other
-tasks (--development), by the accuracy at 20 per cent; the page reads both files.
+Each cell is one line of outputs/bench/reward-noise.jsonl, with its date and machine. How long each reward
+trains was chosen on other tasks (--development), by the accuracy at 20 per cent; the page reads both files.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from pages import put_between
 from t_interval import half_width, percent
-from transfer import episodes, hardware
+from transfer import episodes, run_on, when_and_where
 
 from robopref.data.preferences import Preferences
 from robopref.data.queries import random_pairs
@@ -119,6 +119,7 @@ def cell(task: str, seed: int, share: str, method: str, folder: Path) -> dict[st
             right = (predicted_preferences(reward, judged) > 0.5) == (truth > 0.5)
             accuracy.append(float(right[truth != 0.5].mean()))
     found = {"task": task, "seed": seed, "share": share, "method": method, "accuracy": accuracy}
+    found |= when_and_where()
     if getattr(reward, "flip_logits", None) is not None:
         found["learned_share"] = float(reward.flip_rates.detach().mean())  # pyright: ignore[reportCallIssue]
     return found
@@ -177,7 +178,7 @@ def shown(values: np.ndarray) -> str:
     return percent(values, 1)
 
 
-def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine: str) -> str:
+def page(cells: list[dict[str, Any]], development: list[dict[str, Any]]) -> str:
     """Write what the page says by itself: the tables, and the differences seed by seed."""
     steps, shares = best_steps(development), sorted({c["share"] for c in cells})
     tasks = sorted({c["task"] for c in cells})
@@ -186,7 +187,7 @@ def page(cells: list[dict[str, Any]], development: list[dict[str, Any]], machine
     lines = [
         " ".join((__doc__ or "").split("\n\n")[2].split()),
         "",
-        f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/reward_noise.py` on {machine}; tasks",
+        f"{run_on(cells + development, 'reward_noise.py')}; tasks",
         f"{', '.join(tasks)}; data seeds at each share: {seeds}.",
         "Intervals are 95 % t intervals",
         "over seeds of the mean over tasks. Steps were chosen with `--development` on other tasks",
@@ -280,7 +281,7 @@ def main() -> None:
             opened.write(json.dumps(found) + "\n")
         print(*key, [round(x, 3) for x in found["accuracy"]], flush=True)
     if options.page:
-        put_between(options.page, "tables", page(read(options.cells), read(developed), hardware()))
+        put_between(options.page, "tables", page(read(options.cells), read(developed)))
 
 
 if __name__ == "__main__":

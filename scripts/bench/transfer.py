@@ -13,9 +13,10 @@ of its pairs are labelled by return, too: random ones, of different return, or t
 for, one after the other (ties count). "Target alone" learns from such labels only, in the same features.
 Accuracy is over all pairs of different return.
 
-Each cell is one line of outputs/bench/transfer-<env>.jsonl, and a later call goes on from there. A page keeps
-its beginning and the sections that this call does not measure. The settings of alignment=auto were chosen on
-nine tasks of Meta-World (DEVELOPMENT) at seeds 0 and 1.
+Each cell is one line of outputs/bench/transfer-<env>.jsonl, with its date, machine and settings of
+alignment=auto; a later call goes on from there, unless the settings differ. A page keeps its beginning and
+the sections that this call does not measure; without a page, the section is printed. The settings of
+alignment=auto were chosen on nine tasks of Meta-World (DEVELOPMENT) at seeds 0 and 1.
 """
 
 import argparse
@@ -99,6 +100,7 @@ ROWS = {  # key of a cell -> what the page calls it
 }
 
 
+SETTINGS = ("l2", "anchor_precision", "least_agreement", "least_agreement_of_couplings")
 COMPARED = (  # rows whose difference the page says
     ("auto", "hand_object"),
     ("asked+5", "auto"),
@@ -216,7 +218,30 @@ def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any
         ],
         "at_risk": record.settings["at_risk"],
         "agreement": record.settings["agreement"],
+        "settings": settings_of(auto),
+        **when_and_where(),
     }
+
+
+def settings_of(auto: AutoAlignment) -> dict[str, Any]:
+    """Return the settings that cells of one table share."""
+    couplings = {"features": list(auto.couplings.features), "alpha": auto.couplings.alpha}
+    return {name: getattr(auto, name) for name in SETTINGS} | couplings
+
+
+def check_settings(cells: list[dict[str, Any]]) -> None:
+    """Refuse cells that were measured with other settings than would be now.
+
+    Raises:
+        SystemExit: There are some; says with which settings.
+    """
+    now = settings_of(AutoAlignment())
+    for c in cells:
+        if c["settings"] != now:
+            raise SystemExit(
+                f"{c['target']} (seed {c['seed']}) was measured with {c['settings']}, where now {now} holds. "
+                "Move the file of the cells away to measure all of them anew."
+            )
 
 
 def _alone(features: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> float:
@@ -224,14 +249,14 @@ def _alone(features: np.ndarray, labels: np.ndarray, truth: np.ndarray) -> float
     return pair_accuracy(labels_from_scores(features @ weights), truth)
 
 
-def page(old: str, part: str, cells: list[dict[str, Any]], machine: str) -> str:
+def page(old: str, part: str, cells: list[dict[str, Any]]) -> str:
     """Write the results of one of ``HEADINGS`` into a page, the rest of which stays."""
     about = (__doc__ or "").split("\n\n")[3].replace("\n", " ")
     start = f"# Labels carried to another task\n\n{about}\n"
-    return put_section(old or start, HEADINGS[part], section(part, cells, machine))
+    return put_section(old or start, HEADINGS[part], section(part, cells))
 
 
-def section(part: str, cells: list[dict[str, Any]], machine: str) -> str:
+def section(part: str, cells: list[dict[str, Any]]) -> str:
     """Write the results of one of ``HEADINGS``."""
     seeds = sorted({c["seed"] for c in cells})
     names = [name for transfers in TRANSFERS.values() for name in transfers]
@@ -241,7 +266,7 @@ def section(part: str, cells: list[dict[str, Any]], machine: str) -> str:
         "",
         ABOUT[part],
         "",
-        f"Run on {time.strftime('%Y-%m-%d')} with `scripts/bench/transfer.py` on {machine}, data seeds",
+        f"{run_on(cells, 'transfer.py')}, data seeds",
         f"{', '.join(map(str, seeds))}. "
         + ("Intervals are 95 % t intervals over seeds of the mean over all." if len(seeds) > 1 else ""),
         "*Worst* is the worst single transfer, *inverted* how many ordered fewer than half of the pairs "
@@ -297,6 +322,18 @@ def hardware() -> str:
     return f"{os.cpu_count()} cores of {processor()}"
 
 
+def when_and_where() -> dict[str, str]:
+    """Return what a cell says of its measurement."""
+    return {"date": time.strftime("%Y-%m-%d"), "machine": hardware()}
+
+
+def run_on(cells: list[dict[str, Any]], script: str) -> str:
+    """Say between which dates and on which machines cells were measured."""
+    dates, machines = ({c[key] for c in cells} for key in ("date", "machine"))
+    days = " to ".join(sorted({min(dates), max(dates)}))
+    return f"Run on {days} with `scripts/bench/{script}` on {' or '.join(sorted(machines))}"
+
+
 def main() -> None:
     """Measure what is missing, then write the page."""
     parser = argparse.ArgumentParser(
@@ -306,16 +343,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--env", default="metaworld", choices=TRANSFERS)
     parser.add_argument("--transfers", nargs="+", help="their names; DEVELOPMENT is left out by default")
+    parser.add_argument("--development", action="store_true", help="the transfers to DEVELOPMENT instead")
     parser.add_argument("--data", type=Path, default=Path("outputs/bench/transfer-data"))
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
-    transfers = options.transfers or [t for t in TRANSFERS[options.env] if t not in DEVELOPMENT]
+    transfers = options.transfers or [
+        t for t in TRANSFERS[options.env] if (t in DEVELOPMENT) == options.development
+    ]
+    if options.page and set(transfers) & set(DEVELOPMENT):
+        parser.error("transfers to the tasks of development have no place on the page; they are printed")
     if unknown := set(transfers) - set(TRANSFERS[options.env]):
         parser.error(f"unknown transfers {sorted(unknown)}; there are {', '.join(TRANSFERS[options.env])}")
     file = Path(f"outputs/bench/transfer-{options.env}.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = file.read_text().splitlines() if file.exists() else []
     cells = [json.loads(line) for line in lines]
+    check_settings(cells)
     known = {(c["target"], c["seed"]) for c in cells}
     end = time.monotonic() + 60 * options.minutes
     for seed in options.seeds:
@@ -327,10 +370,12 @@ def main() -> None:
                 lines_file.write(json.dumps(cells[-1]) + "\n")
             print(name, seed, {k: round(v, 3) for k, v in cells[-1]["accuracy"].items()}, flush=True)
     chosen = [c for c in cells if c["target"] in transfers and c["seed"] in options.seeds]
+    part = "square" if all("square" in name for name in transfers) else options.env
     if options.page and chosen:
-        part = "square" if all("square" in name for name in transfers) else options.env
         old = options.page.read_text() if options.page.exists() else ""
-        write_text(options.page, page(old, part, chosen, hardware()))
+        write_text(options.page, page(old, part, chosen))
+    elif chosen:
+        print(section(part, chosen))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from pages import put_between
 from t_interval import percent
-from transfer import DEVELOPMENT, SOURCES, TARGETS, episodes, hardware
+from transfer import DEVELOPMENT, SOURCES, TARGETS, episodes, run_on, when_and_where
 
 from robopref.alignment.auto import AutoAlignment, between, orders_of_couplings
 from robopref.alignment.cpa import CrossTaskAlignment
@@ -95,7 +95,7 @@ def cell(target: str, seed: int, folder: Path, names: Sequence[str]) -> dict[str
             agreement = record.settings.get("agreement", {}) | between_near_optima(record)
             found["agreement"][which][name] = agreement
             found["chosen"][which][name] = {option: record.settings.get(option) for option in GRID}
-    return {"target": target, "seed": seed, **found, "date": time.strftime("%Y-%m-%d"), "machine": hardware()}
+    return {"target": target, "seed": seed, **found, **when_and_where()}
 
 
 def read(path: Path) -> dict[tuple[str, int], dict[str, Any]]:
@@ -137,7 +137,7 @@ def page(cells: list[dict[str, Any]]) -> str:
     lines = [
         about[2],
         "",
-        f"Run on {cells[-1]['date']} with `scripts/bench/unequal_rates.py` on {cells[-1]['machine']},",
+        f"{run_on(cells, 'unequal_rates.py')},",
         f"targets {', '.join(targets)},",
         f"data seeds {', '.join(map(str, seeds))}. 95 % t intervals over seeds of the mean over targets; in",
         "brackets the worst single transfer.",
@@ -212,6 +212,8 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, default=Path("outputs/bench/unequal-rates.jsonl"))
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
+    if options.page and options.development:
+        parser.error("the tasks of development have no place on the page; their table is printed")
     options.cells.parent.mkdir(parents=True, exist_ok=True)
     cells = read(options.cells)
     targets = DEVELOPMENT if options.development else TARGETS
