@@ -1,6 +1,8 @@
 """How rewards stand wrong labels: accuracy on held-out pairs, by how many labels are reversed.
 
     python scripts/bench/reward_noise.py --minutes 30    # as many cells as fit; run again to go on
+    python scripts/bench/reward_noise.py --seeds 5 6 7 8 9 --shares 0.2   # those added after the first look
+    python scripts/bench/reward_noise.py --development --seeds 0          # on which steps are chosen
     python scripts/bench/reward_noise.py --minutes 0 --page docs/results/rewards.md
 
 A cell is one task, one data seed (104 new episodes of graded quality), one share of reversed labels and one

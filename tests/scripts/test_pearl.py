@@ -44,6 +44,15 @@ def test_every_script_that_the_page_names_is_a_part():
     assert missing == {"pearl.py"}
 
 
+def test_what_the_page_says_of_the_tasks_of_development_are_parts_that_run_to_their_end_and_write_nothing():
+    parts = {part.words.split()[0]: part for part in pearl.PARTS.values() if "--development" in part.words}
+    assert parts.keys() == {"transfer.py", "unequal_rates.py"}
+    for part in parts.values():
+        words = part.command(1.0, Path("page.md"))
+        assert words[-2:] == ["--minutes", "inf"]
+        assert "--page" not in words
+
+
 def test_what_a_part_printed_is_kept_and_it_is_not_run_again(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pearl, "run", lambda command: "numbers\n")
