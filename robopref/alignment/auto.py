@@ -49,7 +49,7 @@ from robopref.alignment.ranker import (
     update_score,
 )
 from robopref.alignment.record import TransferRecord
-from robopref.alignment.sets import LabelledSet
+from robopref.alignment.sets import LabelledSet, check_sources
 from robopref.alignment.transfer import check_label_matrix, confidence, labels_from_margins, mean_labels
 from robopref.data.queries_informed import Candidates, query_named
 from robopref.data.trajectory import SegmentBatch
@@ -106,6 +106,10 @@ class AutoAlignment:
     ):
         default = {"features": ("mean", "frame", "statistics"), "alpha": 0.9}
         options = default if couplings is None else dict(couplings)
+        known = list(inspect.signature(CrossTaskAlignment).parameters)
+        for name in options:
+            if name not in known:
+                raise ConfigError(unknown_name("option of the couplings", name, known))
         self.couplings = CrossTaskAlignment(**options)
         self.choose = None if choose is None else _checked_choices(choose)
         grid = dict(self.choose or {})
@@ -113,7 +117,7 @@ class AutoAlignment:
         combined = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         self.voters = [(chosen, CrossTaskAlignment(**(options | chosen))) for chosen in combined]
         positive = (*self.penalties, anchor_precision)
-        if not all(isinstance(each, int | float) and each > 0 for each in positive):
+        if not all(_is_positive(each) for each in positive):
             raise ConfigError(
                 "l2 and anchor_precision must be positive, got "
                 f"{' or '.join(map(str, self.penalties))} and {anchor_precision}."
@@ -158,7 +162,11 @@ class AutoAlignment:
         self, sources: Sequence[LabelledSet], target: SegmentBatch, *, rng: np.random.Generator
     ) -> "PreparedTransfer":
         """Do all that needs no label of the target, once; as :meth:`transfer`, whose errors it raises."""
+        check_sources(sources)
         feature = _shared_feature([source.segments for source in sources] + [target])
+        for source in sources:
+            self._check_features(source.segments, feature, f"the source '{source.name}'")
+        self._check_features(target, feature, "the target")
         if self.choose and len(sources) < 2:
             raise DataError("Settings are chosen on sources that the others label: give two or more, got 1.")
         tried = self._validate(sources, feature, rng)
@@ -187,6 +195,14 @@ class AutoAlignment:
         weights = np.append(best.worth[0] * spoken.weights, best.worth[1])
         return PreparedTransfer(self, record, features, weights)
 
+    def _check_features(self, segments: SegmentBatch, feature: str, owner: str) -> None:
+        """Refuse a set by its own name, before it is taken for a target or a source of others."""
+        self.couplings.all_features(segments, owner)
+        try:
+            compute_features(feature, segments)
+        except DataError as error:
+            raise DataError(f"In {owner}: {error}") from error
+
     def _settings(self, feature: str) -> dict[str, Any]:
         names = "anchor_precision least_agreement least_agreement_of_couplings on_risk"
         options = {name: getattr(self, name) for name in names.split()}
@@ -201,7 +217,11 @@ class AutoAlignment:
             found: dict[float, dict[str, _Validation]] = {l2: {} for l2 in self.penalties}
             for held_out in sources if len(sources) > 1 else ():
                 others = [source for source in sources if source is not held_out]
-                voted = _voted(couplings.transfer(others, held_out.segments, rng=rng).labels, couplings)
+                try:
+                    voted = _voted(couplings.transfer(others, held_out.segments, rng=rng).labels, couplings)
+                except DataError as error:
+                    name = held_out.name
+                    raise DataError(f"With the source '{name}' as target of the others: {error}") from error
                 for l2, validation in found.items():
                     scores = _speak(others, held_out.segments, voted, feature, l2, rng).scores
                     validation[held_out.name] = _compared(scores, held_out.labels, rng)
@@ -386,6 +406,11 @@ class _Tried:
     validation: dict[str, _Validation]
     worth: np.ndarray
     loss: float
+
+
+def _is_positive(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf
 
 
 def _checked_choices(choose: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

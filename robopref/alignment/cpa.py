@@ -12,6 +12,7 @@ Letters used in shapes: M source episodes, N target episodes, D numbers of a fea
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from robopref.alignment.ensemble import solve_all
 from robopref.alignment.features import check_feature_names, compute_features
 from robopref.alignment.gromov import checked_weights, random_plan
 from robopref.alignment.record import TransferRecord
-from robopref.alignment.sets import LabelledSet, choose_by_clusters
+from robopref.alignment.sets import LabelledSet, check_sources, choose_by_clusters
 from robopref.alignment.transfer import confidence, transfer_labels, vote
 from robopref.data.trajectory import SegmentBatch
 from robopref.errors import ConfigError, DataError, unknown_name
@@ -117,6 +118,8 @@ class CrossTaskAlignment:
             ("max_episodes", max_episodes, 2),
             ("clusters", clusters, 2),
         ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+                raise ConfigError(f"{name} must be a whole number, got {value!r}.")
             if value is not None and value < least:
                 raise ConfigError(f"{name} must be {least} or more, got {value}.")
         if clusters is not None and max_episodes is not None:
@@ -172,12 +175,10 @@ class CrossTaskAlignment:
             DataError: No source, two of one name, episodes that cannot be compared (fewer than two, constant
                 or NaN features), or sources so sparsely labelled that no target pair got a label.
         """
-        names = [source.name for source in sources]
-        if not names or len(set(names)) < len(names):
-            raise DataError(f"An alignment needs one source or more, each with its own name, got {names}.")
+        check_sources(sources)
         weights = checked_weights(target_weights, len(target), "target")
         self._check_memory(sources, len(target))
-        target_features = self._all_features(target, "the target")
+        target_features = self.all_features(target, "the target")
         asked = self._problems(sources, target_features, weights, rng)
         problems = [problem for each in asked for problem in each.problems]
         ends = iter(solve_all(problems, device=self.device if self._in_torch else None))
@@ -208,7 +209,10 @@ class CrossTaskAlignment:
             source_labels={source.name: source.labels for source in sources},
         )
 
-    def _all_features(self, segments: SegmentBatch, owner: str) -> dict[str, Float[np.ndarray, "_ _"]]:
+    def all_features(self, segments: SegmentBatch, owner: str) -> dict[str, Float[np.ndarray, "_ _"]]:
+        """Return each feature that is read, by name; the errors of :func:`~.features.compute_features` name
+        the owner, such as ``the target``.
+        """
         names = set(self.features) | ({self.node_features} if self.alpha < 1 else set())
         try:
             return {
@@ -251,7 +255,7 @@ class CrossTaskAlignment:
         asked = []
         for source in sources:
             source_weights = checked_weights(source.weights, len(source.segments), source.name)
-            source_features = self._all_features(source.segments, f"the source '{source.name}'")
+            source_features = self.all_features(source.segments, f"the source '{source.name}'")
             for subset in range(self.subsets):
                 for feature in self.features:
                     rows = self._choose(source_features[feature], source_weights, rng, source.name)

@@ -48,6 +48,8 @@ PHASES = 6
 def episode_lengths(segments: SegmentBatch) -> Int[np.ndarray, " N"]:
     """Return the number of valid steps of each episode, after checking that each has one at least."""
     lengths = segments.mask.sum(axis=1)
+    if not len(lengths):
+        raise DataError("The set holds 0 episodes; a comparison needs at least 2.")
     empty = np.flatnonzero(lengths == 0)
     if empty.size:
         raise DataError(f"Episodes {empty[:10].tolist()} hold no valid step; a feature needs at least one.")

@@ -286,8 +286,10 @@ def checked_weights(weights: np.ndarray | None, count: int, owner: str) -> Float
     """Return the weights divided by their sum, uniform ones for None.
 
     Raises:
-        DataError: Wrong shape, not finite, negative, or all zero.
+        DataError: No points, wrong shape, not finite, negative, or all zero.
     """
+    if not count:
+        raise DataError(f"The {owner} holds 0 episodes; a comparison needs at least 2.")
     if weights is None:
         return np.full(count, 1.0 / count)
     if weights.shape != (count,):

@@ -3,6 +3,7 @@
 Letters used in shapes: M source episodes, N episodes of any set, D numbers of a feature, K episodes chosen.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,13 @@ class LabelledSet:
         check_label_matrix(self.labels, f"the source '{self.name}'")
         if np.count_nonzero(checked_weights(self.weights, count, self.name)) < 2:
             raise DataError(f"The source '{self.name}' has weight in one episode only; two need some.")
+
+
+def check_sources(sources: Sequence[LabelledSet]) -> None:
+    """Refuse no source at all, and two of one name."""
+    names = [source.name for source in sources]
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"An alignment needs one source or more, each with its own name, got {names}.")
 
 
 def choose_by_clusters(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 from scipy.optimize import brentq
 
 from robopref.alignment.auto import (
@@ -353,6 +354,13 @@ def test_nothing_is_chosen_on_a_single_source(sources):
 def test_options_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="l2"):
         AutoAlignment(l2=0.0)
+    for wrong in (math.inf, True):
+        with pytest.raises(ConfigError, match=r"must be positive.*, got .*" + str(wrong)):
+            AutoAlignment(choose={"l2": [0.1, wrong]})
+    with pytest.raises(ConfigError, match="Did you mean 'restarts'"):
+        AutoAlignment({"restart": 1})
+    with pytest.raises((ConfigError, TypeCheckError), match=r"restarts must be a whole number|'restarts'"):
+        AutoAlignment({"restarts": 1.5})
     with pytest.raises(ConfigError, match="least_agreement_of_couplings must lie in"):
         AutoAlignment(least_agreement_of_couplings=2.0)
     with pytest.raises(ConfigError, match="refuse"):

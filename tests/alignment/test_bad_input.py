@@ -92,6 +92,40 @@ def test_nan_is_refused_and_its_set_and_episode_named(way, make_segments, broken
         transfer(way, [ranked("press", first)], second)
 
 
+@pytest.mark.parametrize("entry", ["observations", "goal"])
+@pytest.mark.parametrize("broken", ["first", "third"])
+def test_nan_of_one_of_several_sources_is_not_said_of_the_target(make_segments, entry, broken):
+    sets = {name: make_segments(count=5, seed=i) for i, name in enumerate(("first", "second", "third", "to"))}
+    for segments in sets.values():
+        segments.keypoints["goal"] = segments.keypoints["object"] + 1
+    bad = sets[broken]
+    (bad.observations if entry == "observations" else bad.keypoints["goal"])[3, 2, 0] = np.nan
+    target = sets.pop("to")
+    sentence = rf"^In the source '{broken}': .* NaN or infinite in 1 of 5 episodes \(first: \[3\]\)"
+    with pytest.raises(DataError, match=sentence):
+        transfer(AutoAlignment(), [ranked(name, segments) for name, segments in sets.items()], target)
+
+
+def test_too_few_labels_of_two_sources_are_not_said_of_the_target(make_segments):
+    labels = np.full((6, 6), np.nan)
+    labels[0, 1], labels[1, 0] = 1.0, 0.0
+    sources = [LabelledSet(name, make_segments(count=6, seed=i), labels) for i, name in enumerate("ab")]
+    with pytest.raises(DataError, match="With the source 'a' as target of the others: The couplings left"):
+        transfer(AutoAlignment({"features": ["mean"]}), sources, make_segments(count=6, seed=3))
+
+
+def test_the_same_source_twice_is_refused_by_its_name(way, make_segments):
+    source = ranked("press", make_segments())
+    with pytest.raises(DataError, match=r"each with its own name, got \['press', 'press'\]"):
+        transfer(way, [source, source], make_segments(seed=1))
+
+
+def test_a_target_without_episodes_is_refused(way, make_segments, take):
+    none = take(make_segments(), np.zeros(0, int))
+    with pytest.raises(DataError, match="holds 0 episodes; a comparison needs at least 2"):
+        transfer(way, [ranked("press", make_segments())], none)
+
+
 def test_more_than_the_memory_that_is_allowed_is_refused_by_auto_too(make_segments):
     with pytest.raises(DataError, match="memory_gib allows 1e-06"):
         transfer(AutoAlignment({"memory_gib": 1e-6}), [ranked("press", make_segments())], make_segments())
