@@ -9,6 +9,7 @@ Letters used in shapes: M source episodes, N target episodes.
 
 import dataclasses
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from robopref.alignment.transfer import check_label_matrix, labels_from_scores
-from robopref.errors import DataError
+from robopref.errors import DataError, counted
 from robopref.files import read_json, replacing, write_json
 
 FORMAT = "robopref transfer record 1"
@@ -186,6 +187,20 @@ class TransferRecord:
             true_labels=arrays.get("true_labels"),
             source_labels={name: arrays[f"source_labels/{name}"] for name in summary["source_labels"]},
         )
+
+
+def said_of_inversion(settings: Mapping[str, Any]) -> str | None:
+    """Return a sentence on whether a transfer of these settings may be inverted; None where nothing asked."""
+    if "chance_inverted" not in settings:
+        return None
+    chance, known = settings["chance_inverted"], counted(settings["anchors"], "label")
+    risk = "at risk" if settings["at_risk"] else "not at risk"
+    rhos = ", ".join(f"{name} {rho:+.2f}" for name, rho in settings["agreement"].items())
+    return (
+        f"The transfer is {risk} of being inverted, by how far what speaks for the target's order agrees "
+        f"(Spearman's rho: {rhos}); with {known} of the target, the chance of an inversion is {chance:.0%}"
+        f"{', so its mirror image was taken' if chance > 0.5 else ''}."
+    )
 
 
 def pair_accuracy(labels: Float[np.ndarray, "N N"], truth: Float[np.ndarray, "N N"]) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from robopref.alignment.record import said_of_inversion
 from robopref.errors import DataError
 from robopref.files import read_json
 from robopref.report.runs import (
@@ -249,6 +250,14 @@ def _read_alignment(folder: Path, notes: list[str]) -> Alignment | None:
     truth, settings = arrays.get("true_labels"), _dict(record.get("settings"))
     for name, reason in _dict(settings.get("controls_left_out")).items():
         notes.append(f"The control '{name}' was left out: {reason}")
+    try:
+        inversion = said_of_inversion(settings)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{folder / 'record.json'} does not hold what was found of an inversion ({error!r})."
+        ) from error
+    if inversion is not None and settings["at_risk"]:
+        notes.append(inversion)
     clips, missing = _read_clips(folder)
     accuracy = _dict(record.get("accuracy"))
     if not accuracy:
@@ -265,6 +274,7 @@ def _read_alignment(folder: Path, notes: list[str]) -> Alignment | None:
         sources=tuple(map(str, _dict(settings.get("sources")))),
         clips=clips,
         clips_missing=missing,
+        inversion=inversion,
     )
 
 

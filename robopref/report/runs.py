@@ -57,6 +57,7 @@ class Alignment:
     sources: tuple[str, ...] = ()
     clips: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     clips_missing: tuple[str, ...] = ()
+    inversion: str | None = None
 
     @property
     def plans(self) -> dict[str, tuple[np.ndarray, ...]]:

@@ -5,12 +5,14 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from robopref.alignment.auto import AutoAlignment
+from robopref.alignment.record import TransferRecord
 from robopref.data.judgement import Answer, Judgement
 from robopref.data.label_store import LabelStore
 from robopref.data.preferences import all_episode_pairs, preferences_from_matrix
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
 from robopref.errors import ConfigError, DataError
+from robopref.files import read_json
 from robopref.methods.components import Component, Hardware
 from robopref.methods.phases.align import align, answered_by_people, overrides, whole_episodes_only
 from robopref.methods.phases.lab import Lab
@@ -187,3 +189,21 @@ def test_all_that_people_said_of_whole_episodes_counts_and_what_they_said_of_par
             labels.retract(row)
     with pytest.raises(DataError, match="an alignment reads whole episodes"):
         align(lab, usual, {}, store, "t", anchors=beside)
+
+
+def test_what_an_alignment_says_of_an_inversion_is_said_and_kept(store, tmp_path):
+    found = {"at_risk": True, "agreement": {"between sources": 0.25}, "chance_inverted": 0.5}
+    labels = np.full((len(store), len(store)), 0.5, np.float32)
+
+    class Doubting:
+        def transfer(self, *_, **__):
+            return TransferRecord(labels, np.zeros_like(labels), {}, {}, {}, settings=found | {"anchors": 0})
+
+    said: list[str] = []
+    align(lab_in(tmp_path / "run", said.append), Component({}, Doubting), {}, store, "t")
+    (sentence,) = (line for line in said if "inverted" in line)
+    assert "is at risk of being inverted" in sentence
+    assert "between sources +0.25" in sentence
+    assert "the chance of an inversion is 50%." in sentence
+    result = read_json(tmp_path / "run" / "phases" / "align.json")["result"]
+    assert {name: result[name] for name in found} == found

@@ -225,6 +225,22 @@ def test_a_control_that_was_left_out_is_mentioned_with_its_reason(run):
     assert any("hand_object" in n and "there is no object" in n for n in read_run(run).notes)
 
 
+def test_what_was_found_of_an_inversion_is_said_and_a_risk_of_one_is_a_note(run):
+    found = {"chance_inverted": 0.9, "anchors": 1, "agreement": {"between sources": 0.6}}
+    for at_risk, words in ((True, "is at risk"), (False, "is not at risk")):
+        edit_json(run / "alignment/record.json", lambda c, r=at_risk: c["settings"].update(found, at_risk=r))
+        read = read_run(run)
+        assert read.alignment is not None
+        sentence = read.alignment.inversion
+        assert sentence is not None
+        for part in (words, "between sources +0.60", "with 1 label of", "90%, so its mirror image was taken"):
+            assert part in sentence
+        assert (sentence in read.notes) == at_risk
+    edit_json(run / "alignment/record.json", lambda c: c["settings"].pop("agreement"))
+    with pytest.raises(DataError, match="what was found of an inversion"):
+        read_run(run)
+
+
 def test_plans_of_one_source_are_kept_together(run):
     plan = np.eye(2) / 2
     np.savez(

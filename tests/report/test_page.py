@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -137,6 +138,19 @@ def test_missing_phases_are_named(make_run, tmp_path):
     for word in ("alignment/record.json", "reward/metrics.json", "evaluation/<policy>.json", "log.jsonl"):
         assert word in page.text
     assert page.open == []
+
+
+def test_whether_a_transfer_may_be_inverted_is_said_of_one_run_and_of_each_of_several(make_run, tmp_path):
+    runs = [make_run(tmp_path / f"r{seed}", seed=seed) for seed in (0, 1)]
+    for run, chance in zip(runs, (0.05, 0.32), strict=True):
+        path = run / "alignment" / "record.json"
+        record = json.loads(path.read_text())
+        record["settings"] |= {"at_risk": False, "agreement": {"between sources": 0.9}, "anchors": 1}
+        record["settings"]["chance_inverted"] = chance
+        path.write_text(json.dumps(record))
+    assert Page(render(gather(runs[:1]))[0]).text.count("chance of an inversion is 5%") == 1
+    both = Page(render(gather(runs))[0]).text
+    assert [both.count(f"chance of an inversion is {share}") for share in ("5%", "32%")] == [1, 1]
 
 
 def test_seeds_and_settings_share_a_page(make_run, tmp_path):

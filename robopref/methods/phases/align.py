@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from robopref.alignment.auto import AutoAlignment, PreparedTransfer
+from robopref.alignment.record import said_of_inversion
 from robopref.alignment.sets import LabelledSet
 from robopref.data.judgement import Judgement
 from robopref.data.label_store import LabelStore
@@ -27,6 +28,8 @@ from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import answers, content, read_labels, store_labels
 
 ANNOTATOR = "alignment"
+GUARD = ("at_risk", "agreement", "chance_inverted")
+"""What :class:`~robopref.alignment.auto.AutoAlignment` says of an inversion, as the phase's result."""
 
 
 def align(
@@ -79,7 +82,11 @@ def align(
         accuracy = {} if truth is None else record.accuracy(truth)
         for name, share in accuracy.items():
             lab.run.say(f"  {share:.1%} of the pairs are ordered right by {name.replace('_', '-')}")
-        return {"labels": len(preferences), "accuracy": accuracy}
+        sentence = said_of_inversion(record.settings)
+        if sentence is not None:
+            lab.run.say(f"  {sentence}")
+        guard = {name: record.settings[name] for name in GUARD if name in record.settings}
+        return {"labels": len(preferences), "accuracy": accuracy, **guard}
 
     settings = {
         "alignment": alignment.settings,
