@@ -1,4 +1,4 @@
-"""The upstream step in half of its time in the mean, to the last bit of observation, reward and success.
+"""The upstream step in about half of its time, to the last bit of observation, reward and success.
 
 Much of an upstream step is not physics: NumPy's general functions on vectors of three, and MuJoCo's named
 views made anew at every look. :func:`quicken` gives a simulator a class that computes the same by the same
