@@ -161,6 +161,10 @@ class CrossTaskAlignment:
         self.solver, self.landmarks, self.device = solver, landmarks, device
         self.memory_gib = memory_gib
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other has the same options."""
+        return isinstance(other, CrossTaskAlignment) and vars(self) == vars(other)
+
     def transfer(
         self,
         sources: Sequence[LabelledSet],
