@@ -173,7 +173,7 @@ def test_a_robots_recordings_are_labelled_by_one_command_and_not_touched(tmp_pat
     with LabelStore.beside(store) as labels:
         assert labels.count(source="human") == 1
     assert main(["labels", "export", f"data={source}", "to=card"]) == 0
-    assert "1 labels" in "".join(capfd.readouterr())
+    assert "1 label ->" in "".join(capfd.readouterr())
 
 
 def test_a_camera_of_a_store_is_refused_with_where_to_say_it(tmp_path, monkeypatch, capfd):

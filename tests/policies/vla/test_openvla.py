@@ -308,14 +308,14 @@ def test_a_published_checkpoint_runs_through_the_whole_method(checkpoint, tmp_pa
 
 def test_what_a_policy_was_needs_no_second_copy_of_what_did_not_move(checkpoint, tmp_path):
     policy = OpenVLAPolicy(checkpoint, dtype="float32", adapter={"rank": 2})
-    save_vla(tmp_path, policy)
+    save_vla(tmp_path / "start", policy)
     now = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     with torch.no_grad():
         for p in now.values():
             p.add_(0.1)
     moved = {name: p.clone() for name, p in now.items()}
-    saved = dict(load_vla(tmp_path).named_parameters())
-    with load_beside(policy, tmp_path)() as before:
+    saved = dict(load_vla(tmp_path / "start").named_parameters())
+    with load_beside(policy, tmp_path / "start")() as before:
         assert before is policy
         assert all(torch.equal(p, saved[name]) for name, p in now.items())
     assert all(torch.equal(p, moved[name]) for name, p in now.items())
