@@ -111,6 +111,19 @@ def test_what_is_handed_out_is_not_the_environments_own_memory(environment):
     assert np.array_equal(env.keypoints()["hand"], hand)
 
 
+@pytest.mark.parametrize("task", ["drawer-open", "door-close"])
+def test_a_shifted_hand_begins_elsewhere_in_the_same_layout(task):
+    usual, shifted = MetaWorldEnv(task), MetaWorldEnv(task, hand_shift_m=[0.1, 0.0, 0.0])
+    usual.reset(seed=2)
+    for _ in range(2):  # the second time, too
+        shifted.reset(seed=2)
+        before, after = usual.keypoints(), shifted.keypoints()
+        assert after["hand"] - before["hand"] == pytest.approx([0.1, 0.0, 0.0], abs=0.01)
+        assert np.array_equal(after["object"], before["object"])
+        assert np.array_equal(after["goal"], before["goal"])
+        shifted.step(STILL)
+
+
 def test_an_episode_lasts_the_horizon_even_past_a_success():
     env = MetaWorldEnv("reach", horizon=150)
     rng = np.random.default_rng(0)
@@ -204,6 +217,8 @@ def test_nothing_can_be_asked_before_the_first_reset(method):
         ({"width": -1}, "width must be"),
         ({"camera": "corner_2"}, "Did you mean 'corner2'"),
         ({"render_mode": "rgb_aray"}, "Did you mean 'rgb_array'"),
+        ({"hand_shift_m": [0.1, 0.0]}, "three numbers of metres"),
+        ({"hand_shift_m": [0.1, float("nan"), 0.0]}, "three numbers of metres"),
     ],
 )
 def test_an_impossible_option_is_refused_with_a_sentence(options, sentence):

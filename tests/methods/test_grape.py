@@ -50,6 +50,7 @@ SMALL = [
     "~grape.variants.demonstrations",
     "~grape.axes.visual",
     "~grape.axes.camera",
+    "~grape.axes.initial-state",
     "~grape.axes.training-starts",
     "training.clone={steps: 3, batch_size: 4}",
     "training.policy={steps: 2, batch_size: 1}",
@@ -350,9 +351,9 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     assert kept["variants"] == {"safety-kept": "supervised", "filtered-bc-kept": "supervised"}
     assert set(results) == {*rates, "safety-kept", "filtered-bc-kept", "grape"}
     assert set(results["safety"]) == {"in-domain", "object"}
-    everywhere = {"in-domain", "sampled", "wording", "visual", "object", "camera"}
+    everywhere = {"in-domain", "sampled", "wording", "visual", "object", "initial-state", "camera"}
     assert set(results["filtered-bc"]) == everywhere
-    assert len(results["grape"]) == len(results["supervised"]) == 7
+    assert len(results["grape"]) == len(results["supervised"]) == 8
     assert asked == [
         ("round1", "supervised", "completion"),
         ("round1-safety", "supervised", "safety"),
