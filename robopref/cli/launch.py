@@ -21,6 +21,7 @@ from robopref.files import cannot_write
 from robopref.training.run import fingerprint
 
 MULTIRUN = {"-m", "--multirun"}
+NO_TRUTH_VALUES = {"yes", "no", "on", "off"}  # texts to Hydra, as in YAML 1.2, and texts count as true
 NOT_RESULTS = (  # options that change no number
     *("device", "threads", "workers", "wandb", "out", "data_dir", "hydra", "env.view", "film_coupling"),
     *("training.checkpoint_every", "training.log_every", "training.evaluation.record"),
@@ -87,11 +88,22 @@ def check(verb: str, overrides: list[str], *, sweep: bool = False) -> None:
         raise ConfigError(_explain(verb, overrides, error)) from error
     finally:
         GlobalHydra.instance().clear()
+    _refuse_words(verb, overrides)
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(folder, error) from error
+
+
+def _refuse_words(verb: str, overrides: list[str]) -> None:
+    """Refuse a "no" that stands where the configuration has true or false."""
+    for option, _, word in (each.partition("=") for each in overrides):
+        if word.lower() in NO_TRUTH_VALUES:
+            parent, _, name = option.rpartition(".")
+            chosen = [each for each in overrides if choices(each.partition("=")[0])]
+            if isinstance(_node(verb, chosen, parent).get(name), bool):
+                raise ConfigError(f"{option} must be true or false, got {word!r}")
 
 
 def _first_of_each(overrides: list[str]) -> list[str]:

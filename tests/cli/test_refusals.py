@@ -55,6 +55,10 @@ def answer(arguments, capfd):
         (["run", "episodes=1"], "episodes must be at least 2"),
         (["run", "training.policy.steps=0"], "steps must be at least 1"),
         (["run", "training.held_out=1.5"], "held_out"),
+        (
+            ["run", "experiment=grape", "grape.supervised=no"],
+            "grape.supervised must be true or false, got 'no'",
+        ),
         (["run", "device=cuda:99"], "CUDA"),
         (["run", "device=tpu"], "No device is called 'tpu'"),
         (["run", "precision=8"], "precision"),
