@@ -25,7 +25,11 @@ from pages import put_between
 
 from robopref.errors import RoboprefError
 
-FULL = ["grape.rollouts.starts=96", "training.policy.steps=360"]
+FULL = [
+    "grape.rollouts.starts=96",
+    "training.policy.steps=360",
+    "~grape.axes.training-starts",  # 960 episodes of each policy
+]
 """What a gain over the start took on development seeds, against the experiment's 24 and 90."""
 SMALL = [
     "grape.tasks=[drawer-close,handle-press]",
