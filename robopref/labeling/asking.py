@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from robopref.alignment.auto import PreparedTransfer
+from robopref.alignment.anchors import PreparedTransfer
 from robopref.data.judgement import Judgement
 from robopref.data.preferences import Preferences, label_matrix, whole_segments
 from robopref.data.store import TrajectoryStore

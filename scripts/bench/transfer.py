@@ -32,7 +32,8 @@ import numpy as np
 from pages import put_section
 from t_interval import half_width
 
-from robopref.alignment.auto import AutoAlignment, PreparedTransfer
+from robopref.alignment.anchors import PreparedTransfer
+from robopref.alignment.auto import AutoAlignment
 from robopref.alignment.cpa import CrossTaskAlignment
 from robopref.alignment.features import compute_features
 from robopref.alignment.ranker import fit_score
@@ -192,9 +193,8 @@ def cell(env: str, transfer_name: str, seed: int, folder: Path) -> dict[str, Any
     asked = asked_for(ready, truth, max(ANCHORS), np.random.default_rng([seed, 0]))
     # Without a source there is no score for anchors to move: a firmness of 1 did best of three on the tasks
     # on which settings were chosen.
-    blank = PreparedTransfer(
-        AutoAlignment(anchor_precision=1.0), ready.record, features, np.zeros(features.shape[1])
-    )
+    nothing = np.zeros(features.shape[1])
+    blank = PreparedTransfer(ready.record, features, nothing, anchor_precision=1.0, guard=ready.guard)
     asked_blank = asked_for(blank, truth, max(ANCHORS), np.random.default_rng([seed, 0]))
     for number in ANCHORS:
         anchors = anchors_of(returns, number, np.random.default_rng([seed, number]))

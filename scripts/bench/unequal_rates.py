@@ -29,10 +29,11 @@ from pages import put_between
 from t_interval import percent
 from transfer import DEVELOPMENT, SOURCES, TARGETS, episodes, run_on, when_and_where
 
-from robopref.alignment.auto import AutoAlignment, between, orders_of_couplings
+from robopref.alignment.auto import AutoAlignment
 from robopref.alignment.cpa import CrossTaskAlignment
 from robopref.alignment.record import TransferRecord, pair_accuracy
 from robopref.alignment.sets import LabelledSet
+from robopref.alignment.speakers import between, orders_of_couplings
 from robopref.alignment.transfer import labels_from_scores
 
 FUSED: dict[str, Any] = {"features": ("mean", "frame", "statistics"), "alpha": 0.9}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_module
 
-from robopref.alignment.auto import AutoAlignment, PreparedTransfer
+from robopref.alignment.anchors import Guard, PreparedTransfer
 from robopref.alignment.record import TransferRecord
 from robopref.cli import label
 from robopref.cli.build import component
@@ -39,7 +39,7 @@ def prepared(features, weights) -> PreparedTransfer:
     """A transfer of which nothing but the score of episodes is known."""
     unknown = np.full((len(features), len(features)), np.nan)
     record = TransferRecord(unknown, np.zeros(unknown.shape), {}, {}, {}, settings={"at_risk": False})
-    return PreparedTransfer(AutoAlignment(anchor_precision=1.0), record, features, weights)
+    return PreparedTransfer(record, features, weights, anchor_precision=1.0, guard=Guard(0.7, 0.2, "warn"))
 
 
 def open_score(episodes=EPISODES) -> PreparedTransfer:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from robopref.alignment.auto import AutoAlignment, PreparedTransfer
+from robopref.alignment.anchors import PreparedTransfer
+from robopref.alignment.auto import AutoAlignment
 from robopref.alignment.record import said_of_inversion
 from robopref.alignment.sets import LabelledSet
 from robopref.data.judgement import Judgement
@@ -121,7 +122,7 @@ def ask(
         task: The target's name.
         teacher: Answers; a pair that it skips counts as a tie for what is asked next.
         pairs: How many questions.
-        query: How they are chosen, see :meth:`robopref.alignment.auto.PreparedTransfer.ask`.
+        query: How they are chosen, see :meth:`robopref.alignment.anchors.PreparedTransfer.ask`.
 
     Returns:
         URL of the label store with the answers, in the run directory.
