@@ -8,17 +8,58 @@ stays nearest the object (Meta-World's shaped reward pays for reaching, so this 
 Letters used in shapes: M source episodes, N target episodes.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from robopref.alignment.distances import cross_distances
-from robopref.alignment.features import hand_object_distance
+from robopref.alignment.features import compute_features, hand_object_distance
 from robopref.alignment.gromov import wasserstein
-from robopref.alignment.transfer import labels_from_scores, transfer_labels, vote
+from robopref.alignment.sets import LabelledSet
+from robopref.alignment.transfer import labels_from_scores, plan_over_all, transfer_labels, vote
 from robopref.data.trajectory import SegmentBatch
 from robopref.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+def all_controls(
+    plans: Sequence[tuple[LabelledSet, Float[np.ndarray, "_ N"]]],
+    chosen: Sequence[tuple[LabelledSet, Int[np.ndarray, " _"], Int[np.ndarray, " _"]]],
+    target: SegmentBatch,
+    *,
+    weights: Float[np.ndarray, " N"],
+    distances: Callable[[], Float[np.ndarray, "N N"]],
+    rng: np.random.Generator,
+) -> tuple[dict[str, Float[np.ndarray, "N N"]], dict[str, str]]:
+    """Return each control's labels, and why a control is missing where the data do not allow it.
+
+    Args:
+        plans: Over all episodes, each with its source: what ``shuffled`` carries wrong labels over.
+        chosen: Which episodes of a source and of the target were coupled: ``wasserstein`` matches the same.
+        target: Whole episodes.
+        weights: Mass of each target episode.
+        distances: Between the target's episodes, where ``medoid`` asks for them.
+        rng: Draws the wrong source episodes.
+    """
+    rules: dict[str, Callable[[], np.ndarray]] = {
+        "shuffled": lambda: shuffled_labels(
+            [plan for _, plan in plans], [source.labels for source, _ in plans], rng
+        ),
+        "wasserstein": lambda: wasserstein_labels(chosen, target, weights),
+        "medoid": lambda: medoid_labels(distances()),
+        "hand_object": lambda: hand_object_labels(target),
+    }
+    controls, left_out = {}, {}
+    for name, rule in rules.items():
+        try:
+            controls[name] = rule()
+        except DataError as error:
+            left_out[name] = str(error)
+            log.warning("The control '%s' was left out: %s", name, error)
+    return controls, left_out
 
 
 def shuffled_labels(
@@ -34,14 +75,26 @@ def shuffled_labels(
     return vote(matrices)
 
 
-def wasserstein_plan(
-    source: Float[np.ndarray, "M D"],
-    target: Float[np.ndarray, "N D"],
-    source_weights: Float[np.ndarray, " M"] | None = None,
-    target_weights: Float[np.ndarray, " N"] | None = None,
-) -> Float[np.ndarray, "M N"]:
-    """Match episodes by a feature that means the same in both tasks, each set standardised by itself."""
-    return wasserstein(cross_distances(source, target), source_weights, target_weights)
+def wasserstein_labels(
+    chosen: Sequence[tuple[LabelledSet, Int[np.ndarray, " _"], Int[np.ndarray, " _"]]],
+    target: SegmentBatch,
+    weights: Float[np.ndarray, " N"],
+) -> Float[np.ndarray, "N N"]:
+    """Carry labels over plain Wasserstein plans between the episodes that were coupled, as they were chosen.
+
+    Statistics mean the same in both tasks; each set is standardised by itself.
+    """
+    segments = {source.name: source.segments for source, _, _ in chosen}
+    second = compute_features("statistics", target)
+    first = {name: compute_features("statistics", each) for name, each in segments.items()}
+    matrices = []
+    for source, rows, columns in chosen:
+        costs = cross_distances(first[source.name][rows], second[columns])
+        p = None if source.weights is None else source.weights[rows]
+        plan = wasserstein(costs, p, weights[columns])
+        plan = plan_over_all(plan, rows, columns, (len(source.segments), len(target)))
+        matrices.append(transfer_labels(plan, source.labels))
+    return vote(matrices)
 
 
 def medoid_labels(distances: Float[np.ndarray, "N N"]) -> Float[np.ndarray, "N N"]:

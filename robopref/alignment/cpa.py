@@ -10,7 +10,7 @@ Letters used in shapes: M source episodes, N target episodes, D numbers of a fea
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from robopref.alignment.controls import hand_object_labels, medoid_labels, shuffled_labels, wasserstein_plan
+from robopref.alignment.controls import all_controls
 from robopref.alignment.distances import check_metric, cross_distances, pairwise_distances
 from robopref.alignment.ensemble import solve_all
 from robopref.alignment.features import check_feature_names, compute_features
 from robopref.alignment.gromov import checked_weights, random_plan
 from robopref.alignment.record import TransferRecord
 from robopref.alignment.sets import LabelledSet, check_sources, choose_by_clusters
-from robopref.alignment.transfer import confidence, transfer_labels, vote
+from robopref.alignment.transfer import confidence, plan_over_all, transfer_labels, vote
 from robopref.data.trajectory import SegmentBatch
 from robopref.errors import ConfigError, DataError, unknown_name
 
@@ -194,7 +194,7 @@ class CrossTaskAlignment:
             votes.chosen.append((each.source, each.rows, each.columns))
             for number, end in enumerate(found):
                 shape = (len(each.source.segments), len(target))
-                plan = _over_all(end.plan, each.rows, each.columns, shape)
+                plan = plan_over_all(end.plan, each.rows, each.columns, shape)
                 votes.add(self._key(each, number, len(found)), each.source, plan, end.cost)
         if all((confidence(matrix) == 0).all() for matrix in votes.labels):
             raise DataError(
@@ -202,7 +202,16 @@ class CrossTaskAlignment:
                 "label more source pairs."
             )
         labels = vote(votes.labels)
-        controls, left_out = self._controls(votes, sources, target, target_features, weights, rng)
+        controls, left_out = all_controls(
+            list(zip(votes.sources, votes.plans.values(), strict=True)),
+            votes.chosen,
+            target,
+            weights=weights,
+            distances=lambda: pairwise_distances(
+                target_features[self.features[0]], metric=self.metric, scale=self.scale
+            ),
+            rng=rng,
+        )
         return TransferRecord(
             labels=labels,
             confidence=confidence(labels),
@@ -358,46 +367,6 @@ class CrossTaskAlignment:
         parts += [f"start-{number}"] if ends > 1 else []
         return "/".join(parts)
 
-    def _controls(
-        self,
-        votes: "_Votes",
-        sources: Sequence[LabelledSet],
-        target: SegmentBatch,
-        target_features: dict[str, np.ndarray],
-        weights: Float[np.ndarray, " N"],
-        rng: np.random.Generator,
-    ) -> tuple[dict[str, Float[np.ndarray, "N N"]], dict[str, str]]:
-        """Return the controls' labels, and why a control is missing where the data do not allow it."""
-
-        def by_statistics() -> np.ndarray:
-            second = compute_features("statistics", target)
-            first = {source.name: compute_features("statistics", source.segments) for source in sources}
-            matrices = []
-            for source, rows, columns in votes.chosen:
-                p = None if source.weights is None else source.weights[rows]
-                plan = wasserstein_plan(first[source.name][rows], second[columns], p, weights[columns])
-                plan = _over_all(plan, rows, columns, (len(source.segments), len(target)))
-                matrices.append(transfer_labels(plan, source.labels))
-            return vote(matrices)
-
-        plans = list(votes.plans.values())
-        rules: dict[str, Callable[[], np.ndarray]] = {
-            "shuffled": lambda: shuffled_labels(plans, [source.labels for source in votes.sources], rng),
-            "wasserstein": by_statistics,
-            "medoid": lambda: medoid_labels(
-                pairwise_distances(target_features[self.features[0]], metric=self.metric, scale=self.scale)
-            ),
-            "hand_object": lambda: hand_object_labels(target),
-        }
-        controls, left_out = {}, {}
-        for name, rule in rules.items():
-            try:
-                controls[name] = rule()
-            except DataError as error:
-                left_out[name] = str(error)
-                log.warning("The control '%s' was left out: %s", name, error)
-        return controls, left_out
-
     def _settings(
         self, sources: Sequence[LabelledSet], target: SegmentBatch, left_out: dict[str, str]
     ) -> dict[str, Any]:
@@ -442,15 +411,3 @@ class _Votes:
         self.costs[key] = cost
         self.sources.append(source)
         self.labels.append(transfer_labels(plan, source.labels))
-
-
-def _over_all(
-    plan: Float[np.ndarray, "I J"],
-    rows: Int[np.ndarray, " I"],
-    columns: Int[np.ndarray, " J"],
-    shape: tuple[int, int],
-) -> Float[np.ndarray, "M N"]:
-    """Return the plan with a row and a column for every episode, zero for those that were left out."""
-    whole = np.zeros(shape)
-    whole[np.ix_(rows, columns)] = plan
-    return whole

@@ -1,13 +1,14 @@
 """From a coupling and the labels of the source to labels of the target (cross-task preference alignment).
 
-Letters used in shapes: M source episodes, N target episodes. A label matrix Z holds at [i, i'] the chance
-that episode i is preferred to episode i': 0.5 on the diagonal, Z + Z' = 1, NaN where nothing is known.
+Letters used in shapes: M source episodes, N target episodes, I and J of them that were coupled. A label
+matrix Z holds at [i, i'] the chance that episode i is preferred to episode i': 0.5 on the diagonal,
+Z + Z' = 1, NaN where nothing is known.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from robopref.errors import DataError
 
@@ -39,6 +40,18 @@ def check_label_matrix(labels: np.ndarray, name: str, *, informative: bool = Tru
             f"All {pairs.size // 2} labelled pairs of {name} are ties, so no episode is better than another; "
             "at least one preference is needed."
         )
+
+
+def plan_over_all(
+    plan: Float[np.ndarray, "I J"],
+    rows: Int[np.ndarray, " I"],
+    columns: Int[np.ndarray, " J"],
+    shape: tuple[int, int],
+) -> Float[np.ndarray, "M N"]:
+    """Return the plan with a row and a column for every episode, zero for those that were left out."""
+    whole = np.zeros(shape)
+    whole[np.ix_(rows, columns)] = plan
+    return whole
 
 
 def transfer_labels(
