@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from robopref.errors import ConfigError
 from robopref.training.devices import check_processes, make_fabric
-from tests.policies.vla.test_openvla import write_checkpoint
+from tests.policies.vla.toy_openvla import write_checkpoint
 
 CHILD = "tests.training.sharded_child"
 
