@@ -12,7 +12,7 @@ follows algorithm 1:
 
 Where it differs: scores are floats and standardised within a task; costs are read from contacts; pairs are of
 one initial state, always, and clear ones; comparisons of earlier rounds are mixed in; and the default loss is
-not equation 5 alone but with the mean over a trajectory, a little imitation of the better rollout and
+not equation 5 alone but with the mean over a trajectory, imitation of the better rollout and
 demonstrations beside it, because the former can destroy a policy (it is there as ``variants.tpo``). A policy
 that a round destroyed is not carried on: the gate says why. Of all policies that passed, the start among
 them, the run keeps the one that does best in validation states, which neither training nor evaluation uses.

@@ -5,8 +5,8 @@ over its decisions, of log pi(chunk) - log pi_ref(chunk). Any objective of :mod:
 turns scores into a loss:
 
     plain TPO (GRAPE, arXiv 2411.19309, eq. 5)     objective=dpo, segment=trajectory, reduce=sum
-    contrast and a little imitation                objective=dpo, segment=trajectory, reduce=mean,
-    (the experiment's default)                     imitation_weight=0.1
+    contrast and imitation                         objective=dpo, segment=trajectory, reduce=mean,
+    (the experiment's default)                     imitation_weight=0.5
     contrast + proximal + supervised               objective=rpro, segment=window or stage, reduce=mean
     step-wise DPO                                  objective=dpo, segment=step
     unpaired (KTO, BCO)                            objective=kto or bco
