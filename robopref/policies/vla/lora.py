@@ -4,6 +4,7 @@ Hu et al. 2021, arXiv 2106.09685. PEFT is imported when an adapter is attached; 
 ``vla``.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,8 +36,10 @@ class Adapter:
     language_only: bool = False
 
     def __post_init__(self):
-        if self.rank < 1 or (self.alpha is not None and not self.alpha > 0):
-            raise ConfigError(f"An adapter has a positive rank and alpha, got {self.rank} and {self.alpha}")
+        if self.rank < 1 or (self.alpha is not None and not 0 < self.alpha < math.inf):
+            raise ConfigError(
+                f"An adapter has a positive rank and a finite alpha above 0, got {self.rank} and {self.alpha}"
+            )
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Adapter":
@@ -74,7 +77,7 @@ class Adapter:
         chosen = [name for name in everything if name.startswith(language) or not self.language_only]
         config = LoraConfig(
             r=self.rank,
-            lora_alpha=int(self.alpha or self.rank),
+            lora_alpha=self.alpha or self.rank,  # pyright: ignore[reportArgumentType]  (only ever divided)
             target_modules=chosen,
             init_lora_weights=True,
         )

@@ -1,8 +1,11 @@
 """Adapters by PEFT, whose import takes seconds: hence slow."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from robopref.policies.vla.lora import Adapter
 from robopref.policies.vla.preference import TrajectoryPreference
 from robopref.policies.vla.saved import load_vla, save_vla
 from tests.policies.vla.conftest import tiny
@@ -61,3 +64,13 @@ def test_a_policy_that_learned_all_its_weights_adopts_an_adapter_and_stays_what_
     save_vla(tmp_path, policy)
     with load_vla(tmp_path).frozen() as reference:
         assert torch.equal(reference.score(observations, chunks), before)
+
+
+def test_an_alpha_of_a_half_with_rank_four_scales_the_update_by_an_eighth():
+    model = torch.nn.ModuleDict({"fc1": torch.nn.Linear(3, 2)})
+    Adapter(rank=4, alpha=0.5).attach(model)
+    layer: Any = model["fc1"]
+    down, up = layer.lora_A["default"].weight, torch.nn.init.ones_(layer.lora_B["default"].weight)
+    x = torch.eye(3)
+    update = layer(x) - layer.base_layer(x)
+    assert torch.allclose(update, 0.125 * (up @ down).T, atol=1e-6)
