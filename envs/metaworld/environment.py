@@ -8,7 +8,6 @@ visible. Action, (4,) float32 in [-1, 1]: displacement of the hand along x, y, z
 # pyright: reportAttributeAccessIssue=false
 # (MuJoCo's compiled names carry no type information)
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 CAMERAS = ("topview", "corner", "corner2", "corner3", "corner4", "behindGripper", "gripperPOV")
 CONTROL_HZ = 80
+MOST_SHIFT_M = 0.2
 _POSITIONS = {"hand": slice(0, 3), "object": slice(4, 7), "goal": slice(36, 39)}
 _GRIPPER = 3
 _INFO = {f"{name}_position_m": where for name, where in _POSITIONS.items()}
@@ -53,12 +53,12 @@ class MetaWorldEnv(DrawnEnv):
         effects: Draw shadows and reflections, with multisampling; slower.
         light: Brightness of all lamps, 1 as they are.
         object_colour: Of what the arm shall move, as "#3355ee"; None as it is.
-        hand_shift_m: By how much the hand begins elsewhere than upstream, along x, y and z; the arm stops
-            where it reaches no further.
+        hand_shift_m: By how much the hand begins further along x than upstream, at most 0.2 to either side;
+            the arm stops where it reaches no further.
 
     Raises:
-        ValueError: Unknown task, camera or render mode, a size that is not positive, or a shift that is not
-            three finite numbers.
+        ValueError: Unknown task, camera or render mode, a size that is not positive, or a light or shift out
+            of range.
     """
 
     snapshots = Snapshot
@@ -77,7 +77,7 @@ class MetaWorldEnv(DrawnEnv):
         effects: bool = False,
         light: float = 1.0,
         object_colour: str | None = None,
-        hand_shift_m: Sequence[float] = (0.0, 0.0, 0.0),
+        hand_shift_m: float = 0.0,
     ):
         self.choose_frames(
             CAMERAS,
@@ -90,17 +90,16 @@ class MetaWorldEnv(DrawnEnv):
         )
         if not 0 < light <= 2:
             raise ValueError(f"light must lie in (0, 2], got {light}.")
-        shift = np.asarray(hand_shift_m)
-        if shift.shape != (3,) or shift.dtype.kind not in "fi" or not np.isfinite(shift).all():
+        if isinstance(hand_shift_m, bool) or not abs(hand_shift_m) <= MOST_SHIFT_M:
             raise ValueError(
-                f"hand_shift_m is three numbers of metres, along x, y and z, got {hand_shift_m}."
+                f"hand_shift_m must lie in [-{MOST_SHIFT_M}, {MOST_SHIFT_M}] metres, got {hand_shift_m}."
             )
         self.task = task
         self.terminate_on_success = terminate_on_success
         self.control_hz = CONTROL_HZ
         self._contacts: ContactReader | None = None
         self._simulator = simulation.build(task)
-        self._simulator.hand_init_pos = self._simulator.hand_init_pos + shift
+        self._simulator.hand_init_pos = self._simulator.hand_init_pos + np.array([hand_shift_m, 0.0, 0.0])
         dress(self._simulator.model, light, object_colour)
         space = self._simulator.sawyer_observation_space
         self.observation_space = observation_box(space.low, space.high, np.float64)

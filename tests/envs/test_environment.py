@@ -113,7 +113,7 @@ def test_what_is_handed_out_is_not_the_environments_own_memory(environment):
 
 @pytest.mark.parametrize("task", ["drawer-open", "door-close"])
 def test_a_shifted_hand_begins_elsewhere_in_the_same_layout(task):
-    usual, shifted = MetaWorldEnv(task), MetaWorldEnv(task, hand_shift_m=[0.1, 0.0, 0.0])
+    usual, shifted = MetaWorldEnv(task), MetaWorldEnv(task, hand_shift_m=0.1)
     usual.reset(seed=2)
     for _ in range(2):  # the second time, too
         shifted.reset(seed=2)
@@ -217,8 +217,8 @@ def test_nothing_can_be_asked_before_the_first_reset(method):
         ({"width": -1}, "width must be"),
         ({"camera": "corner_2"}, "Did you mean 'corner2'"),
         ({"render_mode": "rgb_aray"}, "Did you mean 'rgb_array'"),
-        ({"hand_shift_m": [0.1, 0.0]}, "three numbers of metres"),
-        ({"hand_shift_m": [0.1, float("nan"), 0.0]}, "three numbers of metres"),
+        ({"hand_shift_m": 10.0}, r"must lie in \[-0.2, 0.2\] metres, got 10.0"),
+        ({"hand_shift_m": float("nan")}, "hand_shift_m must lie"),
     ],
 )
 def test_an_impossible_option_is_refused_with_a_sentence(options, sentence):

@@ -50,7 +50,6 @@ SMALL = [
     "~grape.variants.demonstrations",
     "~grape.axes.visual",
     "~grape.axes.camera",
-    "~grape.axes.initial-state",
     "~grape.axes.training-starts",
     "training.clone={steps: 3, batch_size: 4}",
     "training.policy={steps: 2, batch_size: 1}",
@@ -63,7 +62,10 @@ SMALL = [
     "device=cpu",
 ]
 PEOPLE = ["grape.judge.kind=human", "~grape.variants.safety", "~grape.variants.efficiency"]
-SHORT = ["~grape.axes.sampled", "~grape.axes.wording", "~grape.axes.object", "~grape.variants.filtered-bc"]
+SHORT = [
+    *("~grape.axes.sampled", "~grape.axes.wording", "~grape.axes.object", "~grape.axes.initial-state"),
+    "~grape.variants.filtered-bc",
+]
 
 
 def run(folder, *overrides):
@@ -83,18 +85,21 @@ def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
     aligned = {"grape-round1", "grape-round2"} & set(results)
     assert set(results) == {"supervised", "filtered-bc", "filtered-bc-kept", "grape"} | aligned
     assert results["filtered-bc-kept"] == results[kept["variants"]["filtered-bc-kept"]]
-    assert set(results["filtered-bc"]) == {"in-domain", "sampled", "wording", "object"}
+    axes = {"in-domain", "sampled", "wording", "object", "initial-state"}
+    assert set(results["filtered-bc"]) == axes
     assert results["grape"] == results[kept["policy"]]
     assert max(kept["validation"].values()) == kept["validation"][kept["policy"]]
-    assert set(results["grape-round1"]) == {"in-domain", "sampled", "wording", "object"}
+    assert set(results["grape-round1"]) == axes
     tried = [
         TrajectoryStore.open(out / "trials/supervised" / axis / "drawer-close")
-        for axis in ("in-domain", "sampled")
+        for axis in ("in-domain", "sampled", "initial-state")
     ]
-    greedy, drawn = (store.metadata["rollouts"]["assignment"] for store in tried)
+    greedy, drawn, shifted = (store.metadata["rollouts"]["assignment"] for store in tried)
     assert greedy["seeds"] == drawn["seeds"]
     assert greedy["deterministic"]
     assert not drawn["deterministic"]
+    assert tried[2].provenance(0).options["env.hand_shift_m"] == 0.1
+    assert shifted["seeds"] == greedy["seeds"]
     scores = read(out / "scores" / "round1" / "scores-drawer-close.json")
     assert len(scores["score"]) == 4
     gate = read(out / "grape-round1" / "gate.json")
