@@ -31,6 +31,7 @@ from robopref.methods.phases.vla_scores import Judge
 from robopref.methods.phases.vla_trials import Axis
 from robopref.methods.rapl import Camera, Ranked, Rapl
 from robopref.policies.vla.lora import Adapter
+from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.rewards.staged.pairs import Pairing
 from robopref.rewards.staged.scores import ScoreWeights
 from robopref.training.aligning import AligningPlan
@@ -77,9 +78,16 @@ def grape(config: DictConfig) -> Grape:
     alignment = mapping("grape.alignment", given.get("alignment"))
     variants = mapping("grape.variants", given.get("variants", {}))
     left_out = usual["variants"].keys() - variants
+    judge = mapping("grape.judge", given.get("judge"))
+    policy = config.policy._target_
+    if not issubclass(hydra.utils.get_object(policy), SeeingPolicy):
+        raise ConfigError(
+            "GRAPE aligns a policy that sees: policy=vla, vla_gaussian, vla_flow, vla_diffusion or openvla, "
+            f"got {policy}"
+        )
     return make(
         Grape,
-        scenes=[scene(config, task) for task in listed(given.get("tasks", []))],
+        scenes=[scene(config, task) for task in _texts("grape.tasks", listed(given.get("tasks", [])))],
         camera=given.get("camera"),
         demonstrations=make_of(
             Collection, "grape.demonstrations", given.get("demonstrations"), seed=config.seed
@@ -93,7 +101,10 @@ def grape(config: DictConfig) -> Grape:
         judge=make_of(
             Judge,
             "grape.judge",
-            given.get("judge"),
+            {
+                **judge,
+                **{name: _paths(f"grape.judge.{name}", judge.get(name)) for name in ("models", "files")},
+            },
             emphasis=given.get("emphasis"),
             weights=make_of(ScoreWeights, "grape.weights", given.get("weights")),
             pairing=make_of(Pairing, "grape.pairing", given.get("pairing")),
@@ -113,6 +124,18 @@ def grape(config: DictConfig) -> Grape:
         seed=config.seed,
         hardware=hardware(config),
     )
+
+
+def _texts(where: str, values: list[Any]) -> list[str]:
+    for value in values:
+        if not isinstance(value, str):
+            raise ConfigError(f"{where} must hold text, got {value!r}")
+    return values
+
+
+def _paths(where: str, given: Any) -> dict[str, str]:
+    found = mapping(where, given)
+    return dict(zip(found, _texts(where, list(found.values())), strict=True))
 
 
 def _usual_grape() -> dict[str, Any]:

@@ -34,8 +34,9 @@ from robopref.methods.phases.collect import collect
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.vla import Sight, build_policy, film, sample_rollouts, train_supervised
 from robopref.methods.phases.vla_align import align_policy
+from robopref.methods.phases.vla_compared import NothingToLearnError
 from robopref.methods.phases.vla_gate import gate
-from robopref.methods.phases.vla_how import Alignment
+from robopref.methods.phases.vla_how import WITHOUT_SCORES, Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged, check_reached, judge_rollouts
 from robopref.methods.phases.vla_trials import Axis, evaluate_axes, validate
 from robopref.policies.vla.data import FilmedEpisodes
@@ -125,11 +126,11 @@ class Grape:
 
     def _check_names(self) -> None:
         for name in self.variants:
-            taken = name in FOLDERS or name.startswith("grape-") or name.endswith("-kept")
+            taken = name in FOLDERS or re.fullmatch(r"grape-.*|.*-kept|process\d+", name)
             if taken or not re.fullmatch(r"\w[\w.-]*", name):
                 raise ConfigError(
                     f"A variant may not be called {name!r}: its name is that of its folder in the run, where "
-                    f"grape-*, *-kept and {', '.join(FOLDERS)} have another meaning"
+                    f"grape-*, *-kept, process<number> and {', '.join(FOLDERS)} have another meaning"
                 )
 
     def _check_pairing(self) -> None:
@@ -164,7 +165,12 @@ class Grape:
                 f"An emphasis weighs costs, and grape.judge.kind={self.judge.kind} has none: leave out "
                 + " ".join(f"~grape.variants.{name}" for name in weighed)
             )
-        for variant in self.variants.values():
+        for name, variant in self.variants.items():
+            if variant.judged_anew and variant.how.kind in WITHOUT_SCORES:
+                raise ConfigError(
+                    f"The variant {name} imitates (kind={variant.how.kind}) whatever the scores: an emphasis "
+                    "or a gap would change nothing"
+                )
             self.judge_of(variant)
 
     def judge_of(self, variant: Variant) -> Judge:
@@ -200,11 +206,16 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
         judged.append(judge_rollouts(lab, name, before, filmed, parts.judge))
         if number == 1:
             for variant in parts.variants:
-                policies[variant], tried = course.varied(variant, judged[0], passed["supervised"])
-                candidates = {"supervised": passed["supervised"], **({variant: tried} if tried else {})}
+                candidates = {"supervised": passed["supervised"]}
+                if found := course.varied(variant, judged[0], passed["supervised"]):
+                    policies[variant], tried = found
+                    candidates |= {variant: tried} if tried else {}
                 kept[f"{variant}-kept"] = _kept(candidates)
         aligned = f"grape-{name}"
-        policies[aligned], tried = course.aligned(aligned, before, judged, parts.main, passed[current])
+        found = course.aligned(aligned, before, judged, parts.main, passed[current])
+        if found is None:
+            break
+        policies[aligned], tried = found
         if tried is None:
             record.say(f"  round {number} destroyed the policy: stopping, and keeping what was before it")
             break
@@ -233,9 +244,18 @@ class _Course:
 
     def aligned(
         self, name: str, before: Path, judged: list[Judged], how: Alignment, validated: dict[str, Any]
-    ) -> tuple[Path, dict[str, Any] | None]:
-        """Align a policy; returns what came of it, and its validation unless it collapsed."""
-        policy = align_policy(self.lab, name, before, judged, self.demonstrations, how, self.parts.align_fit)
+    ) -> tuple[Path, dict[str, Any] | None] | None:
+        """Align a policy; returns what came of it, and its validation unless it collapsed.
+
+        Nothing comes of rollouts that have nothing to teach.
+        """
+        try:
+            policy = align_policy(
+                self.lab, name, before, judged, self.demonstrations, how, self.parts.align_fit
+            )
+        except NothingToLearnError as error:
+            self.lab.run.say(f"  LEFT OUT: {name}. {error}")
+            return None
         tried = self.validated(name, policy)
         trials = Trials(validated["successes"], tried["successes"])
         first = self.start if len(judged) > 1 else None
@@ -244,7 +264,7 @@ class _Course:
 
     def varied(
         self, name: str, judged: Judged, validated: dict[str, Any]
-    ) -> tuple[Path, dict[str, Any] | None]:
+    ) -> tuple[Path, dict[str, Any] | None] | None:
         """Align a variant of the first round; returns as :meth:`aligned` does."""
         variant = self.parts.variants[name]
         if variant.judged_anew:

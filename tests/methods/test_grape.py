@@ -22,6 +22,7 @@ from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.methods import grape
 from robopref.methods.components import Sampling, Scene
+from robopref.methods.phases.vla_compared import NothingToLearnError
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged
 from robopref.policies.saved import SEEING
@@ -268,6 +269,20 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
         (["grape.alignment.adapter={rank: eight}"], "rank must be a whole number, got 'eight'"),
         (["training.clone={steps: 3}"], "Fit lacks batch_size"),
         (["training.clone=3"], "training.clone must hold options"),
+        (
+            ["policy._target_=robopref.policies.bc.BehaviourCloning"],
+            "GRAPE aligns a policy that sees: policy=vla",
+        ),
+        (["grape.tasks=[3]"], "grape.tasks must hold text, got 3"),
+        (["grape.tasks=null"], "grape.tasks must hold text, got None"),
+        (["grape.alignment.objective=null"], "An objective is a name, or a mapping"),
+        (["grape.alignment.objective=[dpo]"], "An objective is a name, or a mapping"),
+        (["grape.judge.models=foo"], "grape.judge.models must hold options"),
+        (["+grape.judge.files.drawer-open=3"], "grape.judge.files must hold text, got 3"),
+        (["grape.axes.visual.view={width: 64}"], "width is the same along every axis"),
+        (["+grape.axes.x={view: {task: door-close}}"], "task is the same along every axis"),
+        (["+grape.variants.demonstrations.emphasis=safety"], "an emphasis or a gap would change nothing"),
+        (["+grape.variants.process1={kind: all}"], "may not be called 'process1'"),
     ],
 )
 def test_settings_that_do_not_fit_each_other_are_refused_at_once(monkeypatch, overrides, said):
@@ -310,13 +325,21 @@ def test_who_is_left_out_is_tried_along_no_axis(monkeypatch):
 
 
 def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, tmp_path):
-    """Round two has the best rate and collapses, as the imitation does; round three is never begun."""
+    """Round two has the best rate and collapses, as the imitation does; round three is never begun.
+
+    Nothing comes of ``efficiency``, whose rollouts have nothing to teach.
+    """
     rates = {"supervised": 0.5, "safety": 0.4, "filtered-bc": 0.9, "grape-round1": 0.6, "grape-round2": 0.9}
     asked, gated = [], []
 
     def judge(lab, name, policy, rollouts, judge):
         asked.append((name, policy.name, judge.emphasis))
         return Judged([], {}, {}, judge)
+
+    def align(lab, name, *_):
+        if name == "efficiency":
+            raise NothingToLearnError("No two rollouts of one state differ by 0.5 in their scores")
+        return Path(name)
 
     def gate(lab, name, start, aligned, judged, how, trials, first=None):
         gated.append((name, start.name, None if first is None else first.name))
@@ -330,7 +353,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
         "train_supervised": lambda *_, **__: Path("supervised"),
         "sample_rollouts": lambda *_: {},
         "judge_rollouts": judge,
-        "align_policy": lambda lab, name, *_: Path(name),
+        "align_policy": align,
         "gate": gate,
         "validate": lambda lab, name, *_, **__: {
             "successes": np.zeros(4, bool),
@@ -345,7 +368,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
         monkeypatch.setattr(grape, name, fake)
     gone = [
         f"~grape.variants.{name}"
-        for name in ("efficiency", "tpo", "bc-on-all", "stepwise-dpo", "random-pairs", "demonstrations")
+        for name in ("tpo", "bc-on-all", "stepwise-dpo", "random-pairs", "demonstrations")
     ]
     parts = parts_of(monkeypatch, "grape.rounds=3", *gone)
     said = []
@@ -353,8 +376,10 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     grape.run(parts, record)
     results, kept = read(tmp_path / "grape.json"), read(tmp_path / "kept.json")
     assert kept["policy"] == "grape-round1"
-    assert kept["variants"] == {"safety-kept": "supervised", "filtered-bc-kept": "supervised"}
-    assert set(results) == {*rates, "safety-kept", "filtered-bc-kept", "grape"}
+    variants = ("safety-kept", "efficiency-kept", "filtered-bc-kept")
+    assert kept["variants"] == dict.fromkeys(variants, "supervised")
+    assert set(results) == {*rates, *variants, "grape"}
+    assert any("LEFT OUT: efficiency. No two rollouts" in line for line in said)
     assert set(results["safety"]) == {"in-domain", "object"}
     everywhere = {"in-domain", "sampled", "wording", "visual", "object", "initial-state", "camera"}
     assert set(results["filtered-bc"]) == everywhere
@@ -362,6 +387,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     assert asked == [
         ("round1", "supervised", "completion"),
         ("round1-safety", "supervised", "safety"),
+        ("round1-efficiency", "supervised", "efficiency"),
         ("round2", "grape-round1", "completion"),
     ]
     assert gated[-2:] == [

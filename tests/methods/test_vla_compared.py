@@ -16,7 +16,7 @@ from robopref.methods.components import Hardware
 from robopref.methods.phases import vla_compared, vla_gate, vla_kept
 from robopref.methods.phases.lab import Lab
 from robopref.methods.phases.label import content, read_labels
-from robopref.methods.phases.vla_compared import Comparison, _stages, labels_of
+from robopref.methods.phases.vla_compared import Comparison, NothingToLearnError, _stages, labels_of
 from robopref.methods.phases.vla_gate import _better, gate
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged
@@ -133,6 +133,21 @@ def test_what_there_is_nothing_of_leaves_its_share_of_imitation_to_the_present_r
     """By default 0.15 of a batch are of earlier rounds."""
     found = compared(lab, [judged] * count, demonstrations, kind="chosen", demonstrations=0.25).imitated()
     assert found._bounds.tolist() == pytest.approx(bounds)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({}, "No two rollouts of one state differ by 1.5 in their scores, so there is nothing to learn"),
+        ({"kind": "chosen"}, "differ by 1.5 in their scores, so there is nothing to imitate"),
+        ({"objective": "plackett_luce"}, "All rollouts of each state have the same score"),
+    ],
+)
+def test_rollouts_that_are_all_alike_have_nothing_to_teach(lab, judged, demonstrations, how, said):
+    alike = replace(judged, urls={}, scores={"drawer-open": np.zeros(12)})
+    comparison = compared(lab, [alike], demonstrations, **how)
+    with pytest.raises(NothingToLearnError, match=said):
+        comparison.imitated() if "kind" in how else comparison.groups()
 
 
 def test_random_pairs_are_of_one_state_as_many_and_blind_to_who_is_better(lab, judged):

@@ -91,15 +91,10 @@ def build_policy(lab: Lab, part: Component, scenes: Sequence[Scene], *, learns: 
         learns: Whether it learns from demonstrations.
 
     Raises:
-        ConfigError: The component is another kind of policy, or knows nothing and shall not learn.
+        ConfigError: The policy knows nothing and shall not learn.
         DataError: An instruction is too long for it.
     """
-    policy = part.build(action_size=scenes[0].action_size(), seed=lab.seed)
-    if not isinstance(policy, SeeingPolicy):
-        raise ConfigError(
-            f"This method trains a policy that sees (policy=vla, vla_flow, vla_gaussian or openvla), not a "
-            f"{type(policy).__name__}"
-        )
+    policy: SeeingPolicy = part.build(action_size=scenes[0].action_size(), seed=lab.seed)
     if policy.adapter is not None and not isinstance(policy, OpenVLAPolicy):
         raise ConfigError(
             "policy.adapter would learn adapters of random weights: the alignment takes one "

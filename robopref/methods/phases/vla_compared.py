@@ -44,6 +44,10 @@ def labels_of(lab: Lab, judged: Judged, how: Alignment) -> dict[str, Preferences
     return found
 
 
+class NothingToLearnError(DataError):
+    """There are rollouts, and none of them is better than another, or none is of the kind to imitate."""
+
+
 class Comparison:
     """Rollouts, who is better, and the reference's scores, ready for a learner that has not moved yet.
 
@@ -84,7 +88,7 @@ class Comparison:
         present = len(self.rounds) - 1
         each = [self._groups_of(number) for number in range(len(self.rounds))]
         if not each[present][0]:
-            raise DataError("No two rollouts differ in their scores, so there is nothing to learn from.")
+            raise NothingToLearnError(f"{self._alike()}, so there is nothing to learn from.")
         replayed = sum(len(members) for members, _ in each[:-1])
         alone = [[i] for i in self._demonstrations]
         fresh, replay, imitated = self._shares(bool(replayed))
@@ -123,11 +127,11 @@ class Comparison:
         each = [self._imitated_of(number) for number in range(len(self.rounds))]
         if not each[-1]:
             lacking = {
-                "chosen": "No two rollouts differ in their scores",
+                "chosen": self._alike(),
                 "successes": "No rollout succeeded",
                 "all": "There are no rollouts",
             }
-            raise DataError(f"{lacking[self.how.kind]}, so there is nothing to imitate.")
+            raise NothingToLearnError(f"{lacking[self.how.kind]}, so there is nothing to imitate.")
         earlier = [i for found in each[:-1] for i in found]
         parts = [
             (self.decisions.rows_of(numbers), share)
@@ -137,6 +141,14 @@ class Comparison:
             if share
         ]
         return _Rows(self.decisions, parts)
+
+    def _alike(self) -> str:
+        judge = self.rounds[-1].judge
+        if judge.kind == "human":
+            return "Nobody preferred a rollout to another"
+        if self.how.kind == "preference" and self.how.compares == "lists":
+            return "All rollouts of each state have the same score"
+        return f"No two rollouts of one state differ by {judge.pairing.gap} in their scores"
 
     def _shares(self, earlier: bool) -> tuple[float, float, float]:
         """Of a batch: the present round, which takes what is left, earlier ones, and demonstrations."""

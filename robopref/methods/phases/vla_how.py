@@ -11,6 +11,8 @@ from robopref.policies.vla.lora import Adapter
 from robopref.policies.vla.preference import fitting
 
 KINDS = ("preference", "chosen", "successes", "all", "demonstrations")
+WITHOUT_SCORES = ("successes", "all", "demonstrations")
+"""Kinds that take no notice of which rollouts were scored higher."""
 OF_PREFERENCES = ("objective", "segment", "windows", "reduce", "beta", "imitation_weight")
 """Options of an :class:`Alignment` that imitation (any kind but ``preference``) knows nothing of."""
 
@@ -84,6 +86,10 @@ class Alignment:
     def chosen(self) -> Objective:
         """The objective of the registry."""
         given = {"name": self.objective} if isinstance(self.objective, str) else self.objective
+        if not isinstance(given, dict):
+            raise ConfigError(
+                f"An objective is a name, or a mapping with its name and options; got {given!r}"
+            )
         return fitting(given, self.reduce).objective
 
     @property

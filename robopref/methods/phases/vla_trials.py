@@ -19,6 +19,8 @@ from robopref.training.results import Evaluation
 from robopref.training.rollouts import Assignment
 from robopref.training.signals import replayed_signals
 
+SAME_ALONG_ALL = {"task", "horizon", "terminate_on_success", "width", "height", "render_mode"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
@@ -40,6 +42,10 @@ class Axis:
     variants: Sequence[str] | None = None
 
     def __post_init__(self):
+        if same := sorted(self.view.keys() & SAME_ALONG_ALL):
+            raise ConfigError(
+                f"A view may be another camera, light or start; {same[0]} is the same along every axis"
+            )
         if self.variants is not None and not isinstance(self.variants, list | tuple):
             raise ConfigError(f"The variants of an axis are written as [tpo], got {self.variants!r}")
 
