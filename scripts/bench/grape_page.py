@@ -10,7 +10,7 @@ Letters used in shapes: n initial states of a run, R bootstrap samples.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -319,7 +319,7 @@ def durations(runs: Sequence[Finished]) -> str:
 
 
 def check_alike(runs: Sequence[Finished]) -> None:
-    """Refuse runs that differ in more than their seed.
+    """Refuse runs that differ in more than their seed, and in which variants were run beside.
 
     Raises:
         DataError: There is no run, or two differ; the message says in what.
@@ -328,8 +328,19 @@ def check_alike(runs: Sequence[Finished]) -> None:
         raise DataError("There is no run to make tables of.")
     first, *others = (result_settings({**run.config, "seed": 0}) for run in runs)
     for run, settings in zip(runs[1:], others, strict=True):
-        if changed := differences(first, settings):
+        names = _variants(first).keys() & _variants(settings).keys()
+        if changed := differences(*(_with_variants(each, names) for each in (first, settings))):
             raise DataError(f"The runs {runs[0].seed} and {run.seed} differ: {changed}.")
+
+
+def _variants(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return settings["grape"].get("variants", {})
+
+
+def _with_variants(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return settings with no other variants than those."""
+    kept = {name: how for name, how in _variants(settings).items() if name in names}
+    return {**settings, "grape": {**settings["grape"], "variants": kept}}
 
 
 def tables(runs: Sequence[Finished]) -> str:

@@ -137,6 +137,19 @@ def test_runs_of_different_settings_are_not_pooled():
         tables([finished(0, {"supervised": [1, 0]}), other])
 
 
+def test_runs_may_have_variants_of_their_own_and_none_of_one_name_that_differ():
+    def run(seed, **variants):
+        settings = {"seed": seed, "grape": {"rounds": 1, "variants": variants}}
+        return finished(seed, {"supervised": [1, 0], **{name: [1, 1] for name in variants}}, config=settings)
+
+    both = {"tpo": {"reduce": "sum"}, "stepwise-dpo": {"segment": "step"}}
+    text = tables([run(0, **both), run(1, tpo={"reduce": "sum"})])
+    assert "| tpo | seen | 2 |" in text
+    assert "| stepwise-dpo | seen | 1 |" in text
+    with pytest.raises(DataError, match=r"grape\.variants\.tpo\.reduce: sum, now mean"):
+        tables([run(0, **both), run(1, tpo={"reduce": "mean"})])
+
+
 def test_a_finished_folder_is_read_for_the_same_settings_and_refused_for_others(tmp_path):
     config = composed(["seed=3", f"out={tmp_path}"])
     assert not is_finished(tmp_path, config)
