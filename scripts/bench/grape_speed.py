@@ -1,5 +1,6 @@
 """What a step of alignment costs against a plain pass of the same tokens: time, tokens per second, memory."""
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -10,20 +11,25 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from robopref.cli import build
-from robopref.policies.vla.preference import TrajectoryPreference
+from robopref.cli.nodes import plain
+from robopref.cli.types import make_of
+from robopref.methods.phases.vla_align import preferring
+from robopref.methods.phases.vla_how import Alignment
+from robopref.policies.vla.data import parts_of
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.training.run import PeakMemory, machine
 
 ACTIONS = 4  # entries of an action of Meta-World
 
 
-def batch_of(policy: SeeingPolicy, pairs: int, decisions: int) -> dict[str, Tensor]:
-    """Return random pairs of trajectories of so many decisions."""
+def batch_of(policy: SeeingPolicy, how: Alignment, pairs: int, decisions: int) -> dict[str, Tensor]:
+    """Return random pairs of trajectories of so many decisions, in the segments of an alignment."""
     rng, size = np.random.default_rng(0), policy.image_size
     members = 2 * pairs
     words = policy.tokenizer.encode("open the drawer")
     actions = rng.uniform(-1, 1, (members * decisions, policy.horizon, policy.action_size))
     targets = policy.targets(torch.from_numpy(actions.astype(np.float32)))
+    parts = parts_of(np.full(members, decisions), how.segment, windows=how.windows)
     return {
         "frames": torch.from_numpy(rng.integers(0, 256, (members, decisions, size, size, 3), np.uint8)),
         "words": torch.from_numpy(np.stack([words] * members)),
@@ -31,7 +37,7 @@ def batch_of(policy: SeeingPolicy, pairs: int, decisions: int) -> dict[str, Tens
         "mask": torch.ones(members, decisions, dtype=torch.bool),
         "taken": torch.ones(members, decisions, policy.horizon, dtype=torch.bool),
         "reference": torch.full((members, decisions), -110.0),
-        "parts": torch.arange(decisions).expand(members, -1) * 4 // decisions,
+        "parts": torch.from_numpy(parts.reshape(members, decisions)),
         "grades": torch.tensor([[1.0, 0.0]] * pairs),
         "imitated": torch.zeros(pairs, dtype=torch.bool),
         "weights": torch.ones(pairs),
@@ -43,26 +49,27 @@ def speed(config: DictConfig, repeats: int) -> str:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     part = build.component(config.policy)
     policy: SeeingPolicy = part.build(action_size=ACTIONS, seed=0).to(device)
-    how, pairs = config.grape.alignment, config.training.policy.batch_size
+    how = make_of(Alignment, "grape.alignment", plain(config.grape.alignment))
+    pairs = config.training.policy.batch_size
     if how.adapter is not None and policy.adapter is None:
-        policy.adopt(dict(how.adapter))
+        policy.adopt(how.adapter)
     length = config.env.options.horizon // policy.horizon
-    batch = {name: value.to(device) for name, value in batch_of(policy, pairs, length).items()}
+    batch = {name: value.to(device) for name, value in batch_of(policy, how, pairs, length).items()}
     rows = batch["frames"].flatten(0, 1), batch["words"].repeat_interleave(length, 0)
     targets = batch["targets"].flatten(0, 1)
     count = len(targets)
     draw = policy.draw(count, generator=torch.Generator(device).manual_seed(0))
 
-    def plain() -> None:
+    def plain_pass() -> None:
         policy.decision_scores(*rows, targets, draw).sum().backward()
 
     def stepped(window: int) -> Callable[[], None]:
-        learner = TrajectoryPreference(policy, objective=how.objective, beta=how.beta, window=window)
+        learner = preferring(policy, dataclasses.replace(how, window=window))
         return lambda: learner.loss(batch)[0].backward()
 
     usual = min(how.window, count)
     kinds = {
-        f"plain forward and backward of {count} decisions": plain,
+        f"plain forward and backward of {count} decisions": plain_pass,
         f"a step over {pairs} pairs, all at once": stepped(count),
         f"in windows of {usual} (default)": stepped(usual),
         **{f"in windows of {w}": stepped(w) for w in (count // 10, count // 20) if 0 < w < usual},

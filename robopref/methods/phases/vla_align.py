@@ -75,18 +75,21 @@ def _lesson(
     learner: SeeingPolicy, comparison: Comparison, how: Alignment, plan: Fit
 ) -> tuple[Any, Sampler, Fit]:
     """What is trained, on what, and how long."""
-    rate = how.learning_rate or learner.learning_rate
     if how.kind == "preference":
-        preferring = TrajectoryPreference(
-            learner,
-            objective=how.objective,
-            beta=how.beta,
-            reduce=how.reduce,
-            imitation_weight=how.imitation_weight,
-            window=how.window,
-            learning_rate=rate,
-        )
-        return preferring, comparison.groups(), plan
-    learner.learning_rate = rate
+        return preferring(learner, how), comparison.groups(), plan
+    learner.learning_rate = how.learning_rate or learner.learning_rate
     size = max(1, int(2 * plan.batch_size * comparison.decisions.counts.mean()))
     return learner, comparison.imitated(), dataclasses.replace(plan, batch_size=size)
+
+
+def preferring(policy: SeeingPolicy, how: Alignment) -> TrajectoryPreference:
+    """Return what learns from preferences as an alignment says."""
+    return TrajectoryPreference(
+        policy,
+        objective=how.objective,
+        beta=how.beta,
+        reduce=how.reduce,
+        imitation_weight=how.imitation_weight,
+        window=how.window,
+        learning_rate=how.learning_rate or policy.learning_rate,
+    )

@@ -292,10 +292,21 @@ SEGMENTS = ("trajectory", "window", "stage", "step")
 def part_numbers(
     decisions: Decisions, segment: str, *, windows: int = 4, stages: Int[np.ndarray, " n"] | None = None
 ) -> Int64[np.ndarray, " n"]:
-    """Return the segment that each decision counts to.
+    """Return the segment that each decision counts to, as :func:`parts_of` does."""
+    return parts_of(decisions.counts, segment, windows=windows, stages=stages)
+
+
+def parts_of(
+    counts: Int[np.ndarray, " T"],
+    segment: str,
+    *,
+    windows: int = 4,
+    stages: Int[np.ndarray, " n"] | None = None,
+) -> Int64[np.ndarray, " n"]:
+    """Return the segment that each decision of some trajectories counts to.
 
     Args:
-        decisions: Of all trajectories.
+        counts: Decisions of each trajectory.
         segment: ``trajectory`` (one), ``window`` (``windows`` equal parts of each trajectory, so that parts
             of long and short ones correspond), ``stage`` (of its staged costs) or ``step`` (each its own).
         windows: How many.
@@ -307,12 +318,12 @@ def part_numbers(
     if segment not in SEGMENTS:
         raise ConfigError(f"segment must be one of {', '.join(SEGMENTS)}, got {segment!r}")
     if segment == "stage":
-        if stages is None or len(stages) != len(decisions):
+        if stages is None or len(stages) != counts.sum():
             raise ConfigError("segment=stage needs the stage of every decision, from staged costs")
         return np.asarray(stages, np.int64)
-    step = np.arange(len(decisions)) - np.repeat(decisions.starts, decisions.counts)
+    step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     if segment == "trajectory":
-        return np.zeros(len(decisions), np.int64)
+        return np.zeros_like(step)
     if segment == "window":
-        return step * windows // np.maximum(np.repeat(decisions.counts, decisions.counts), 1)
+        return step * windows // np.maximum(np.repeat(counts, counts), 1)
     return step
