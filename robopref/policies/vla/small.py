@@ -2,6 +2,7 @@
 transformer of one block, a projector, and a causal language model over words and actions.
 """
 
+import math
 from typing import Any
 
 from torch import nn
@@ -29,14 +30,15 @@ class SmallModel(SeeingPolicy):
         """
         given: dict[str, Any] = self.config
         self.shift, self.learning_rate = given["shift"], given["learning_rate"]
-        if not (self.learning_rate > 0 and self.shift >= 0):
-            raise ConfigError(
-                "learning_rate must be positive and shift not negative, got "
-                f"{self.learning_rate} and {self.shift}"
-            )
         for name in ("action_size", "horizon", "image_size", "layers"):
             if given[name] < 1:
                 raise ConfigError(f"{name} must be at least 1, got {given[name]}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        if not 0 <= self.shift < given["image_size"]:
+            raise ConfigError(
+                f"shift must be at least 0 and below image_size={given['image_size']}, got {self.shift}"
+            )
         if given["words"] is None:
             self.tokenizer = WordTokenizer.of_seen_wordings(length=given["length"])
             given["words"] = list(self.tokenizer.words[2:])

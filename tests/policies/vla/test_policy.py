@@ -154,6 +154,13 @@ def test_sizes_that_do_not_fit_are_refused():
         tiny(patch=5)
 
 
+@pytest.mark.parametrize("options", [{"learning_rate": float("inf")}, {"shift": 16}, {"shift": -1}])
+def test_an_endless_step_and_a_shift_that_leaves_nothing_of_the_frame_are_refused(options):
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} must be"):
+        tiny(**options)
+    assert tiny(shift=15).shift == 15
+
+
 def test_without_an_adapter_there_is_no_reference_to_switch_to(policy):
     with pytest.raises(ConfigError, match="no adapter"), policy.frozen():
         pass
