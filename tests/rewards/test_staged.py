@@ -227,6 +227,29 @@ def test_a_refusal_names_file_and_line(old, new, said):
     assert str(refusal.value).startswith("proposal.yaml")
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "1e400"])
+def test_a_number_that_no_float_holds_is_refused_when_the_file_is_read(number):
+    with pytest.raises(ConfigError, match=r"^own\.yaml, line 14: a number is at most 1\.8e\+308"):
+        parse_costs(REACH_AND_PUSH.replace("value: force", f'value: "force + {number}"'), name="own.yaml")
+
+
+@pytest.mark.parametrize("value", ["-" * 490 + "force", f"f(b={'-' * 450}force)", " + ".join("7" * 51)])
+def test_expressions_of_more_than_fifty_levels_are_refused_by_file_and_line(value):
+    with pytest.raises(ConfigError, match=r"^own\.yaml, line 14: an expression has at most 50 levels"):
+        parse_costs(REACH_AND_PUSH.replace("value: force", f'value: "{value}"'), name="own.yaml")
+
+
+def test_an_expression_of_fifty_levels_is_computed():
+    deepest = "-" * 49 + "force"
+    text = REACH_AND_PUSH.replace("value: force", f'value: "{deepest}"')
+    assert episode_costs(parse_costs(text, name="x"), recorded()).kinds["force"] == pytest.approx(-0.5)
+
+
+def test_a_file_of_nothing_but_brackets_is_refused():
+    with pytest.raises(ConfigError, match=r"^own\.yaml: brackets are nested deeper"):
+        parse_costs("[" * 3000, name="own.yaml")
+
+
 # In the form in which a model answers, written for this test.
 PROPOSED = """\
 task: stack

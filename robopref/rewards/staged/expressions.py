@@ -21,6 +21,7 @@ from robopref.errors import ConfigError, unknown_name
 
 POINT, POSE, NUMBER, TRUTH = "point", "pose", "number", "truth value"
 MAX_CHARACTERS = 500
+MAX_LEVELS = 50
 OPERATORS = "+ - * /, single comparisons < <= > >=, and, or, not"
 
 
@@ -139,7 +140,7 @@ def parse(
     """Read an expression.
 
     Args:
-        text: Of at most 500 characters.
+        text: Of at most 500 characters, and 50 levels of operators and functions.
         points: Names of positions that it may use.
         signals: Names of numbers that it may use.
         wanted: The kind that its value must have.
@@ -154,11 +155,25 @@ def parse(
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{text!r} is not an expression ({error.__class__.__name__}: {error})") from error
+    if (depth := _depth(tree.body)) > MAX_LEVELS:
+        raise ConfigError(
+            f"an expression has at most {MAX_LEVELS} levels (each operator and function is one), got {depth}"
+        )
     reader = _Reader(points, signals, poses)
     kind, compute = reader.read(tree.body)
     if kind != wanted:
         raise ConfigError(f"{text!r} is a {kind} where a {wanted} is needed")
     return Expression(text, kind, compute, frozenset(reader.used))
+
+
+def _depth(tree: ast.expr) -> int:
+    """Levels of a syntax tree, counted without recursion; signs of operators are none."""
+    level: list[ast.AST] = [tree]
+    depth = 0
+    while level:
+        depth += 1
+        level = [part for node in level for part in ast.iter_child_nodes(node) if part._fields]
+    return depth
 
 
 _Part = tuple[str, Callable[[Recorded], np.ndarray]]
@@ -174,7 +189,7 @@ class _Reader:
     def read(self, node: ast.expr) -> _Part:
         match node:
             case ast.Constant(value=value) if isinstance(value, int | float) and not isinstance(value, bool):
-                return NUMBER, lambda recorded: np.full(recorded.states, float(value))
+                return self._number(value)
             case ast.Name(id=name):
                 return self._name(name)
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
@@ -193,6 +208,15 @@ class _Reader:
             f"{ast.unparse(node)!r} is not part of the language, which has numbers, names, {OPERATORS}, and "
             f"the functions {', '.join(sorted(FUNCTIONS))}"
         )
+
+    def _number(self, value: int | float) -> _Part:
+        try:
+            number = float(value)
+        except OverflowError:  # an int may be larger than any float
+            number = np.inf
+        if np.isinf(number):
+            raise ConfigError(f"a number is at most {np.finfo(float).max:.1e}, got a larger one")
+        return NUMBER, lambda recorded: np.full(recorded.states, number)
 
     def _name(self, name: str) -> _Part:
         self.used.add(name)

@@ -135,6 +135,8 @@ def parse_costs(text: str, *, name: str, task: str | None = None) -> StagedCosts
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
         raise ConfigError(f"{name}{line}: not YAML ({getattr(error, 'problem', None) or error})") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: brackets are nested deeper than in any cost file") from error
     return _File(name).costs(node, task)
 
 
