@@ -49,7 +49,7 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(got, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"No {kind} is called '{got}'.{hint} There are: {', '.join(names)}."
+    return f"No {kind} is called '{got}'.{hint} There are: {', '.join(names) or 'none'}."
 
 
 def counted(number: int, thing: str) -> str:

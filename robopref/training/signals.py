@@ -66,8 +66,9 @@ def costs_in(costs: StagedCosts, store: TrajectoryStore) -> list[EpisodeCosts]:
     """Return the costs of every episode of a store; what the file names besides points is read or replayed.
 
     Raises:
-        ConfigError: As :func:`replayed_signals` and :func:`replayed_poses`.
-        DataError: Likewise, or a point or signal is missing.
+        ConfigError: As :func:`replayed_signals` and :func:`replayed_poses`, or a point or signal was not
+            recorded; the message names file and line.
+        DataError: Likewise, or a cost has no finite value somewhere.
     """
     signals = replayed_signals(store, costs.signals) if costs.signals else None
     return store_costs(costs, store, signals, replayed_poses(store, costs) if costs.poses else None)

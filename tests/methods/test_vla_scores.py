@@ -83,6 +83,14 @@ def test_demonstrations_that_all_fail_show_nothing_about_stages_and_that_is_said
     assert any("no demonstration of push succeeds" in line for line in lab.said)
 
 
+@pytest.mark.parametrize("successes", [False, True])
+def test_a_point_that_demonstrations_lack_is_refused_even_where_none_succeeds(tmp_path, lab, successes):
+    own = tmp_path / "own.yaml"
+    own.write_text(COSTS.format(at=1.1).replace("goal", "gaol"))
+    with pytest.raises(ConfigError, match=r"own\.yaml, line 2: .* 'gaol'\. Did you mean 'goal'\?"):
+        check_reached(lab, Judge(files={"push": str(own)}), episodes(tmp_path / "s", successes=successes))
+
+
 def test_a_cost_file_of_ones_own_takes_the_place_of_the_one_that_is_shipped(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text(cost_file("drawer-open").read_text().replace("missed: 2.0", "missed: 7.0"))

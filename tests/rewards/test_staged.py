@@ -134,7 +134,9 @@ def test_a_grasp_is_judged_by_gripper_contacts_and_the_pose_of_what_is_held():
     found = episode_costs(parse_costs(PICK_UP, name="x"), Recorded(points, signals, 2.0, {"cup": poses}))
     assert found.reached == {"close": 1, "carry": 3}
     assert found.kinds["grasp"] == pytest.approx(0.3 + 4.0 * 1 / 3)  # open in one of the states 1, 2, 3
-    with pytest.raises(DataError, match=r"need the poses \['cup'\]; recorded are \[\]"):
+    with pytest.raises(
+        ConfigError, match=r"^x, line 4: No recorded pose is called 'cup'\. There are: none\."
+    ):
         episode_costs(parse_costs(PICK_UP, name="x"), Recorded(points, signals, 2.0))
 
 
@@ -345,8 +347,25 @@ def test_costs_of_a_store_need_its_signals(tmp_path):
     costs = parse_costs(REACH_AND_PUSH, name="x")
     force = np.array([0, 0, 5, 7, 0, 0, 0, 0], float)
     assert store_costs(costs, store, {"force": force})[0].total == pytest.approx(3.7)
-    with pytest.raises(DataError, match=r"Episode 0.*need the signals \['force'\]"):
+    with pytest.raises(ConfigError, match=r"^x, line 3: No recorded signal is called 'force'"):
         store_costs(costs, store)
+
+
+def test_a_point_that_was_not_recorded_is_refused_beside_all_that_were(tmp_path):
+    store = rollouts(tmp_path / "s", [1], [(0, 1, 2, 3)])
+    costs = parse_costs(REACH_AND_PUSH.replace("object", "objct"), name="own.yaml")
+    with pytest.raises(ConfigError) as refusal:
+        store_costs(costs, store)
+    assert str(refusal.value) == (
+        "own.yaml, line 2: No recorded point is called 'objct'. Did you mean 'object'? "
+        "There are: goal, hand, object."
+    )
+
+
+def test_a_cost_that_is_not_finite_is_refused_by_file_and_line(tmp_path):
+    store = rollouts(tmp_path / "s", [1], [(0, 1, 2, 3)])
+    with pytest.raises(DataError, match=r"^Episode 0 of .*: own\.yaml, line 14: .* stage push is not finite"):
+        store_costs(parse_costs(REACH_AND_PUSH, name="own.yaml"), store, {"force": np.full(4, np.inf)})
 
 
 def test_standardising_forgets_scale_and_level():

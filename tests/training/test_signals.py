@@ -79,6 +79,16 @@ def test_a_place_that_the_simulator_lacks_is_refused_by_file_and_line(store):
             costs_in(parse_costs(text, name="answer"), store)
 
 
+def test_a_signal_that_the_simulator_lacks_is_refused_beside_all_that_it_has(store):
+    text = cost_file("drawer-open").read_text().replace("touch", "tuch")
+    with pytest.raises(ConfigError) as refusal:
+        costs_in(parse_costs(text, name="own.yaml"), store)
+    assert str(refusal.value) == (
+        "own.yaml, line 4: No recorded signal is called 'tuch'. Did you mean 'touch'? There are: collision, "
+        "force, gripper, touch."
+    )
+
+
 def test_an_expert_reaches_every_stage_and_random_actions_none(store):
     expert, random = store_costs(load_costs(cost_file("drawer-open")), store, replayed_signals(store))
     assert expert.missed == []

@@ -139,22 +139,22 @@ def task_of(source: FilmedEpisodes) -> str:
 
 
 def check_reached(lab: Lab, judge: Judge, demonstrations: Mapping[str, TrajectoryStore]) -> None:
-    """Refuse costs with a stage that no demonstration completes, where some of them succeed.
+    """Refuse costs of what demonstrations lack, or with a stage that none completes, where some succeed.
 
     Raises:
-        ConfigError: Naming the file, the line and the stage.
+        ConfigError: Naming the file, the line, and the point, signal, pose or stage.
     """
 
     def work() -> dict[str, Any]:
         reached = {}
         for task, store in demonstrations.items():
             costs = judge.costs_of(task)
+            found = costs_in(costs, store)
             if not store.successes.any():
                 lab.run.say(
                     f"  no demonstration of {task} succeeds: none can show that its stages are reached"
                 )
                 continue
-            found = costs_in(costs, store)
             reached[task] = {
                 stage.name: sum(one.reached[stage.name] is not None for one in found)
                 for stage in costs.stages

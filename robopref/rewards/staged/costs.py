@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from robopref.data.store import TrajectoryStore
-from robopref.errors import DataError
+from robopref.errors import ConfigError, DataError, unknown_name
 from robopref.rewards.staged.expressions import Recorded
 from robopref.rewards.staged.language import KINDS, Stage, StagedCosts
 
@@ -44,14 +44,18 @@ def episode_costs(costs: StagedCosts, recorded: Recorded) -> EpisodeCosts:
     """Walk through the stages of one episode.
 
     Raises:
-        DataError: A point, pose or signal is missing, or an expression has no finite value somewhere.
+        ConfigError: A point, signal or pose was not recorded; the message names file and line.
+        DataError: A cost has no finite value somewhere; likewise.
     """
-    given = {"points": recorded.points, "signals": recorded.signals, "poses": recorded.poses}
-    for name, got in given.items():
-        if lacking := sorted(set(getattr(costs, name)) - set(got)):
-            raise DataError(
-                f"The costs of {costs.task} need the {name} {lacking}; recorded are {sorted(got)}."
-            )
+    for kind, declared, known in (
+        ("point", costs.points, recorded.points),
+        ("signal", costs.signals, recorded.signals),
+        ("pose", costs.poses, recorded.poses),
+    ):
+        for name in declared:
+            if name not in known:
+                wrong = unknown_name(f"recorded {kind}", name, known)
+                raise ConfigError(f"{costs.name}, line {costs.lines[name]}: {wrong}")
     states = recorded.states
     stages = np.zeros(states, np.int64)
     kinds: dict[str, float] = dict.fromkeys((*KINDS, "missed"), 0.0)
@@ -66,7 +70,8 @@ def episode_costs(costs: StagedCosts, recorded: Recorded) -> EpisodeCosts:
                 values = np.asarray(cost.value.compute(recorded), np.float64)[within]
                 if not np.isfinite(values).all():
                     raise DataError(
-                        f"{cost.value.text!r} in stage {stage.name} is not finite in this episode."
+                        f"{costs.name}, line {cost.line}: {cost.value.text!r} in stage {stage.name} is not "
+                        "finite in this episode."
                     )
                 kinds[cost.kind] += cost.weight * _reduce(values, cost.reduce, recorded.control_hz)
         if end is None:
@@ -103,7 +108,8 @@ def store_costs(
         poses: Likewise, a pose for each row, from :func:`robopref.training.signals.replayed_poses`.
 
     Raises:
-        DataError: A point, pose or signal is missing, or does not fit the store.
+        ConfigError: A point, signal or pose was not recorded; the message names file and line.
+        DataError: A cost has no finite value somewhere; the message names the episode, too.
     """
     given, placed = signals or {}, poses or {}
     found = []
@@ -112,12 +118,10 @@ def store_costs(
             int(store.first_rows[episode]), int(store.first_rows[episode] + store.lengths[episode]) + 1
         )
         points = {
-            name: store.array(f"keypoints/{name}")[rows].astype(np.float64)
-            for name in store.layout.keypoints
-            if name in costs.points
+            name: store.array(f"keypoints/{name}")[rows].astype(np.float64) for name in store.layout.keypoints
         }
-        parts = {name: np.asarray(given[name][rows], np.float64) for name in costs.signals if name in given}
-        turned = {name: placed[name][rows] for name in costs.poses if name in placed}
+        parts = {name: np.asarray(column[rows], np.float64) for name, column in given.items()}
+        turned = {name: column[rows] for name, column in placed.items()}
         recorded = Recorded(points, parts, store.control_hz, turned)
         try:
             found.append(episode_costs(costs, recorded))

@@ -25,7 +25,7 @@ Source: GRAPE (Zhang et al. 2024, arXiv 2411.19309, section 4.2), where a langua
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,14 @@ class Cost:
         value: The number per state.
         reduce: One of :data:`REDUCTIONS`; ``integral`` is the sum times the seconds between states.
         weight: Factor of at least 0.
+        line: Of the value in the file.
     """
 
     kind: str
     value: Expression
     reduce: str
     weight: float
+    line: int
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class StagedCosts:
-    """A cost file that was read and checked; ``name`` is what messages call it."""
+    """A cost file that was read and checked.
+
+    ``name`` is what messages call it, ``lines`` says where each point, signal and pose is declared.
+    """
 
     name: str
     task: str
     points: tuple[str, ...]
     signals: tuple[str, ...]
     stages: tuple[Stage, ...]
-    poses: Mapping[str, Place] = field(default_factory=dict)
+    poses: Mapping[str, Place]
+    lines: Mapping[str, int]
 
 
 def load_costs(path: Path | str, *, task: str | None = None) -> StagedCosts:
@@ -155,6 +161,10 @@ def _unfenced(text: str, name: str) -> str:
     return "\n".join([*[""] * (first + 1), *lines[first + 1 : last]])
 
 
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1
+
+
 class _File:
     """Reads nodes and says where they stand when something is wrong with them."""
 
@@ -163,6 +173,7 @@ class _File:
         self.points: set[str] = set()
         self.signals: set[str] = set()
         self.poses: dict[str, Place] = {}
+        self.lines: dict[str, int] = {}
 
     def costs(self, node: yaml.Node | None, wanted: str | None) -> StagedCosts:
         if node is None:
@@ -187,7 +198,9 @@ class _File:
             stages[stage.name] = stage
         if not stages:
             raise self.wrong(fields["stages"], "there must be at least one stage")
-        return StagedCosts(self.name, task, tuple(points), tuple(signals), tuple(stages.values()), self.poses)
+        return StagedCosts(
+            self.name, task, tuple(points), tuple(signals), tuple(stages.values()), self.poses, self.lines
+        )
 
     def places(self, node: yaml.Node | None, kind: str) -> None:
         """Read the poses of one kind, none of whose names may stand for something else already."""
@@ -199,7 +212,7 @@ class _File:
             name = self.identifier(key)
             if name in (*self.points, *self.signals, *self.poses):
                 raise self.wrong(key, f"{name!r} is a point, signal or pose already")
-            self.poses[name] = Place(kind, self.text(value), value.start_mark.line + 1)
+            self.poses[name] = Place(kind, self.text(value), _line(value))
 
     def stage(self, node: yaml.Node) -> Stage:
         fields = self.table(node, "stage")
@@ -213,7 +226,7 @@ class _File:
             until=until,
             costs=tuple(self.cost(item) for item in self.items(fields.get("costs"))),
             missed=self.number(fields.get("missed"), 1.0),
-            line=node.start_mark.line + 1,
+            line=_line(node),
         )
 
     def cost(self, node: yaml.Node) -> Cost:
@@ -228,12 +241,13 @@ class _File:
             value = expressions.parse("1", points=set(), signals=set(), wanted=expressions.NUMBER)
         else:
             value = self.expression(fields["value"], expressions.NUMBER)
-        return Cost(kind, value, reduce, self.number(fields.get("weight"), 1.0))
+        line = _line(fields.get("value", node))
+        return Cost(kind, value, reduce, self.number(fields.get("weight"), 1.0), line)
 
     # -- single nodes --------------------------------------------------------------------------------------
 
     def wrong(self, node: yaml.Node, what: str) -> ConfigError:
-        return ConfigError(f"{self.name}, line {node.start_mark.line + 1}: {what}")
+        return ConfigError(f"{self.name}, line {_line(node)}: {what}")
 
     def table(self, node: yaml.Node, what: str) -> Mapping[str, Any]:
         required, optional = ENTRIES[what]
@@ -265,9 +279,11 @@ class _File:
         return found
 
     def identifier(self, node: yaml.Node) -> str:
+        """Read a name that is declared here."""
         name = self.text(node)
         if not name.isidentifier():
             raise self.wrong(node, f"{name!r} cannot be a name: letters, digits and _ only")
+        self.lines[name] = _line(node)
         return name
 
     def text(self, node: yaml.Node) -> str:
