@@ -52,10 +52,11 @@ class OpenVLAPolicy(TokenPolicy):
         learning_rate: Step size of Adam; 2e-5 is GRAPE's.
         action_size: Entries of the actions that the robot takes, where they are known: others are refused.
         seed: Of the adapter's starting weights.
+        content: What the directory must hold, as the ``config`` of an earlier policy says; None takes all.
 
     Raises:
         DataError: A file is missing or damaged, tensors are missing or not expected, the tokenizer does not
-            fit the vocabulary, or the loaded model does not look at its frames.
+            fit the vocabulary, the loaded model does not look at its frames, or it is another checkpoint.
         ConfigError: An option makes no sense.
     """
 
@@ -74,6 +75,7 @@ class OpenVLAPolicy(TokenPolicy):
         learning_rate: float = 2e-5,
         action_size: int | None = None,
         seed: int = 0,
+        content: str | None = None,
     ) -> None:
         super().__init__()
         _check_options(temperature, learning_rate, dtype, weights)
@@ -93,6 +95,12 @@ class OpenVLAPolicy(TokenPolicy):
         self.image_size, self.padding = published.image_size, published.padding
         self.model = published.model(DTYPES[dtype])
         self.tokenizer = PromptTokenizer(path / "tokenizer.json", published.action_end, self.padding)
+        self.config["content"] = published.content()
+        if content not in (None, self.config["content"]):
+            raise DataError(
+                f"{path} holds another checkpoint than the one that this policy was made of (content "
+                f"{self.config['content']}, was {content}): put that one back, or make the policy anew."
+            )
         self.model.begin = self.tokenizer.begin
         self.model.language_model.checkpointed = checkpointed
         self.horizon, self.temperature, self.learning_rate = 1, temperature, learning_rate

@@ -5,6 +5,8 @@ vision encoders are read from the shapes of the tensors; whatever is missing, su
 refused by name.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from robopref.policies.vla.model import VisionLanguageAction
 from robopref.policies.vla.vision import HALF, FusedVision, VisionTransformer
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SAMPLED = 4096  # bytes of each tensor that say whether it is the same
 POOLED = ("q", "kv", "proj", "norm", "mlp.fc1", "mlp.fc2")  # layers behind SigLIP's features, in timm
 
 
@@ -118,6 +121,21 @@ class Published:
         _load(model, files, self.directory, dtype)
         return model
 
+    def content(self) -> str:
+        """Return 12 hex digits that change when another checkpoint takes this one's place.
+
+        They are of the configuration, the tokenizer, the name and header of each file of tensors, and the
+        beginning of every tensor: some megabytes of many gigabytes.
+        """
+        digest = hashlib.sha256()
+        for name in ("config.json", "tokenizer.json"):
+            digest.update((self.directory / name).read_bytes())
+        for path in sorted(set(_tensor_files(self.directory).values())):
+            digest.update(path.name.encode())
+            for part in _samples(path):
+                digest.update(part)
+        return digest.hexdigest()[:12]
+
     def action_range(self, statistics: str | None) -> tuple[str, ActionRange]:
         """Return the name of a data set, the only one for None, and the range of its actions.
 
@@ -195,6 +213,19 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except (FileNotFoundError, SafetensorError) as error:
         raise DataError(f"{path} is missing, or no readable safetensors file: {error}.") from error
+
+
+def _samples(path: Path) -> Iterator[bytes]:
+    """Give the header of a safetensors file, and the first bytes of each of its tensors."""
+    with path.open("rb") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+        yield header
+        start = file.tell()
+        for name, tensor in json.loads(header).items():
+            if name != "__metadata__":
+                first, last = tensor["data_offsets"]
+                file.seek(start + first)
+                yield file.read(min(last - first, SAMPLED))
 
 
 def _shapes(files: Mapping[str, Path]) -> dict[str, tuple[int, ...]]:

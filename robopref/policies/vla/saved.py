@@ -1,7 +1,7 @@
 """Policies that see, on disk: ``config.json`` and ``model.safetensors``.
 
 Of a published checkpoint that has adapters, only what learned is written: the rest lies in its own directory,
-which the configuration names.
+which the configuration names, with a digest of its content.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,7 +43,8 @@ def load_vla(directory: Path | str, *, device: str | torch.device = "cpu") -> Se
     """Read what :func:`save_vla` wrote, ready to act.
 
     Raises:
-        DataError: for a missing, truncated or foreign file, or a checkpoint that is not where it was.
+        DataError: for a missing, truncated or foreign file, or a checkpoint that is not where it was or
+            not what it was.
     """
     record = read_config(directory)
     if record["kind"] != OpenVLAPolicy.kind:

@@ -9,8 +9,12 @@ from safetensors.torch import load_file, save_file
 
 from robopref.cli import main
 from robopref.errors import ConfigError, DataError
+from robopref.methods.components import Fit, Hardware
+from robopref.methods.phases.lab import Lab
+from robopref.methods.phases.vla import train_supervised
 from robopref.policies.vla.openvla import OpenVLAPolicy
 from robopref.policies.vla.saved import load_beside, load_vla, save_vla
+from robopref.training.run import Run
 from tests.methods.test_grape import SHORT, SMALL
 from tests.policies.vla.toy_openvla import VOCABULARY, write_checkpoint
 
@@ -288,6 +292,50 @@ def test_a_saved_policy_of_which_an_option_is_unknown_or_missing_is_refused_by_i
         (saved / "config.json").write_text(json.dumps(written | {"config": config}))
         with pytest.raises(DataError, match=f"^{saved / 'config.json'} does not fit an openvla: .*{said}"):
             load_vla(saved)
+
+
+def _reversed(tensors, config):
+    weight = tensors["language_model.lm_head.weight"]
+    weight.copy_(weight.flip(0))
+
+
+def _renamed(tensors, config):
+    config["norm_stats"] = {"fractal": config["norm_stats"]["bridge_orig"]}
+
+
+@pytest.mark.parametrize("change", [_reversed, _renamed])
+def test_a_policy_is_not_loaded_onto_another_checkpoint_in_the_same_directory(checkpoint, tmp_path, change):
+    saved = tmp_path / "saved"
+    save_vla(saved, OpenVLAPolicy(checkpoint, dtype="float32", adapter={"rank": 2}))
+    load_vla(saved)
+    changed(checkpoint, change)
+    with pytest.raises(DataError, match=f"^{checkpoint} holds another checkpoint"):
+        load_vla(saved)
+
+
+def test_a_run_that_keeps_a_published_policy_does_not_go_on_with_another_in_its_directory(
+    checkpoint, tmp_path
+):
+    record = Run(tmp_path / "run", name="x", method="grape", task="x", seed=0, config="")
+
+    def keep():
+        lab, policy = Lab(record, Hardware(device="cpu"), 0), OpenVLAPolicy(checkpoint, dtype="float32")
+        return train_supervised(lab, policy, [], Fit(1, 1), learns=False)
+
+    assert keep() == keep()
+    changed(checkpoint, _reversed)
+    with pytest.raises(ConfigError, match=r"made with other settings \(policy\.content: "):
+        keep()
+
+
+def test_a_policy_that_was_saved_without_the_content_of_its_checkpoint_still_loads(checkpoint, tmp_path):
+    saved = tmp_path / "saved"
+    policy = OpenVLAPolicy(checkpoint, dtype="float32")
+    save_vla(saved, policy)
+    written = json.loads((saved / "config.json").read_text())
+    del written["config"]["content"]
+    (saved / "config.json").write_text(json.dumps(written))
+    assert load_vla(saved).config == policy.config
 
 
 def test_a_relative_path_is_found_from_another_directory_too(checkpoint, tmp_path, monkeypatch):
