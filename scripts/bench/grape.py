@@ -29,7 +29,6 @@ FULL = [
     "grape.rollouts.starts=96",
     "training.policy.steps=360",
     "~grape.axes.training-starts",  # 960 episodes of each policy
-    "~grape.axes.sampled",
     "+grape.axes.object.variants=[safety,efficiency,filtered-bc]",
 ]
 """What a gain over the start took on development seeds, against the experiment's 24 and 90."""
