@@ -26,8 +26,8 @@ from robopref.errors import ConfigError, DataError
 from robopref.files import read_json
 from robopref.training.run import differences
 
-SEEN = "in-domain"
-NOT_UNSEEN = (SEEN, "sampled", "training-starts")
+SEEN, DRAWN = "in-domain", "sampled"
+NOT_UNSEEN = (SEEN, DRAWN, "training-starts")
 BEFORE, ALIGNED = "supervised", "grape-round1"
 CONTROLS = ("filtered-bc", "filtered-bc-kept")  # as aligned, and it or the start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
@@ -133,8 +133,12 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
 
 
 def policies_of(runs: Sequence[Finished]) -> list[str]:
-    """All policies that any run has, in the order of their first appearance."""
-    return list(dict.fromkeys(policy for run in runs for policy in run.results))
+    """All policies that any run has, in the order of their first appearance.
+
+    Of those that are another one or the start, chosen by validation, ``grape`` and the control's alone.
+    """
+    there = dict.fromkeys(policy for run in runs for policy in run.results)
+    return [policy for policy in there if not policy.endswith("-kept") or policy in CONTROLS]
 
 
 def pairs(runs: Sequence[Finished], a: str, b: str, axes: Sequence[str], measure: str) -> list[np.ndarray]:
@@ -188,11 +192,14 @@ def _gain(means: np.ndarray) -> np.ndarray:
 
 
 def places(runs: Sequence[Finished]) -> dict[str, list[str]]:
-    """The axes of all runs, as what was seen in training and what was not."""
+    """The axes of all runs: as in training, the same with actions drawn as in rollouts, and unseen ones."""
     axes = runs[0].results[BEFORE]
-    seen = [axis for axis in axes if axis == SEEN]
-    unseen = [axis for axis in axes if axis not in NOT_UNSEEN]
-    return {name: kept for name, kept in (("seen", seen), ("unseen", unseen)) if kept}
+    found = {
+        "seen": [axis for axis in axes if axis == SEEN],
+        "drawn": [axis for axis in axes if axis == DRAWN],
+        "unseen": [axis for axis in axes if axis not in NOT_UNSEEN],
+    }
+    return {name: kept for name, kept in found.items() if kept}
 
 
 def tried_along(
@@ -211,8 +218,8 @@ def levels(runs: Sequence[Finished]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for policy in policies_of(runs):
-        having = [run for run in runs if policy in run.results]
-        for axis in having[0].results[policy]:
+        for axis in dict.fromkeys(axis for run in runs for axis in run.results.get(policy, ())):
+            having = [run for run in runs if axis in run.results.get(policy, ())]
             success, collided, steps = (
                 np.concatenate([run.column(policy, [axis], name) for run in having]) for name in MEASURES
             )
@@ -370,7 +377,8 @@ def tables(runs: Sequence[Finished]) -> str:
         "What each run kept, and what its gate said": fates(runs),
         "Minutes": durations(runs),
     }
-    parts = [about, f"*Seen* is {SEEN}; *unseen* pools {unseen}. Brackets are 95 % intervals."]
+    kinds = f"*Seen* is {SEEN}, *drawn* the same with actions drawn as in rollouts; *unseen* pools {unseen}."
+    parts = [about, f"{kinds} Brackets are 95 % intervals."]
     for title, text in texts.items():
         parts += [f"### {title}", text]
     return "\n\n".join(parts)
