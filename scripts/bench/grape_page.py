@@ -29,7 +29,7 @@ from robopref.training.run import differences
 SEEN, DRAWN = "in-domain", "sampled"
 NOT_UNSEEN = (SEEN, DRAWN, "training-starts")
 BEFORE, ALIGNED = "supervised", "grape-round1"
-CONTROLS = ("filtered-bc", "filtered-bc-kept")  # as aligned, and it or the start, whichever validated better
+KEPT = ("grape", "filtered-bc-kept")  # an alignment or its start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
 MEASURES = ("success", "collision", "steps")
 RESAMPLES = 10_000
@@ -138,7 +138,7 @@ def policies_of(runs: Sequence[Finished]) -> list[str]:
     Of those that are another one or the start, chosen by validation, ``grape`` and the control's alone.
     """
     there = dict.fromkeys(policy for run in runs for policy in run.results)
-    return [policy for policy in there if not policy.endswith("-kept") or policy in CONTROLS]
+    return [policy for policy in there if not policy.endswith("-kept") or policy in KEPT]
 
 
 def pairs(runs: Sequence[Finished], a: str, b: str, axes: Sequence[str], measure: str) -> list[np.ndarray]:
@@ -270,17 +270,20 @@ def gap(measure: str, found: Sequence[np.ndarray]) -> str:
     return difference([100 * both for both in found]).text("+.1f", " points")
 
 
-def against(runs: Sequence[Finished], other: str, say: Callable[[str, Sequence[np.ndarray]], str]) -> str:
-    """Every policy against another, on seen and unseen variations."""
-    lines = ["| policy | states | runs | success | collisions | steps |", "|---|---|---|---|---|---|"]
-    for policy in policies_of(runs):
+def compared(
+    runs: Sequence[Finished],
+    couples: Sequence[tuple[str, str]],
+    say: Callable[[str, Sequence[np.ndarray]], str],
+) -> str:
+    """Policies against others, by place."""
+    lines = ["| policy | against | states | runs | success | collisions | steps |", "|---" * 7 + "|"]
+    for policy, other in couples:
         for place, axes in places(runs).items():
             where, along = tried_along(runs, place, axes, policy, other)
-            if policy == other or not along:
-                continue
-            found = {measure: pairs(runs, policy, other, along, measure) for measure in MEASURES}
-            cells = [policy, where, str(len(found["success"]))]
-            lines.append("| " + " | ".join([*cells, *(say(name, x) for name, x in found.items())]) + " |")
+            if along:
+                found = {measure: pairs(runs, policy, other, along, measure) for measure in MEASURES}
+                cells = [policy, other, where, str(len(found["success"]))]
+                lines.append("| " + " | ".join([*cells, *(say(name, x) for name, x in found.items())]) + " |")
     return "\n".join(lines)
 
 
@@ -364,15 +367,13 @@ def tables(runs: Sequence[Finished]) -> str:
         f"`{' '.join(words)}`\non {machine['processor']}, {machine['cores']} core(s), "
         f"GPU: {machine['gpu'] or 'none'}."
     )
+    others = [policy for policy in policies_of(runs) if policy != BEFORE]
+    less = [(ALIGNED, each) for each in policies_of(runs) if each not in (ALIGNED, *KEPT)]
     unseen = ", ".join(places(runs).get("unseen", [])) or "nothing"
     texts = {
         "Before and after": objectives(runs),
-        f"Relative change over `{BEFORE}`": against(runs, BEFORE, gain),
-        **{
-            f"Difference to `{control}`, state by state": against(runs, control, gap)
-            for control in CONTROLS
-            if control in policies_of(runs)
-        },
+        f"Relative change over `{BEFORE}`": compared(runs, [(each, BEFORE) for each in others], gain),
+        f"Difference of `{ALIGNED}`, state by state": compared(runs, [*less, KEPT], gap),
         "Levels": levels(runs),
         "What each run kept, and what its gate said": fates(runs),
         "Minutes": durations(runs),

@@ -116,7 +116,7 @@ def test_a_relative_gain_is_that_of_the_means_and_infinite_over_nothing():
     assert (same.low, same.value, same.high) == (0.0, 0.0, 0.0)
 
 
-def test_the_page_compares_objectives_with_the_start_and_everything_with_filtered_cloning():
+def test_the_page_compares_objectives_with_the_start_and_itself_with_the_controls():
     policies = {
         "supervised": [1, 0, 0, 0],
         "filtered-bc": [1, 1, 0, 0],
@@ -126,7 +126,7 @@ def test_the_page_compares_objectives_with_the_start_and_everything_with_filtere
     text = tables([finished(0, policies), finished(1, policies)])
     assert "| seen | task completion | 75.0% | +200% [" in text
     assert "| seen | safety | 25.0% | +0% [" in text
-    assert "| grape-round1 | unseen | 2 | +25.0 [" in text
+    assert "| grape-round1 | filtered-bc | unseen | 2 | +25.0 [" in text
     assert "*unseen* pools object, camera." in text
     assert "`robopref run experiment=grape`" in text
 
@@ -136,9 +136,9 @@ def test_a_variant_that_was_tried_along_fewer_axes_is_compared_along_those_alone
     tried = {"filtered-bc": ("in-domain", "object"), "tpo": ("in-domain",)}
     fewer = {name: {axis: run.results[name][axis] for axis in axes} for name, axes in tried.items()}
     text = tables([dataclasses.replace(run, results={**run.results, **fewer})])
-    assert "| filtered-bc | unseen: object | 1 | +100% [" in text
-    assert "| tpo | seen | 1 | +200% [" in text
-    assert "| tpo | unseen" not in text
+    assert "| filtered-bc | supervised | unseen: object | 1 | +100% [" in text
+    assert "| tpo | supervised | seen | 1 | +200% [" in text
+    assert "| tpo | supervised | unseen" not in text
 
 
 def test_runs_of_different_settings_are_not_pooled():
@@ -154,8 +154,8 @@ def test_runs_may_have_variants_of_their_own_and_none_of_one_name_that_differ():
 
     both = {"tpo": {"reduce": "sum"}, "stepwise-dpo": {"segment": "step"}}
     text = tables([run(0, **both), run(1, tpo={"reduce": "sum"})])
-    assert "| tpo | seen | 2 |" in text
-    assert "| stepwise-dpo | seen | 1 |" in text
+    assert "| tpo | supervised | seen | 2 |" in text
+    assert "| stepwise-dpo | supervised | seen | 1 |" in text
     with pytest.raises(DataError, match=r"grape\.variants\.tpo\.reduce: sum, now mean"):
         tables([run(0, **both), run(1, tpo={"reduce": "mean"})])
 
