@@ -101,8 +101,7 @@ def _refuse_words(verb: str, overrides: list[str]) -> None:
     for option, _, word in (each.partition("=") for each in overrides):
         if word.lower() in NO_TRUTH_VALUES:
             parent, _, name = option.rpartition(".")
-            chosen = [each for each in overrides if choices(each.partition("=")[0])]
-            if isinstance(_node(verb, chosen, parent).get(name), bool):
+            if isinstance(_node(verb, _chosen(overrides), parent).get(name), bool):
                 raise ConfigError(f"{option} must be true or false, got {word!r}")
 
 
@@ -121,7 +120,7 @@ def _explain(verb: str, overrides: list[str], error: Exception) -> str:
         return unknown_name(group[1], group[2], choices(group[1]))
     if option := re.search(r"Could not override '([^']+)'", text):
         parent, _, name = option[1].rpartition(".")
-        chosen = [each for each in overrides if choices(each.partition("=")[0])]
+        chosen = _chosen(overrides)
         node = _node(verb, chosen, parent)
         if name in _constructor_arguments(node):
             return f"{option[1]} is not listed in the configuration; to set it, write +{option[1]}=..."
@@ -132,6 +131,11 @@ def _explain(verb: str, overrides: list[str], error: Exception) -> str:
         inner = " To add one that is not listed, write + before it." if node and "_target_" in part else ""
         return unknown_name("option", option[1], known) + (inner if "." in parent else "")
     return text.strip().splitlines()[0]
+
+
+def _chosen(overrides: list[str]) -> list[str]:
+    """Return the overrides that choose a file of a group."""
+    return [each for each in overrides if choices(each.partition("=")[0])]
 
 
 def choices(group: str) -> list[str]:
