@@ -15,7 +15,7 @@ from robopref.cli.nodes import plain
 from robopref.cli.types import make_of
 from robopref.methods.phases.vla_align import preferring
 from robopref.methods.phases.vla_how import Alignment
-from robopref.policies.vla.data import parts_of
+from robopref.policies.vla.data import part_numbers
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.training.run import PeakMemory, machine
 
@@ -29,7 +29,7 @@ def batch_of(policy: SeeingPolicy, how: Alignment, pairs: int, decisions: int) -
     words = policy.tokenizer.encode("open the drawer")
     actions = rng.uniform(-1, 1, (members * decisions, policy.horizon, policy.action_size))
     targets = policy.targets(torch.from_numpy(actions.astype(np.float32)))
-    parts = parts_of(np.full(members, decisions), how.segment, windows=how.windows)
+    parts = part_numbers(np.full(members, decisions), how.segment, windows=how.windows)
     return {
         "frames": torch.from_numpy(rng.integers(0, 256, (members, decisions, size, size, 3), np.uint8)),
         "words": torch.from_numpy(np.stack([words] * members)),

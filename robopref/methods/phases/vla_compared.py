@@ -102,7 +102,7 @@ class Comparison:
             chances += [share] * len(found)
         chances += [imitated / max(len(alone), 1)] * len(alone)
         stages = _stages(self.decisions, self.rounds) if self.how.segment == "stage" else None
-        parts = part_numbers(self.decisions, self.how.segment, windows=self.how.windows, stages=stages)
+        parts = part_numbers(self.decisions.counts, self.how.segment, windows=self.how.windows, stages=stages)
         return TrajectoryGroups(
             self.decisions,
             _padded([*members, *alone], -1).astype(np.int64),

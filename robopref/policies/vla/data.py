@@ -290,13 +290,6 @@ SEGMENTS = ("trajectory", "window", "stage", "step")
 
 
 def part_numbers(
-    decisions: Decisions, segment: str, *, windows: int = 4, stages: Int[np.ndarray, " n"] | None = None
-) -> Int64[np.ndarray, " n"]:
-    """Return the segment that each decision counts to, as :func:`parts_of` does."""
-    return parts_of(decisions.counts, segment, windows=windows, stages=stages)
-
-
-def parts_of(
     counts: Int[np.ndarray, " T"],
     segment: str,
     *,

@@ -85,7 +85,7 @@ def test_groups_are_padded_and_masked(tmp_path):
         np.array([[1, 0]]),
         np.array([[1.0, 0.0]]),
         reference=reference,
-        parts=part_numbers(decisions, "window", windows=3),
+        parts=part_numbers(decisions.counts, "window", windows=3),
         imitated=np.array([True]),
     )
     batch = groups.sample(2, torch.Generator().manual_seed(0))
@@ -99,13 +99,13 @@ def test_groups_are_padded_and_masked(tmp_path):
 
 def test_windows_of_long_and_short_trajectories_correspond(tmp_path):
     decisions = Decisions(tiny(), [filmed(tmp_path / "s", [8, 4], [None, None])])
-    assert part_numbers(decisions, "window", windows=2).tolist() == [0, 0, 1, 1, 0, 1]
-    assert part_numbers(decisions, "trajectory").tolist() == [0] * 6
-    assert part_numbers(decisions, "step").tolist() == [0, 1, 2, 3, 0, 1]
+    assert part_numbers(decisions.counts, "window", windows=2).tolist() == [0, 0, 1, 1, 0, 1]
+    assert part_numbers(decisions.counts, "trajectory").tolist() == [0] * 6
+    assert part_numbers(decisions.counts, "step").tolist() == [0, 1, 2, 3, 0, 1]
     with pytest.raises(ConfigError, match="needs the stage"):
-        part_numbers(decisions, "stage")
+        part_numbers(decisions.counts, "stage")
     with pytest.raises(ConfigError, match="segment must be one of"):
-        part_numbers(decisions, "epoch")
+        part_numbers(decisions.counts, "epoch")
 
 
 def test_frames_at_another_rate_or_of_another_size_are_refused(tmp_path):

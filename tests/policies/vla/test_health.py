@@ -190,7 +190,7 @@ def aligned(start, count, **options):
         np.arange(12).reshape(6, 2),
         np.array([[1.0, 0.0]] * 6),
         reference=decisions.scores(policy),
-        parts=part_numbers(decisions, "trajectory"),
+        parts=part_numbers(decisions.counts, "trajectory"),
     )
     logged = steps(TrajectoryPreference(policy, window=99, **options), groups, count, 4)
     policy.eval()
