@@ -65,8 +65,8 @@ def test_every_policy_of_any_run_has_its_lines_and_says_of_how_many_runs():
 def test_a_policy_that_was_tried_along_more_axes_in_one_run_has_their_lines():
     """As ``<variant>-kept``: the variant, which may be tried along few, or the start, along all."""
     few, all_axes = (finished(seed, {"supervised": [1, 0], "filtered-bc-kept": [1, 0]}) for seed in range(2))
-    for axis in AXES[1:]:
-        del few.results["filtered-bc-kept"][axis]
+    kept = {"in-domain": few.results["filtered-bc-kept"]["in-domain"]}
+    few = dataclasses.replace(few, results={**few.results, "filtered-bc-kept": kept})
     lines = {tuple(line.split(" | ")[:2]): line for line in levels([few, all_axes]).splitlines()}
     assert "| 2 | 4 | 50.0% |" in lines["| filtered-bc-kept", "in-domain"]
     assert "| 1 | 2 | 50.0% |" in lines["| filtered-bc-kept", "camera"]
