@@ -1,9 +1,14 @@
-"""A policy server in a thread of this process, and raw connections to be rude with."""
+"""A policy server in a thread of this process or in one of its own, and raw connections to be rude with."""
 
 import asyncio
 import contextlib
+import os
+import re
+import subprocess
+import sys
 import threading
 import urllib.request
+from pathlib import Path
 
 from websockets.sync.client import connect
 
@@ -50,12 +55,42 @@ class Running:
     def client(self, **options):
         return Client(self.address, **options)
 
-    @contextlib.contextmanager
     def rude(self, **options):
         """A raw connection that has read the metadata."""
-        with connect(self.address, compression=None, max_size=None, **options) as connection:
-            assert "task" in unpack(connection.recv(timeout=10))
-            yield connection
+        return rude(self.address, **options)
+
+
+class Served:
+    """``robopref serve`` in a process of its own, ended at the end of the block."""
+
+    def __init__(self, bundle, *options, bin_folder=Path(sys.executable).parent):
+        self.command = [bin_folder / "robopref", "serve", f"bundle={bundle}", "port=0", *options]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if found := re.match(r"Serving at (ws://\S+:(\d+))", line):
+                self.address, self.port = found[1], int(found[2])
+                return self
+        raise AssertionError("the server did not start")
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        assert self.process.wait(20) in (0, 143, -15)
+
+    def resident_mib(self):
+        """Memory that it holds now; a peak may be older."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextlib.contextmanager
+def rude(address, **options):
+    """A raw connection that has read the metadata."""
+    with connect(address, compression=None, max_size=None, **options) as connection:
+        assert "task" in unpack(connection.recv(timeout=10))
+        yield connection
 
 
 def healthz(running):

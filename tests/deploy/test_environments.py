@@ -17,6 +17,7 @@ from robopref.rewards.gaussian import GaussianReward
 from robopref.rewards.saved import save_reward
 from robopref.training.rollout import make_environment
 from tests.deploy.made import make_bundle
+from tests.deploy.running import Served
 from tests.test_wheel import wheel
 
 __all__ = ["wheel"]
@@ -36,25 +37,6 @@ def environment(folder, *packages):
     install = ["uv", "pip", "install", "--quiet", "--no-config", "--python", python, *packages]
     subprocess.run(install, check=True)
     return folder / "bin"
-
-
-class Served:
-    """``robopref serve`` in a process of its own, ended at the end of the block."""
-
-    def __init__(self, bin_folder, bundle, *options):
-        self.command = [bin_folder / "robopref", "serve", f"bundle={bundle}", "port=0", *options]
-
-    def __enter__(self):
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if found := re.match(r"Serving at (ws://\S+:(\d+))", line):
-                return found[1], int(found[2])
-        raise AssertionError("the server did not start")
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        assert self.process.wait(20) in (0, 143, -15)
 
 
 def run(python, code, *arguments, cwd):
@@ -95,8 +77,8 @@ def test_a_missing_part_is_one_sentence_that_names_the_extra(robot, verb, extra,
 @pytest.mark.slow
 def test_a_robot_serves_and_asks_without_torch(robot, tmp_path):
     bundle = make_bundle(tmp_path / "bundle", horizon=2)
-    with Served(robot, bundle, f"audit={tmp_path / 'audit.jsonl'}", "candidates=4") as (address, port):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+    with Served(bundle, f"audit={tmp_path / 'audit.jsonl'}", "candidates=4", bin_folder=robot) as server:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=5) as answer:
             assert answer.read() == b"OK\n"
         code = (
             "import sys, numpy as np\n"
@@ -113,7 +95,7 @@ def test_a_robot_serves_and_asks_without_torch(robot, tmp_path):
             "safety = Safety(rules, stale_s=30.0, watchdog_s=60.0)\n"
             "print(drive(Robot(), Remote(lambda: Client(sys.argv[1])), safety, steps=20))\n"
         )
-        said = run(robot / "python", code, address, cwd=tmp_path)
+        said = run(robot / "python", code, server.address, cwd=tmp_path)
     assert "steps=20, held=0" in said
     assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 10
 
@@ -145,9 +127,9 @@ def test_openpi_s_own_client_drives_the_simulator_for_a_thousand_decisions(robot
     client = environment(tmp_path / "openpi", "openpi-client==0.1.2", "typing_extensions")
     options = {"horizon": 150, "terminate_on_success": False}
     simulator = GymRobot(make_environment(DRAWER, options), [("observation/state", 39)], seed=0)
-    with Served(robot, tmp_path / "bundle", "ignore=prompt", "deadline_ms=0") as (_, port):
+    with Served(tmp_path / "bundle", "ignore=prompt", "deadline_ms=0", bin_folder=robot) as server:
         process = subprocess.Popen(
-            [client / "python", "-W", "ignore", "-c", OPENPI, str(port)],
+            [client / "python", "-W", "ignore", "-c", OPENPI, str(server.port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

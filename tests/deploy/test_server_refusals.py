@@ -2,12 +2,10 @@
 
 # pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOptionalOperand=false
 
-import os
 import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -15,12 +13,12 @@ import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from robopref.deploy.bundle import load
-from robopref.deploy.client import ServerError
+from robopref.deploy.client import Client, ServerError
 from robopref.deploy.codec import pack
 from robopref.deploy.selection import Selector
 from robopref.deploy.server import Bounds
 from tests.deploy.made import make_bundle, seen
-from tests.deploy.running import Running, healthz, still_serves
+from tests.deploy.running import Running, Served, healthz, rude, still_serves
 
 
 @pytest.fixture(scope="module")
@@ -189,21 +187,16 @@ def test_clients_that_die_mid_request_leave_nothing_behind(server):
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_ten_thousand_requests(bundle, request):
-    import logging
-
-    logging.disable()  # pytest would keep every refusal, with the frames of its traceback
-    request.addfinalizer(lambda: logging.disable(logging.NOTSET))
-    with Running(Selector(bundle), ignored=["image"]) as running:
-        peaks = []
+def test_memory_stays_flat_over_ten_thousand_requests(bundle):
+    with Served(bundle.path, "ignore=image") as server:
+        levels = []
         for _ in range(6):
-            with running.client() as client:
+            with Client(server.address) as client:
                 for _ in range(1900):
                     client.infer({**seen(), "image": np.zeros((64, 64, 3), np.uint8)})
             for what in ("NaN", "no msgpack", "wrong shape", "truncated") * 25:
-                with running.rude() as connection:
+                with rude(server.address) as connection:
                     connection.send(BAD[what])
                     assert isinstance(connection.recv(timeout=5), str)
-            pages = int(Path("/proc/self/statm").read_text().split()[1])  # resident now; a peak may be older
-            peaks.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
-    assert peaks[-1] - peaks[1] < 4, peaks  # MiB, for 8,000 requests after the first 4,000
+            levels.append(server.resident_mib())
+    assert levels[-1] - levels[1] < 4, levels  # MiB, for 8,000 requests after the first 4,000
