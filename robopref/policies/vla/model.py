@@ -92,6 +92,7 @@ class VisionLanguageAction(nn.Module):
         padding: int,
         *,
         temperature: float = 0.0,
+        central: float = 1.0,
         decoding: str = "mode",
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "B N"]:
@@ -103,6 +104,7 @@ class VisionLanguageAction(nn.Module):
             count: N.
             padding: Which word is none.
             temperature: 0 draws nothing; 1 draws from the policy.
+            central: Share of each token's distribution, around its median, that is drawn from.
             decoding: What is taken where nothing is drawn: the ``mode`` or the ``median`` of each token.
             generator: Source of randomness, on the CPU.
         """
@@ -111,7 +113,11 @@ class VisionLanguageAction(nn.Module):
         found: list[Tensor] = []
         last = positions[:, -1:]
         while True:
-            found.append(_choose(self._action_logits(hidden[:, -1]), temperature, decoding, generator))
+            logits = self._action_logits(hidden[:, -1])
+            if temperature == 0:
+                found.append(logits.argmax(-1) if decoding == "mode" else _quantile(logits, 0.5))
+            else:
+                found.append(_drawn(logits / temperature, central, generator))
             if len(found) == count:
                 return torch.stack(found, 1)
             last, real = last + 1, F.pad(real, (0, 1), value=True)
@@ -129,10 +135,16 @@ class VisionLanguageAction(nn.Module):
         return head(hidden)[..., rows].flip(-1).float()  # an adapted or quantised head has no plain weight
 
 
-def _choose(logits: Tensor, temperature: float, decoding: str, generator: torch.Generator | None) -> Tensor:
-    if temperature == 0:
-        if decoding == "mode":
-            return logits.argmax(-1)
-        return (torch.softmax(logits, -1).cumsum(-1) < 0.5).sum(-1).clamp(max=logits.shape[-1] - 1)
-    chances = torch.softmax(logits / temperature, -1).cpu()
-    return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
+def _drawn(logits: Tensor, central: float, generator: torch.Generator | None) -> Int[Tensor, " B"]:
+    """Bins drawn from the central share of each distribution."""
+    if central == 1:
+        chances = torch.softmax(logits, -1).cpu()
+        return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
+    level = 0.5 + central * (torch.rand(len(logits), 1, generator=generator) - 0.5)
+    return _quantile(logits, level.to(logits.device))
+
+
+def _quantile(logits: Float[Tensor, "B N"], level: float | Float[Tensor, "B 1"]) -> Int[Tensor, " B"]:
+    """The first bin up to which there is this much of the probability; bins are ordered."""
+    below = torch.softmax(logits, -1).cumsum(-1) < level
+    return below.sum(-1).clamp(max=logits.shape[-1] - 1)

@@ -32,12 +32,16 @@ class TokenPolicy(SeeingPolicy):
         bins: From numbers to tokens and back.
         range: Of actions, scaled to the bins.
         temperature: Of sampling; at 1, what is drawn has the probability that :meth:`score` says.
+        central: Share of each token's distribution, around its median, that is drawn from: of 0.5 the half
+            between the quartiles. Draws are then about what a policy does that decodes by the median; those
+            of a low temperature are about the mode.
         decoding: What a policy does that draws nothing: the ``mode`` or the ``median`` of each token. Bins
             are ordered, and expert actions pile up at the ends of their range, so that the likeliest bin is
             often an end although most of the probability lies elsewhere.
     """
 
     temperature: float
+    central: float = 1.0
     decoding: str = "mode"
     bins: ActionBins
     range: ActionRange
@@ -65,6 +69,7 @@ class TokenPolicy(SeeingPolicy):
             self.entries,
             self.padding,
             temperature=0.0 if deterministic else self.temperature,
+            central=self.central,
             decoding=self.decoding,
             generator=generator,
         )
@@ -179,6 +184,7 @@ class VLAPolicy(SmallModel, TokenPolicy):
         layers: Of the language model.
         heads: Of both transformers.
         temperature: Of sampling.
+        central: Share of each token's distribution that is drawn from, see :class:`TokenPolicy`.
         decoding: ``median`` or ``mode`` of each token, where nothing is drawn.
         shift: Frames move by up to so many pixels while it learns (Yarats et al. 2021, DrQ).
         adapter: ``{"rank": 8, ...}`` freezes the weights and learns LoRA adapters, see
@@ -207,6 +213,7 @@ class VLAPolicy(SmallModel, TokenPolicy):
         layers: int = 4,
         heads: int = 4,
         temperature: float = 1.0,
+        central: float = 1.0,
         decoding: str = "median",
         shift: int = 3,
         adapter: Mapping[str, Any] | None = None,
@@ -217,9 +224,11 @@ class VLAPolicy(SmallModel, TokenPolicy):
         self.config = constructor_arguments(locals())
         if not temperature > 0:
             raise ConfigError(f"temperature must be positive, got {temperature}")
+        if not 0 < central <= 1:
+            raise ConfigError(f"central is a share, above 0 and at most 1, got {central}")
         if decoding not in DECODINGS:
             raise ConfigError(unknown_name("decoding", decoding, DECODINGS))
-        self.temperature, self.decoding = temperature, decoding
+        self.temperature, self.central, self.decoding = temperature, central, decoding
         self.build_small()
         self.begin_with(adapter, seed)
         self.bins, self.range = ActionBins("uniform"), ActionRange(action_size)

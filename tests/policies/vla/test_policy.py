@@ -82,18 +82,43 @@ def test_padding_an_instruction_changes_nothing(seen):
     assert torch.allclose(found[0], found[1], atol=1e-5)
 
 
-def test_samples_have_the_frequencies_that_the_score_says():
-    policy = tiny(horizon=1, width=8)
+def first_tokens(policy, count):
+    """First token of ``count`` draws for one frame, and the distribution that the policy says it has."""
     with torch.no_grad():
         policy.model.language_model.lm_head.weight.mul_(40)
-    frames = np.zeros((1, 16, 16, 3), np.uint8)
-    seen = policy.see(frames, ["open"])
-    drawn = policy.sample(seen, 4000, generator=torch.Generator().manual_seed(0))
-    first = policy.targets(drawn[0])[:, 0]
+    seen = policy.see(np.zeros((1, 16, 16, 3), np.uint8), ["open"])
+    drawn = policy.sample(seen, count, generator=torch.Generator().manual_seed(0))
     logits = policy.token_logits(*policy.parts(seen), torch.zeros(1, 2, dtype=torch.long))[0, 0]
-    expected = torch.softmax(logits, -1)
-    share = torch.bincount(first, minlength=256) / 4000
+    return policy.targets(drawn[0])[:, 0], torch.softmax(logits, -1).detach()
+
+
+def test_samples_have_the_frequencies_that_the_score_says():
+    tokens, expected = first_tokens(tiny(horizon=1, width=8), 4000)
+    share = torch.bincount(tokens, minlength=256) / 4000
     assert float((share - expected).abs().max()) < 4 * (0.25 / 4000) ** 0.5
+
+
+def test_central_samples_have_the_frequencies_between_the_quartiles():
+    tokens, chances = first_tokens(tiny(horizon=1, width=8, central=0.5), 4000)
+    up_to = np.concatenate([[0], np.cumsum(chances.double().numpy())]).clip(0.25, 0.75)
+    expected = torch.tensor(np.diff(up_to) / 0.5)
+    share = torch.bincount(tokens, minlength=256) / 4000
+    assert float((share - expected).abs().max()) < 4 * (0.25 / 4000) ** 0.5
+    assert not bool((share[expected == 0] > 0).any())
+    assert len(share.nonzero()) > 20  # a part of the distribution, not a point
+
+
+def test_the_narrowest_central_samples_are_the_medians(seen):
+    narrow = tiny(central=1e-6)
+    median = narrow.act(narrow.see(*seen), deterministic=True)
+    drawn = narrow.sample(narrow.see(*seen), 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, median[:, None].expand_as(drawn))
+
+
+@pytest.mark.parametrize("central", [0.0, -0.5, 1.5])
+def test_a_central_share_that_is_none_is_refused(central):
+    with pytest.raises(ConfigError, match=f"a share, above 0 and at most 1, got {central}"):
+        tiny(central=central)
 
 
 def test_frame_and_instruction_both_matter(policy, seen):
