@@ -26,7 +26,7 @@ from robopref.methods.direct import Direct, Questions
 from robopref.methods.grape import Grape, Variant
 from robopref.methods.pearl import Pearl
 from robopref.methods.phases.comparisons import Comparisons
-from robopref.methods.phases.vla_how import OF_PREFERENCES, Alignment
+from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judge
 from robopref.methods.phases.vla_trials import Axis
 from robopref.methods.rapl import Camera, Ranked, Rapl
@@ -148,10 +148,9 @@ def _without_unread(
     alignment: dict[str, Any], chosen: dict[str, Any], unsaid: dict[str, Any]
 ) -> dict[str, Any]:
     """Return an alignment without what nobody said and ``chosen``, which decides of it, does not read."""
-    if chosen.get("kind") != "preference":
-        unread = set(OF_PREFERENCES)
-    else:
-        unread = {"windows"} if chosen.get("segment") != "window" else set[str]()
+    unread = set(Alignment.unread(chosen.get("kind")))
+    if chosen.get("kind") == "preference" and chosen.get("segment") != "window":
+        unread.add("windows")
     return {k: v for k, v in alignment.items() if not (k in unread and k in unsaid and v == unsaid[k])}
 
 

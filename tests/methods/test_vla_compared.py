@@ -135,19 +135,53 @@ def test_what_there_is_nothing_of_leaves_its_share_of_imitation_to_the_present_r
     assert found._bounds.tolist() == pytest.approx(bounds)
 
 
+def test_decisions_have_the_sign_of_what_their_rollout_was_worth(lab, judged, demonstrations):
+    """Its observations say nothing to the critic here, so that all decisions of a rollout share its fate."""
+    comparison = compared(lab, [judged, judged], demonstrations, kind="advantage", replay=0.25)
+    found = comparison.credited()
+    signs = found.signs.numpy().reshape(26, 3)  # two rounds of twelve, two demonstrations
+    assert (signs[:24:2] == 1).all()
+    assert (signs[1:24:2] == -1).all()
+    assert not signs[24:].any()
+    drawn = found.sample(4000, torch.Generator().manual_seed(0))
+    assert float((drawn["sign"] == 0).float().mean()) == pytest.approx(0.15, abs=0.02)
+    assert float((drawn["sign"] > 0).float().mean()) == pytest.approx(0.425, abs=0.1)
+    chances = np.diff(found._up_to.numpy(), prepend=0).reshape(26, 3)
+    assert chances[:12].sum() == pytest.approx(0.25)  # the earlier round
+    assert chances[12:24].sum() == pytest.approx(0.6)
+    start = compared(lab, [judged], demonstrations, kind="advantage").decisions.scores(tiny())
+    assert torch.allclose(found.reference[36:72], start[:36], atol=1e-5)
+
+
+def test_random_advantages_are_blind_to_who_is_better(lab, judged, demonstrations):
+    found = compared(lab, [judged], demonstrations, kind="advantage", pairs="random").credited()
+    signs = found.signs.numpy()[:36].reshape(6, 2, 3)
+    assert (signs[:, 0] == -signs[:, 1]).all()  # each state still has one of either score
+    assert 0 < (signs[:, 0, 0] > 0).sum() < 6
+
+
+def test_people_give_no_scores_to_make_advantages_of(lab, judged, demonstrations):
+    comparison = compared(lab, [replace(judged, scores={})], demonstrations, kind="advantage")
+    with pytest.raises(ConfigError, match="needs a score of every rollout: people gave pairs"):
+        comparison.credited()
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [
         ({}, "No two rollouts of one state differ by 1.5 in their scores, so there is nothing to learn"),
         ({"kind": "chosen"}, "differ by 1.5 in their scores, so there is nothing to imitate"),
         ({"objective": "plackett_luce"}, "All rollouts of each state have the same score"),
+        ({"kind": "advantage"}, "All rollouts of each task have the same score"),
     ],
 )
 def test_rollouts_that_are_all_alike_have_nothing_to_teach(lab, judged, demonstrations, how, said):
     alike = replace(judged, urls={}, scores={"drawer-open": np.zeros(12)})
     comparison = compared(lab, [alike], demonstrations, **how)
     with pytest.raises(NothingToLearnError, match=said):
-        comparison.imitated() if "kind" in how else comparison.groups()
+        {"chosen": comparison.imitated, "advantage": comparison.credited}.get(
+            comparison.how.kind, comparison.groups
+        )()
 
 
 def test_random_pairs_are_of_one_state_as_many_and_blind_to_who_is_better(lab, judged):
@@ -297,6 +331,10 @@ def test_alignments_that_cannot_work_are_refused_before_anything_is_done():
         ({"adapter": {"rnk": 3}}, "No option of an adapter is called 'rnk'"),
         ({"objective": "ipo", "reduce": "sum"}, "reduce=sum does not fit it"),
         ({"kind": "chosen", "objective": "dpo", "beta": 0.5}, "objective, beta would change nothing"),
+        ({"kind": "advantage", "segment": "stage"}, "segment would change nothing under kind=advantage"),
+        ({"objective": "dpo", "clip": 0.1}, "clip would change nothing under kind=preference"),
+        ({"kind": "advantage", "clip": 1.0}, "clip must lie between 0 and 1, and trace from 0 to 1, got 1.0"),
+        ({"kind": "advantage", "trace": 1.5}, "got 0.2 and 1.5"),
     ]
     for wrong, said in cases:
         with pytest.raises(ConfigError, match=said):

@@ -13,6 +13,7 @@ from robopref.methods.phases.vla import WEIGHTS
 from robopref.methods.phases.vla_compared import Comparison, labels_of
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judged, task_of
+from robopref.policies.vla.advantage import ClippedAdvantage
 from robopref.policies.vla.data import FilmedEpisodes
 from robopref.policies.vla.preference import TrajectoryPreference
 from robopref.policies.vla.saved import load_vla, save_vla
@@ -38,7 +39,7 @@ def align_policy(
         rounds: Judged rollouts, the present round last; earlier ones are replayed.
         demonstrations: Some of them are mixed in, to be imitated.
         how: See :class:`Alignment`.
-        plan: How long; a batch holds groups. Imitation gets as many decisions per step.
+        plan: How long; a batch holds groups. Advantages and imitation get as many decisions per step.
     """
     folder = lab.run.directory / name
     labels = [labels_of(lab, judged, how) for judged in rounds]
@@ -77,9 +78,14 @@ def _lesson(
     """What is trained, on what, and how long."""
     if how.kind == "preference":
         return preferring(learner, how), comparison.groups(), plan
-    learner.learning_rate = how.learning_rate or learner.learning_rate
     size = max(1, int(2 * plan.batch_size * comparison.decisions.counts.mean()))
-    return learner, comparison.imitated(), dataclasses.replace(plan, batch_size=size)
+    decisions = dataclasses.replace(plan, batch_size=size)
+    rate = how.learning_rate or learner.learning_rate
+    if how.kind == "advantage":
+        learns = ClippedAdvantage(learner, clip=how.clip, window=how.window, learning_rate=rate)
+        return learns, comparison.credited(), decisions
+    learner.learning_rate = rate
+    return learner, comparison.imitated(), decisions
 
 
 def preferring(policy: SeeingPolicy, how: Alignment) -> TrajectoryPreference:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robopref.data.preferences import Preferences
+from robopref.data.queries import initial_states
 from robopref.errors import ConfigError, DataError, hide_passwords
 from robopref.methods.phases.lab import Lab, stream
 from robopref.methods.phases.label import read_labels
@@ -19,6 +20,7 @@ from robopref.methods.phases.vla_kept import kept_scores
 from robopref.methods.phases.vla_scores import Judged, task_of
 from robopref.policies.vla.data import Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
 from robopref.policies.vla.seeing import SeeingPolicy
+from robopref.rewards.credit import decision_advantages
 from robopref.rewards.staged.pairs import check_rollout_pairs, random_pairs_of_states, ranked_lists
 from robopref.training.signals import costs_in
 
@@ -142,6 +144,55 @@ class Comparison:
         ]
         return _Rows(self.decisions, parts)
 
+    def credited(self) -> "CreditedDecisions":
+        """Decisions of all rounds by their advantages, and demonstrations to imitate, each in its share."""
+        each = [self._advantages_of(number) for number in range(len(self.rounds))]
+        if not each[-1].any():
+            raise NothingToLearnError(
+                "All rollouts of each task have the same score, so there is nothing to learn from."
+            )
+        earlier = sum(each[:-1], np.zeros(len(self.decisions)))
+        demonstrated = np.zeros(len(self.decisions))
+        demonstrated[self.decisions.rows_of(self._demonstrations)] = 1.0
+        chances = np.zeros(len(self.decisions))
+        shares = self._shares(bool(earlier.any()))
+        for share, drawn in zip(shares, (abs(each[-1]), abs(earlier), demonstrated), strict=True):
+            chances += share * drawn / max(drawn.sum(), 1e-12)
+        signs = np.sign(each[-1] + earlier)
+        rows = np.flatnonzero(signs)
+        reference = kept_scores(self._lab, self._start, self._policy, self.decisions, rows)
+        return CreditedDecisions(self.decisions, chances, signs, reference)
+
+    def _advantages_of(self, number: int) -> np.ndarray:
+        """Advantage of every decision of one round; zero of all others."""
+        found, judged, known = np.zeros(len(self.decisions)), self.rounds[number], []
+        for source, episodes in enumerate(judged.rollouts, start=self._offset(number)):
+            task, store = task_of(episodes), episodes.store
+            if task not in judged.scores:
+                raise ConfigError("kind=advantage needs a score of every rollout: people gave pairs")
+            trajectories = [self.decisions.trajectory(source, e) for e in range(len(store))]
+            counts, rows = self.decisions.counts[trajectories], self.decisions.rows_of(trajectories)
+            place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            states = np.repeat(store.first_rows, counts) + place * episodes.frames.every
+            scores, starts = judged.scores[task], np.arange(len(store)) + len(store)
+            for state, members in enumerate(initial_states(store).values()):
+                starts[members] = state
+                if self.how.pairs == "random":
+                    rng = stream(self._lab.seed, f"random-scores/{task}/{state}")
+                    scores = scores.copy()
+                    scores[members] = rng.permutation(scores[members])
+            found[rows], about = decision_advantages(
+                store.array("observations")[states],
+                counts,
+                scores,
+                starts,
+                trace=self.how.trace,
+                seed=self._lab.seed,
+            )
+            known.append(about["explained"])
+        self._lab.run.say(f"  the critic explains {np.mean(known):.0%} of the scores' variance")
+        return found
+
     def _alike(self) -> str:
         judge = self.rounds[-1].judge
         if judge.kind == "human":
@@ -220,6 +271,34 @@ class Comparison:
 def _padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], filler: int | float) -> np.ndarray:
     width = max(len(row) for row in rows)
     return np.array([[*row, *[filler] * (width - len(row))] for row in rows])
+
+
+class CreditedDecisions:
+    """Draws decisions in proportion to their chances, with the sign of each one's advantage.
+
+    Args:
+        decisions: Of rollouts and demonstrations.
+        chances: How often each is drawn, in proportion.
+        signs: Of the advantages; 0 of what is imitated.
+        reference: Score of each decision that has an advantage, before learning.
+    """
+
+    def __init__(
+        self, decisions: Decisions, chances: np.ndarray, signs: np.ndarray, reference: Tensor
+    ) -> None:
+        self.decisions, self.reference = decisions, reference.cpu()
+        self.signs = torch.from_numpy(signs.astype(np.float32))
+        self._up_to = torch.from_numpy(np.cumsum(chances) / chances.sum())
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw as :meth:`Decisions.sample` does, with ``sign`` and ``reference`` (n,)."""
+        pick = torch.rand(batch_size, generator=generator, dtype=torch.float64)
+        rows = torch.searchsorted(self._up_to, pick, right=True).clamp(max=len(self) - 1).numpy()
+        own = {"sign": self.signs[rows], "reference": self.reference[rows]}
+        return self.decisions.batch(rows) | {k: v.to(self.decisions.device) for k, v in own.items()}
 
 
 class _Rows:

@@ -10,11 +10,13 @@ from robopref.policies.vla.data import SEGMENTS
 from robopref.policies.vla.lora import Adapter
 from robopref.policies.vla.preference import fitting
 
-KINDS = ("preference", "chosen", "successes", "all", "demonstrations")
+KINDS = ("preference", "advantage", "chosen", "successes", "all", "demonstrations")
 WITHOUT_SCORES = ("successes", "all", "demonstrations")
 """Kinds that take no notice of which rollouts were scored higher."""
 OF_PREFERENCES = ("objective", "segment", "windows", "reduce", "beta", "imitation_weight")
-"""Options of an :class:`Alignment` that imitation (any kind but ``preference``) knows nothing of."""
+"""Options of an :class:`Alignment` that no kind but ``preference`` knows."""
+OF_ADVANTAGES = ("clip", "trace")
+"""Options that no kind but ``advantage`` knows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +24,10 @@ class Alignment:
     """How a policy learns from rollouts.
 
     Attributes:
-        kind: ``preference``; or imitation of the better rollouts (``chosen``), of those that succeeded
-            (``successes``), of all, or of ``demonstrations`` alone: what further learning does by itself.
+        kind: ``preference``, of whole rollouts or their parts; ``advantage``, of single decisions, which a
+            critic makes of the rollouts' scores (:mod:`robopref.rewards.credit`); or imitation of the better
+            rollouts (``chosen``), of those that succeeded (``successes``), of all, or of ``demonstrations``
+            alone: what further learning does by itself.
         objective: Of the registry, for ``preference``: a name, or a mapping with ``name`` and options. What
             it learns from decides what is compared: pairs; all rollouts of a state as a ranked list
             (``plackett_luce``, ``lipo_lambda``, ...); or single rollouts, up where they succeeded and down
@@ -33,7 +37,10 @@ class Alignment:
         reduce: ``sum`` or ``mean`` over the decisions of a segment.
         beta: Scale of scores; None takes the family's.
         imitation_weight: Of the best rollout's negative log-likelihood, added to the objective.
-        pairs: ``ranked`` by who judged, or ``random``: the control that a ranking must beat.
+        clip: Of ``advantage``: by how much the likelihood of a chunk may change, per number of it.
+        trace: Of ``advantage``: 0 trusts the critic, 1 the score of the rollout alone.
+        pairs: ``ranked`` by who judged, or ``random``: the control that a ranking must beat. Of
+            ``advantage``, scores at random among the rollouts of a state.
         learning_rate: Step size of Adam; None takes the policy's.
         demonstrations: Share of a batch that are demonstrations: supervised learning, whatever the objective.
         replay: Share that are comparisons of earlier rounds.
@@ -48,6 +55,8 @@ class Alignment:
     reduce: str = "mean"
     beta: float | None = None
     imitation_weight: float = 0.0
+    clip: float = 0.2
+    trace: float = 0.9
     pairs: str = "ranked"
     learning_rate: float | None = 1e-4
     demonstrations: float = 0.15
@@ -65,6 +74,10 @@ class Alignment:
                 raise ConfigError(f"{name} must be positive, got {value}")
         if not 0 <= self.imitation_weight < math.inf:
             raise ConfigError(f"imitation_weight must not be negative, got {self.imitation_weight}")
+        if not (0 < self.clip < 1 and 0 <= self.trace <= 1):
+            raise ConfigError(
+                f"clip must lie between 0 and 1, and trace from 0 to 1, got {self.clip} and {self.trace}"
+            )
         if not (min(self.demonstrations, self.replay) >= 0 and self.demonstrations + self.replay < 1):
             raise ConfigError(
                 "demonstrations and replay must not be negative, and together below 1, got "
@@ -78,9 +91,15 @@ class Alignment:
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         if self.kind == "preference" and self.segment != "window" and self.windows != usual["windows"]:
             raise ConfigError(f"windows={self.windows} would change nothing under segment={self.segment}")
-        changed = [name for name in OF_PREFERENCES if getattr(self, name) != usual[name]]
-        if self.kind != "preference" and changed:
-            raise ConfigError(f"kind={self.kind} imitates: {', '.join(changed)} would change nothing")
+        changed = [name for name in self.unread(self.kind) if getattr(self, name) != usual[name]]
+        if changed:
+            raise ConfigError(f"{', '.join(changed)} would change nothing under kind={self.kind}")
+
+    @staticmethod
+    def unread(kind: str | None) -> tuple[str, ...]:
+        """Options that a kind knows nothing of."""
+        of_others = OF_PREFERENCES if kind != "preference" else ()
+        return of_others + (OF_ADVANTAGES if kind != "advantage" else ())
 
     @property
     def chosen(self) -> Objective:

@@ -1,0 +1,102 @@
+"""Decisions become likelier or less likely by their advantages: by hand, at the clip, and when it learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from robopref.errors import ConfigError
+from robopref.policies.vla.advantage import ClippedAdvantage
+from tests.policies.vla.conftest import continuous, tiny
+
+
+def batch_of(policy, signs, seed=0):
+    """Some decisions, the first with one action that was never taken, and their scores as they are."""
+    draw = torch.Generator().manual_seed(seed)
+    count = len(signs)
+    frames = torch.randint(0, 256, (count, 16, 16, 3), generator=draw, dtype=torch.uint8)
+    words = torch.from_numpy(np.stack([policy.tokenizer.encode("open the drawer")] * count))
+    batch = {
+        "frames": frames,
+        "words": words,
+        "targets": policy.targets(torch.rand(count, 2, 2, generator=draw) * 2 - 1),
+        "mask": torch.ones(count, 2, dtype=torch.bool),
+        "sign": torch.tensor(signs),
+    }
+    batch["mask"][0, 1] = False
+    return batch | {"reference": scores(policy, batch).detach()}
+
+
+def scores(policy, batch):
+    return policy.decision_scores(**{name: batch[name] for name in ("frames", "words", "targets", "mask")})
+
+
+def gradient(learner, loss):
+    learner.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in learner.policy.parameters() if p.grad is not None])
+
+
+def test_at_the_start_the_gradient_is_that_of_the_signed_likelihoods(policy):
+    batch = batch_of(policy, [1.0, -1.0, 0.0])
+    learner = ClippedAdvantage(policy)
+    loss, shown = learner.loss(batch)
+    numbers = torch.tensor([2.0, 4.0, 4.0])
+    likelihood = -float(batch["reference"][2]) / 4
+    assert float(loss.detach()) == pytest.approx((-1 + 1 + likelihood) / 3, rel=1e-5)
+    found = gradient(learner, loss)
+    by_hand = -(torch.tensor([1.0, -1.0, 1.0]) * scores(policy, batch) / numbers).mean()
+    assert torch.allclose(found, gradient(learner, by_hand), atol=1e-6)
+    assert {name: float(value) for name, value in shown.items()} == pytest.approx(
+        {"good_change": 0, "bad_change": 0, "clipped": 0}, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("sign", "change", "moves"),
+    [(1.0, 0.3, False), (1.0, -0.3, True), (-1.0, -0.3, False), (-1.0, 0.3, True), (1.0, 0.1, True)],
+)
+def test_what_has_moved_beyond_the_clip_moves_back_but_no_further(policy, sign, change, moves):
+    batch = batch_of(policy, [sign])
+    batch["reference"] = batch["reference"] - 2 * change  # two numbers were taken
+    learner = ClippedAdvantage(policy, clip=0.2)
+    loss, shown = learner.loss(batch)
+    ratio = np.exp(change)
+    expected = -min(sign * ratio, sign * np.clip(ratio, 0.8, 1.2))
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert bool(gradient(learner, loss).any()) is moves
+    assert float(shown["clipped"]) == float(abs(change) > 0.2)
+
+
+def test_windows_of_two_decisions_have_the_gradient_of_all_at_once(policy):
+    batch = batch_of(policy, [1.0, -1.0, 0.0, 1.0, -1.0])
+    found = []
+    for window in (2, 100):
+        learner = ClippedAdvantage(policy, window=window)
+        found.append(gradient(learner, learner.loss(batch)[0]))
+    assert torch.allclose(*found, atol=1e-6)
+
+
+def test_good_decisions_become_likelier_and_bad_ones_less_likely(policy):
+    batch = batch_of(policy, [1.0, 1.0, -1.0, -1.0])
+    learner = ClippedAdvantage(policy, clip=0.3, learning_rate=3e-3)
+    adam = torch.optim.Adam(learner.parameter_groups())
+    for _ in range(40):
+        adam.zero_grad()
+        learner.loss(batch)[0].backward()
+        adam.step()
+    change = (scores(policy, batch).detach() - batch["reference"]) / torch.tensor([2.0, 4.0, 4.0, 4.0])
+    assert (change[:2] > 0.1).all()
+    assert (change[2:] < -0.1).all()
+    assert change.abs().max() < 1.0  # the clip holds it: unclipped, the bad ones fall without end
+
+
+@pytest.mark.parametrize("head", ["flow", "diffusion"])
+def test_policies_without_likelihoods_are_refused(head):
+    with pytest.raises(ConfigError, match="kind=advantage clips ratios of likelihoods"):
+        ClippedAdvantage(continuous(head))
+
+
+@pytest.mark.parametrize("options", [{"clip": 0.0}, {"clip": 1.0}, {"window": 0}, {"learning_rate": 0.0}])
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(ConfigError, match="clip must lie between 0 and 1"):
+        ClippedAdvantage(tiny(), **options)
