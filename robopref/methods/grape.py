@@ -112,7 +112,10 @@ class Grape:
             raise ConfigError("Objectives of lists need a score of every rollout, and people give pairs")
         if any(how.kind == "advantage" for how in self.alignments):
             if self.judge.kind == "human":
-                raise ConfigError("kind=advantage needs a score of every rollout, and people give pairs")
+                raise ConfigError(
+                    "kind=advantage needs a score of every rollout, and people give pairs: take "
+                    "grape.alignment.kind=preference"
+                )
             if self.sampling.starts < 2:
                 raise ConfigError(
                     "kind=advantage needs grape.rollouts.starts of 2 or more: its critic values "

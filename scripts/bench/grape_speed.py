@@ -45,11 +45,11 @@ def batch_of(policy: SeeingPolicy, how: Alignment, pairs: int, decisions: int) -
 
 
 def speed(config: DictConfig, repeats: int) -> str:
-    """Measure steps of the experiment's alignment in windows, and a plain pass, of the same pairs."""
+    """Measure steps of the experiment's alignment by pairs, in windows, and a plain pass over the same."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     part = build.component(config.policy)
     policy: SeeingPolicy = part.build(action_size=ACTIONS, seed=0).to(device)
-    how = make_of(Alignment, "grape.alignment", plain(config.grape.alignment))
+    how = make_of(Alignment, "grape.alignment", {**plain(config.grape.alignment), "kind": "preference"})
     pairs = config.training.policy.batch_size
     if how.adapter is not None and policy.adapter is None:
         policy.adopt(how.adapter)

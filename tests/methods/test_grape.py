@@ -44,6 +44,7 @@ SMALL = [
     "grape.pairing={top: 1, gap: 0.0}",
     "~grape.variants.safety",
     "~grape.variants.efficiency",
+    "~grape.variants.contrast",
     "~grape.variants.tpo",
     "~grape.variants.bc-on-all",
     "~grape.variants.stepwise-dpo",
@@ -62,7 +63,8 @@ SMALL = [
     "workers=0",
     "device=cpu",
 ]
-PEOPLE = ["grape.judge.kind=human", "~grape.variants.safety", "~grape.variants.efficiency"]
+PREFERENCE = "grape.alignment.kind=preference"
+PEOPLE = ["grape.judge.kind=human", PREFERENCE, "~grape.variants.safety", "~grape.variants.efficiency"]
 SHORT = [
     *("~grape.axes.sampled", "~grape.axes.wording", "~grape.axes.object", "~grape.axes.initial-state"),
     "~grape.variants.filtered-bc",
@@ -114,16 +116,16 @@ def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["flow", "gaussian"])
-def test_policies_of_numbers_run_through_it_alike(tmp_path, head):
-    assert run(tmp_path, *SHORT, f"policy=vla_{head}") == 0
+@pytest.mark.parametrize(("head", "kind"), [("flow", "preference"), ("gaussian", "advantage")])
+def test_policies_of_numbers_run_through_it_alike(tmp_path, head, kind):
+    assert run(tmp_path, *SHORT, f"policy=vla_{head}", f"grape.alignment.kind={kind}") == 0
     assert "grape-round1" in read(tmp_path / "run" / "grape.json")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["plackett_luce", "kto"])
 def test_lists_and_single_rollouts_run_through_it_alike(tmp_path, objective):
-    assert run(tmp_path, *SHORT, f"grape.alignment.objective={objective}") == 0
+    assert run(tmp_path, *SHORT, PREFERENCE, f"grape.alignment.objective={objective}") == 0
     assert "grape-round1" in read(tmp_path / "run" / "grape.json")
 
 
@@ -158,7 +160,7 @@ def test_people_and_learned_rewards_feed_the_same_table_as_costs(tmp_path, capsy
 
     people = tmp_path / "people"
     people.mkdir()
-    human = [*SHORT, "grape.judge.kind=human", "grape.pairing={top: 2, gap: 1.5}"]
+    human = [*SHORT, PREFERENCE, "grape.judge.kind=human", "grape.pairing={top: 2, gap: 1.5}"]
     with pytest.raises(SystemExit):
         run(people, *human)
     assert "wait for people to compare them" in capsys.readouterr().err
@@ -222,10 +224,12 @@ def parts_of(monkeypatch, *overrides):
 
 
 def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
-    given = ["learning_rate=3e-5", "segment=stage", "adapter={rank: 8}", "beta=0.7"]
+    given = ["learning_rate=3e-5", "kind=preference", "segment=stage", "adapter={rank: 8}", "beta=0.7"]
     parts = parts_of(monkeypatch, *(f"grape.alignment.{one}" for one in given))
     how = {name: variant.how for name, variant in parts.variants.items()}
-    assert {one.learning_rate for one in how.values()} == {3e-5}
+    own = {"contrast", "tpo", "stepwise-dpo"}  # of whole rollouts: at 1e-4 they destroy a policy
+    assert {how[name].learning_rate for name in own} == {5e-5}
+    assert {one.learning_rate for name, one in how.items() if name not in own} == {3e-5}
     assert all(one.adapter == {"rank": 8} for one in how.values())
     assert how["random-pairs"] == dataclasses.replace(parts.main, pairs="random")
     assert how["safety"] == how["efficiency"] == parts.main
@@ -254,9 +258,19 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
         (["+grape.axes.object.variants=tpo"], "written as [tpo], got 'tpo'"),
         (["grape.axes.object.view=dark"], "grape.axes.object.view must hold options"),
         (["grape.pairing.top=3"], "give grape.pairing.top=2, or null"),
-        (["grape.alignment.windows=8"], "windows=8 would change nothing under segment=trajectory"),
+        (
+            [PREFERENCE, "grape.alignment.windows=8"],
+            "windows=8 would change nothing under segment=trajectory",
+        ),
         (["grape.weights={likelihood: 0.0, costs: 0.0, success: 0.0}"], "All weights of a score are 0"),
         (["grape.alignment.kind=chosen", "grape.alignment.beta=0.5"], "beta would change nothing"),
+        (["grape.alignment.objective=kto"], "kind=advantage: only kind=preference reads objective"),
+        ([PREFERENCE, "grape.alignment.clip=0.1"], "only kind=advantage reads clip"),
+        (
+            [*PEOPLE, "grape.alignment.kind=advantage"],
+            "people give pairs: take grape.alignment.kind=preference",
+        ),
+        (["grape.rollouts.starts=1"], "kind=advantage needs grape.rollouts.starts of 2 or more"),
         (["+grape.variants.n=null"], "grape.variants.n must hold options"),
         (["~grape.axes"], "GRAPE needs a task, a round, an axis"),
         (["~grape.rollouts"], "grape.rollouts must hold options, as {name: value, ...}, got None"),
@@ -313,7 +327,8 @@ def test_imitation_may_be_all_that_is_said(monkeypatch):
 
 
 def test_windows_of_the_alignment_are_not_held_against_variants_without_any(monkeypatch):
-    parts = parts_of(monkeypatch, "grape.alignment.segment=window", "grape.alignment.windows=8")
+    given = (PREFERENCE, "grape.alignment.segment=window", "grape.alignment.windows=8")
+    parts = parts_of(monkeypatch, *given)
     assert parts.variants["random-pairs"].how.windows == 8
     assert parts.variants["tpo"].how.segment == "trajectory"
 
@@ -368,9 +383,9 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
         monkeypatch.setattr(grape, name, fake)
     gone = [
         f"~grape.variants.{name}"
-        for name in ("tpo", "bc-on-all", "stepwise-dpo", "random-pairs", "demonstrations")
+        for name in ("contrast", "tpo", "bc-on-all", "stepwise-dpo", "random-pairs", "demonstrations")
     ]
-    parts = parts_of(monkeypatch, "grape.rounds=3", *gone)
+    parts = parts_of(monkeypatch, PREFERENCE, "grape.rounds=3", *gone)
     said = []
     record = Run(tmp_path, name="x", method="grape", task="x", seed=0, config="", say=said.append)
     grape.run(parts, record)

@@ -93,7 +93,11 @@ class Alignment:
             raise ConfigError(f"windows={self.windows} would change nothing under segment={self.segment}")
         changed = [name for name in self.unread(self.kind) if getattr(self, name) != usual[name]]
         if changed:
-            raise ConfigError(f"{', '.join(changed)} would change nothing under kind={self.kind}")
+            whose = "preference" if changed[0] in OF_PREFERENCES else "advantage"
+            raise ConfigError(
+                f"{', '.join(changed)} would change nothing under kind={self.kind}: only kind={whose} reads "
+                f"{changed[0]}"
+            )
 
     @staticmethod
     def unread(kind: str | None) -> tuple[str, ...]:
