@@ -258,18 +258,12 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
         (["+grape.axes.object.variants=tpo"], "written as [tpo], got 'tpo'"),
         (["grape.axes.object.view=dark"], "grape.axes.object.view must hold options"),
         (["grape.pairing.top=3"], "give grape.pairing.top=2, or null"),
-        (
-            [PREFERENCE, "grape.alignment.windows=8"],
-            "windows=8 would change nothing under segment=trajectory",
-        ),
+        ([PREFERENCE, "grape.alignment.windows=8"], "change nothing under segment=trajectory"),
         (["grape.weights={likelihood: 0.0, costs: 0.0, success: 0.0}"], "All weights of a score are 0"),
         (["grape.alignment.kind=chosen", "grape.alignment.beta=0.5"], "beta would change nothing"),
         (["grape.alignment.objective=kto"], "kind=advantage: only kind=preference reads objective"),
         ([PREFERENCE, "grape.alignment.clip=0.1"], "only kind=advantage reads clip"),
-        (
-            [*PEOPLE, "grape.alignment.kind=advantage"],
-            "people give pairs: take grape.alignment.kind=preference",
-        ),
+        ([*PEOPLE, "grape.alignment.kind=advantage"], "pairs: take grape.alignment.kind=preference"),
         (["grape.rollouts.starts=1"], "kind=advantage needs grape.rollouts.starts of 2 or more"),
         (["+grape.variants.n=null"], "grape.variants.n must hold options"),
         (["~grape.axes"], "GRAPE needs a task, a round, an axis"),
@@ -385,7 +379,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
         f"~grape.variants.{name}"
         for name in ("contrast", "tpo", "bc-on-all", "stepwise-dpo", "random-pairs", "demonstrations")
     ]
-    parts = parts_of(monkeypatch, PREFERENCE, "grape.rounds=3", *gone)
+    parts = parts_of(monkeypatch, "grape.rounds=3", *gone)
     said = []
     record = Run(tmp_path, name="x", method="grape", task="x", seed=0, config="", say=said.append)
     grape.run(parts, record)
