@@ -39,7 +39,6 @@ from robopref.methods.phases.vla_gate import gate
 from robopref.methods.phases.vla_how import WITHOUT_SCORES, Alignment
 from robopref.methods.phases.vla_scores import Judge, Judged, check_reached, judge_rollouts
 from robopref.methods.phases.vla_trials import Axis, evaluate_axes, validate
-from robopref.policies.vla.advantage import refuse_surrogates
 from robopref.policies.vla.data import FilmedEpisodes
 from robopref.policies.vla.health import Trials, kept_round
 from robopref.policies.vla.preference import refuse_family
@@ -110,17 +109,11 @@ class Grape:
         self.judge.check(tasks, stages=self.in_stages)
         if self.judge.kind == "human" and any(how.compares == "lists" for how in self.alignments):
             raise ConfigError("Objectives of lists need a score of every rollout, and people give pairs")
-        if any(how.kind == "advantage" for how in self.alignments):
-            if self.judge.kind == "human":
-                raise ConfigError(
-                    "kind=advantage needs a score of every rollout, and people give pairs: take "
-                    "grape.alignment.kind=preference"
-                )
-            if self.sampling.starts < 2:
-                raise ConfigError(
-                    "kind=advantage needs grape.rollouts.starts of 2 or more: its critic values "
-                    "the rollouts of a state by those of others"
-                )
+        if self.sampling.starts < 2 and any(how.kind == "advantage" for how in self.alignments):
+            raise ConfigError(
+                "kind=advantage needs grape.rollouts.starts of 2 or more: its critic values the rollouts of "
+                "a state by those of others"
+            )
         for scene in self.scenes:
             wordings(scene.task)
             scene.check()
@@ -316,8 +309,6 @@ def _begun(lab: Lab, parts: Grape) -> _Course:
     policy = build_policy(lab, parts.policy, parts.scenes, learns=parts.supervised)
     for how in parts.alignments:
         refuse_family(how.chosen, policy)
-        if how.kind == "advantage":
-            refuse_surrogates(policy)
         policy.refuse_another(how.adapter)
     sight = Sight.of(policy, parts.camera)
     stores = {s.task: collect(lab, s, parts.demonstrations, parts.data_dir) for s in parts.scenes}

@@ -160,10 +160,30 @@ def test_random_advantages_are_blind_to_who_is_better(lab, judged, demonstration
     assert 0 < (signs[:, 0, 0] > 0).sum() < 6
 
 
-def test_people_give_no_scores_to_make_advantages_of(lab, judged, demonstrations):
-    comparison = compared(lab, [replace(judged, scores={})], demonstrations, kind="advantage")
-    with pytest.raises(ConfigError, match="needs a score of every rollout: people gave pairs"):
-        comparison.credited()
+def test_a_rollout_is_worth_the_share_of_comparisons_that_it_won(
+    lab, judged, rollouts, demonstrations, tmp_path
+):
+    """Where people judged: 0 beats 1, once is said otherwise, and 4 beats 5; nobody compared the others."""
+    url = f"sqlite:///{tmp_path / 'labels.sqlite'}"
+    first, second = np.array([0, 0, 1, 4]), np.array([1, 1, 0, 5])
+    with LabelStore(url) as labels:
+        add(labels, rollouts.store, whole_episode_preferences(rollouts.store, first, second))
+    people = replace(judged, urls={"drawer-open": url}, scores={})
+    comparison = compared(lab, [people], demonstrations, kind="advantage")
+    members, scores, starts = comparison._scored(0, rollouts)
+    assert members.tolist() == [0, 1, 4, 5]
+    assert scores.tolist() == pytest.approx([2 / 3, 1 / 3, 1, 0])
+    assert starts.tolist() == [0, 0, 2, 2]
+    signs = comparison.credited().signs.numpy()[:36].reshape(12, 3)
+    assert (signs[[4]] == 1).all()
+    assert (signs[[5]] == -1).all()
+    assert not signs[[2, 3, 6, 7, 8, 9, 10, 11]].any()
+
+
+def test_without_any_comparison_there_is_nothing_to_learn(lab, judged, demonstrations):
+    nobody = replace(judged, urls={}, scores={})
+    with pytest.raises(NothingToLearnError, match="so there is nothing to learn"):
+        compared(lab, [nobody], demonstrations, kind="advantage").credited()
 
 
 @pytest.mark.parametrize(

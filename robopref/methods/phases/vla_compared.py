@@ -117,9 +117,12 @@ class Comparison:
 
     def _reference(self, compared: Sequence[int]) -> Tensor:
         """Scores of those that are compared under the policy as it is now, where a loss reads them."""
+        return self._reference_of(self.decisions.rows_of(sorted(set(compared))))
+
+    def _reference_of(self, rows: np.ndarray) -> Tensor:
+        """Scores of decisions under the policy as it is now, where a loss reads them."""
         if not self._policy.exact:
             return torch.zeros(len(self.decisions))
-        rows = self.decisions.rows_of(sorted(set(compared)))
         return kept_scores(self._lab, self._start, self._policy, self.decisions, rows)
 
     def imitated(self) -> "_Rows":
@@ -159,28 +162,19 @@ class Comparison:
         for share, drawn in zip(shares, (abs(each[-1]), abs(earlier), demonstrated), strict=True):
             chances += share * drawn / max(drawn.sum(), 1e-12)
         signs = np.sign(each[-1] + earlier)
-        rows = np.flatnonzero(signs)
-        reference = kept_scores(self._lab, self._start, self._policy, self.decisions, rows)
-        return CreditedDecisions(self.decisions, chances, signs, reference)
+        return CreditedDecisions(self.decisions, chances, signs, self._reference_of(np.flatnonzero(signs)))
 
     def _advantages_of(self, number: int) -> np.ndarray:
         """Advantage of every decision of one round; zero of all others."""
-        found, judged, known = np.zeros(len(self.decisions)), self.rounds[number], []
-        for source, episodes in enumerate(judged.rollouts, start=self._offset(number)):
-            task, store = task_of(episodes), episodes.store
-            if task not in judged.scores:
-                raise ConfigError("kind=advantage needs a score of every rollout: people gave pairs")
-            trajectories = [self.decisions.trajectory(source, e) for e in range(len(store))]
+        found, known = np.zeros(len(self.decisions)), []
+        for source, episodes in enumerate(self.rounds[number].rollouts, start=self._offset(number)):
+            store, (members, scores, starts) = episodes.store, self._scored(number, episodes)
+            if not len(members):
+                continue
+            trajectories = [self.decisions.trajectory(source, int(e)) for e in members]
             counts, rows = self.decisions.counts[trajectories], self.decisions.rows_of(trajectories)
             place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            states = np.repeat(store.first_rows, counts) + place * episodes.frames.every
-            scores, starts = judged.scores[task], np.arange(len(store)) + len(store)
-            for state, members in enumerate(initial_states(store).values()):
-                starts[members] = state
-                if self.how.pairs == "random":
-                    rng = stream(self._lab.seed, f"random-scores/{task}/{state}")
-                    scores = scores.copy()
-                    scores[members] = rng.permutation(scores[members])
+            states = np.repeat(store.first_rows[members], counts) + place * episodes.frames.every
             found[rows], about = decision_advantages(
                 store.array("observations")[states],
                 counts,
@@ -190,8 +184,30 @@ class Comparison:
                 seed=self._lab.seed,
             )
             known.append(about["explained"])
-        self._lab.run.say(f"  the critic explains {np.mean(known):.0%} of the scores' variance")
+        if known:
+            self._lab.run.say(f"  the critic explains {np.mean(known):.0%} of the variance of scores")
         return found
+
+    def _scored(self, number: int, episodes: FilmedEpisodes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rollouts of a task that have a score, the scores, and a number of the state each began in.
+
+        Where people gave pairs and no scores, a rollout's is the share of its comparisons that it won, and
+        those that nobody compared have none.
+        """
+        task, store = task_of(episodes), episodes.store
+        starts = np.arange(len(store)) + len(store)  # each by itself where nobody knows
+        states = list(initial_states(store).values())
+        for state, members in enumerate(states):
+            starts[members] = state
+        scores = self.rounds[number].scores.get(task)
+        if scores is None:
+            scores = _shares_won(len(store), self.labels[number].get(task))
+        elif self.how.pairs == "random":
+            rng, scores = stream(self._lab.seed, f"random-scores/{task}"), scores.copy()
+            for members in states:
+                scores[members] = rng.permutation(scores[members])
+        members = np.flatnonzero(~np.isnan(scores))
+        return members, scores[members], starts[members]
 
     def _alike(self) -> str:
         judge = self.rounds[-1].judge
@@ -266,6 +282,16 @@ class Comparison:
             members += [[self.decisions.trajectory(source, episode)] for episode in range(len(good))]
             grades += [[one] for one in good.tolist()]
         return members, grades
+
+
+def _shares_won(count: int, pairs: Preferences | None) -> np.ndarray:
+    """Share of its comparisons that each of some rollouts won; NaN of those without any."""
+    won, met = np.zeros(count), np.zeros(count)
+    if pairs is not None:
+        for side, label in ((pairs.a, pairs.label), (pairs.b, 1 - pairs.label)):
+            np.add.at(won, side.episode, label)
+            np.add.at(met, side.episode, 1)
+    return np.divide(won, met, out=np.full(count, np.nan), where=met > 0)
 
 
 def _padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], filler: int | float) -> np.ndarray:

@@ -6,9 +6,13 @@ A decision is drawn as often as its advantage is large, and its chunk becomes li
     r = (pi(chunk) / pi_ref(chunk))^(1 / numbers in the chunk)
 
 which is the clipped objective of PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7) with the ratio of a
-whole sequence, normalised by its length (GSPO: Zheng et al. 2025, arXiv 2507.18071, eq. 7). A chunk that has
+whole sequence, normalised by its length (GSPO: Zheng et al. 2025, arXiv 2507.18071). A chunk that has
 moved by epsilon moves no further: the proximal part of what keeps a policy alive. Decisions of demonstrations
 are imitated beside. PPO draws new rollouts every few steps; here one set serves a whole round.
+
+A policy of flow or diffusion has a surrogate in place of the log-likelihood, its negative denoising error;
+the ratio is then that of FPO (McAllister et al. 2025, arXiv 2507.21053), exp of how much the error fell. Policy
+and reference share the draw of time and noise, and the reference is computed beside.
 
 Letters used in shapes: n decisions, N numbers of a decision's target.
 """
@@ -22,6 +26,8 @@ from torch import Tensor, nn
 
 from robopref.errors import ConfigError
 from robopref.nets.windows import windowed_loss
+from robopref.policies.chunks import Draw
+from robopref.policies.vla.preference import holding, moving_weights
 from robopref.policies.vla.seeing import SeeingPolicy
 
 
@@ -35,7 +41,7 @@ class ClippedAdvantage(nn.Module):
         learning_rate: Step size of Adam.
 
     Raises:
-        ConfigError: An option makes no sense, or the policy has no exact likelihoods.
+        ConfigError: An option makes no sense.
     """
 
     def __init__(
@@ -47,37 +53,47 @@ class ClippedAdvantage(nn.Module):
                 f"clip must lie between 0 and 1, window and learning_rate be positive, got {clip}, {window} "
                 f"and {learning_rate}"
             )
-        refuse_surrogates(policy)
         self.config = {"clip": clip, "policy": policy.config}
         self.policy, self.clip, self.window, self.learning_rate = policy, clip, window, learning_rate
+        self._before = {} if policy.exact else moving_weights(policy)
 
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The clipped objective of ``frames``, ``words``, ``targets`` and ``mask`` of n decisions.
 
-        ``reference`` (n,) is the score of each before learning, ``sign`` (n,) that of its advantage: 0 is
-        imitated.
+        ``reference`` (n,) is the score of each before learning, read where scores are exact, and ``sign``
+        (n,) that of its advantage: 0 is imitated.
         """
         rows = {name: batch[name] for name in ("frames", "words", "targets", "mask")}
-        numbers = (batch["mask"].sum(-1) * self.policy.action_size).float()
+        count = len(rows["mask"])
+        source = generator or torch.Generator(rows["mask"].device).manual_seed(0)
+        draw = None if self.policy.exact else self.policy.draw(count, generator=source)
 
         def score(part: slice) -> Tensor:
             of_part: dict[str, Any] = {name: value[part] for name, value in rows.items()}
-            return self.policy.decision_scores(**of_part).unsqueeze(1)
+            if draw is None:
+                return self.policy.decision_scores(**of_part).unsqueeze(1)
+            same = Draw(draw.times[:, part], draw.noise[:, part])
+            with torch.no_grad(), holding(self.policy, self._before):
+                before = self.policy.decision_scores(**of_part, draw=same)
+            return torch.stack([self.policy.decision_scores(**of_part, draw=same), before], 1)
 
         def reduced(scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            return self.loss_of_scores(scores[:, 0], batch, numbers)
+            return self.loss_of_scores(scores, batch)
 
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        return windowed_loss(score, len(numbers), self.window, reduced, parameters)
+        return windowed_loss(score, count, self.window, reduced, parameters)
 
     def loss_of_scores(
-        self, scores: Float[Tensor, " n"], batch: Mapping[str, Tensor], numbers: Float[Tensor, " n"]
+        self, given: Float[Tensor, "n C"], batch: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The loss from the score of every decision, and how good and bad ones fare."""
-        sign = batch["sign"]
-        change = (scores - batch["reference"]) / numbers
+        """The loss from every decision's score, and its reference's, and how good and bad ones fare."""
+        sign, scores, before = batch["sign"], given[:, 0], batch["reference"]
+        numbers = (batch["mask"].sum(-1) * self.policy.action_size).float()
+        if not self.policy.exact:
+            before, numbers = given[:, 1].detach(), torch.ones_like(numbers)  # surrogates are means
+        change = (scores - before) / numbers
         ratio = torch.where(sign == 0, 0.0, change).exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
         learned = -torch.minimum(sign * ratio, sign * clipped)
@@ -103,21 +119,14 @@ class ClippedAdvantage(nn.Module):
         return {f"policy.{name}" for name in self.policy.changing()}
 
     def shard(self, mesh: Any) -> None:
-        """Share out the policy's weights among the processes of a mesh."""
+        """Share out the policy's weights among the processes of a mesh.
+
+        Raises:
+            ConfigError: The policy's reference is computed anew, from a second copy of the weights.
+        """
+        if self._before:
+            raise ConfigError("Advantages of a flow or diffusion policy are learned in one process")
         self.policy.shard(mesh)
-
-
-def refuse_surrogates(policy: SeeingPolicy) -> None:
-    """Refuse a policy whose scores are no likelihoods.
-
-    Raises:
-        ConfigError: It is of flow or diffusion.
-    """
-    if not policy.exact:
-        raise ConfigError(
-            "kind=advantage clips ratios of likelihoods, which policies of flow and diffusion do not have: "
-            "take kind=preference, or policy=vla, vla_gaussian or openvla"
-        )
 
 
 def _mean(values: Tensor) -> Tensor:

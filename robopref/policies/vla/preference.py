@@ -127,12 +127,14 @@ class TrajectoryPreference(nn.Module):
         def score(part: slice) -> Tensor:
             decisions: dict[str, Any] = {name: value[part] for name, value in rows.items()}
             if self.needs_kl:
-                return torch.stack(self.policy.decision_kl(**decisions, reference=self.reference()), 1)
+                return torch.stack(
+                    self.policy.decision_kl(**decisions, reference=holding(self.policy, self._before)), 1
+                )
             if self.policy.exact:
                 return self.policy.decision_scores(**decisions).unsqueeze(1)
             assert draw is not None
             same = Draw(draw.times[:, part], draw.noise[:, part])
-            with torch.no_grad(), self.reference():
+            with torch.no_grad(), holding(self.policy, self._before):
                 before = self.policy.decision_scores(**decisions, draw=same)
             return torch.stack([self.policy.decision_scores(**decisions, draw=same), before], 1)
 
@@ -154,19 +156,6 @@ class TrajectoryPreference(nn.Module):
         assert drawn is not None
         which = chosen[0] // members * places + chosen[1]
         return Draw(drawn.times[:, which], drawn.noise[:, which])
-
-    @contextmanager
-    def reference(self) -> Iterator[None]:
-        """Let the policy be what it was before it learned, for as long as the context lasts."""
-        moving = {name: p for name, p in self.policy.named_parameters() if name in self._before}
-        now = {name: p.data for name, p in moving.items()}
-        for name, p in moving.items():
-            p.data = self._before[name].to(p)
-        try:
-            yield
-        finally:
-            for name, p in moving.items():
-                p.data = now[name]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Whatever of the policy may move."""
@@ -336,6 +325,20 @@ class TrajectoryPreference(nn.Module):
 def moving_weights(policy: nn.Module) -> dict[str, Tensor]:
     """Return copies of the weights that may move, by name."""
     return {name: p.detach().clone() for name, p in policy.named_parameters() if p.requires_grad}
+
+
+@contextmanager
+def holding(policy: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let a policy have other weights, those of before it learned, say, for as long as the context lasts."""
+    moving = {name: p for name, p in policy.named_parameters() if name in weights}
+    now = {name: p.data for name, p in moving.items()}
+    for name, p in moving.items():
+        p.data = weights[name].to(p)
+    try:
+        yield
+    finally:
+        for name, p in moving.items():
+            p.data = now[name]
 
 
 def segment_scores(

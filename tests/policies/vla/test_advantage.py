@@ -1,5 +1,7 @@
 """Decisions become likelier or less likely by their advantages: by hand, at the clip, and when it learns."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -23,11 +25,12 @@ def batch_of(policy, signs, seed=0):
         "sign": torch.tensor(signs),
     }
     batch["mask"][0, 1] = False
-    return batch | {"reference": scores(policy, batch).detach()}
+    return batch | {"reference": scores(policy, batch).detach() if policy.exact else torch.zeros(count)}
 
 
-def scores(policy, batch):
-    return policy.decision_scores(**{name: batch[name] for name in ("frames", "words", "targets", "mask")})
+def scores(policy, batch, draw=None):
+    given = {name: batch[name] for name in ("frames", "words", "targets", "mask")}
+    return policy.decision_scores(**given, draw=draw)
 
 
 def gradient(learner, loss):
@@ -91,9 +94,27 @@ def test_good_decisions_become_likelier_and_bad_ones_less_likely(policy):
 
 
 @pytest.mark.parametrize("head", ["flow", "diffusion"])
-def test_policies_without_likelihoods_are_refused(head):
-    with pytest.raises(ConfigError, match="kind=advantage clips ratios of likelihoods"):
-        ClippedAdvantage(continuous(head))
+def test_a_surrogate_is_compared_with_its_reference_under_the_same_draw(head):
+    """At the start all ratios are 1 whatever is drawn; later, those by hand, of a copy that did not learn."""
+    policy = continuous(head)
+    batch = batch_of(policy, [1.0, -1.0, 0.0])
+    learner = ClippedAdvantage(policy, window=2)
+    loss, shown = learner.loss(batch, torch.Generator().manual_seed(3))
+    assert float(shown["good_change"]) == float(shown["bad_change"]) == 0
+    assert gradient(learner, loss).any()
+    before = copy.deepcopy(policy)
+    with torch.no_grad():
+        for p in policy.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(5)))
+    loss, shown = learner.loss(batch, torch.Generator().manual_seed(3))
+    draw = policy.draw(3, generator=torch.Generator().manual_seed(3))
+    now, then = (scores(one, batch, draw) for one in (policy, before))
+    change = now - then
+    assert float(shown["good_change"]) == pytest.approx(float(change[0].detach()), rel=1e-4)
+    ratio = change[:2].exp()
+    good = -torch.minimum(ratio[0], ratio[0].clamp(0.8, 1.2))
+    bad = torch.maximum(ratio[1], ratio[1].clamp(0.8, 1.2))
+    assert float(loss.detach()) == pytest.approx(float((good + bad - now[2]).detach()) / 3, rel=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"clip": 0.0}, {"clip": 1.0}, {"window": 0}, {"learning_rate": 0.0}])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from robopref.errors import ConfigError
-from robopref.policies.vla.preference import TrajectoryPreference, segment_scores
+from robopref.policies.vla.preference import TrajectoryPreference, holding, segment_scores
 from tests.policies.vla.conftest import continuous, tiny
 
 PER_GROUP = ("grades", "imitated", "weights")
@@ -262,7 +262,7 @@ def test_token_level_dpo_starts_at_log_two_and_its_reference_stays_without_any_a
     optimiser.step()
     moved = policy.decision_scores(*rows).detach()
     assert not torch.equal(moved, before)
-    with learner.reference():
+    with holding(learner.policy, learner._before):
         assert torch.equal(policy.decision_scores(*rows), before)
     assert torch.equal(policy.decision_scores(*rows), moved)
 
