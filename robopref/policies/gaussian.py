@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError
@@ -90,17 +90,17 @@ class GaussianPolicy(ExactActor):
         """The mean action, from :meth:`states`."""
         return self.network(states)[0].tanh()
 
-    def log_density(
-        self,
-        mean: Float[Tensor, "B A"],
-        actions: Float[Tensor, "B A"],
-        counting: Bool[Tensor, "B A"] | None = None,
-    ) -> Float[Tensor, " B"]:
-        """Logarithm of N(actions; mean, sigma^2), in nats, of the entries that count."""
+    def log_density(self, mean: Float[Tensor, "B A"], actions: Float[Tensor, "B A"]) -> Float[Tensor, " B"]:
+        """Logarithm of N(actions; mean, sigma^2), in nats."""
+        return self.log_densities(mean, actions).sum(-1)
+
+    def log_densities(
+        self, mean: Float[Tensor, "B A"], actions: Float[Tensor, "B A"]
+    ) -> Float[Tensor, "B A"]:
+        """Likewise, of each entry by itself."""
         log_deviation = self.bounded_log_deviation()
         standardised = (actions - mean) * torch.exp(-log_deviation)
-        each = -0.5 * standardised.square() - log_deviation - 0.5 * math.log(2 * math.pi)
-        return (each if counting is None else torch.where(counting, each, 0.0)).sum(-1)
+        return -0.5 * standardised.square() - log_deviation - 0.5 * math.log(2 * math.pi)
 
     def against(
         self, reference: "GaussianPolicy", observations: Float[Tensor, "B _"], actions: Float[Tensor, "B A"]

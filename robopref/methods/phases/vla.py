@@ -18,10 +18,11 @@ from robopref.policies.vla.saved import load_vla, save_vla
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.training.filming import film_store
 from robopref.training.rollouts import Assignment, collect_rollouts, open_rollouts
+from robopref.training.step import Sampler
 
 WEIGHTS = "model.safetensors"
 SETTLING = {"share": 0.25, "rate": 0.1}
-"""The last share of supervised learning goes at this part of the step size.
+"""The last share of supervised learning, and of every alignment, goes at this part of the step size.
 
 At a constant step size a policy ends where the noise of its batches left it; whatever learns on more slowly,
 from demonstrations alone too, then moves it as far as an alignment does (docs/results/grape.md).
@@ -134,20 +135,30 @@ def train_supervised(
         metrics = {}
         if learns:
             decisions = Decisions(policy, demonstrations, device=lab.fabric.device)
-            slow = int(SETTLING["share"] * plan.steps)
-            phases = [("train-supervised", folder, plan.steps - slow, 1.0)]
-            phases += [("settle-supervised", folder / "settled", slow, SETTLING["rate"])] if slow else []
-            usual = policy.learning_rate
-            for name, where, steps, rate in phases:
-                policy.learning_rate = rate * usual
-                part = dataclasses.replace(plan, steps=steps)
-                metrics = lab.fit(policy, decisions, part, phase=name, folder=where, settings=settings)
+            metrics = fit_and_settle(lab, policy, decisions, plan, "train-supervised", folder, settings)
             metrics["decisions"] = len(decisions)
         save_vla(folder, policy)
         return metrics
 
     lab.run.phase("train-supervised", settings, work, together=True)
     return folder
+
+
+def fit_and_settle(
+    lab: Lab, learner: Any, material: Sampler, plan: Fit, name: str, folder: Path, settings: dict[str, Any]
+) -> dict[str, float]:
+    """Let a policy learn, at the end more slowly, see :data:`SETTLING`; returns what was logged last."""
+    slow = int(SETTLING["share"] * plan.steps)
+    phases = [(name, folder, plan.steps - slow, 1.0)]
+    if slow:
+        settling = f"settle-{name.removeprefix('train-')}"
+        phases.append((settling, folder / "settled", slow, SETTLING["rate"]))
+    metrics, usual = dict[str, float](), learner.learning_rate
+    for phase, where, steps, rate in phases:
+        learner.learning_rate = rate * usual
+        part = dataclasses.replace(plan, steps=steps)
+        metrics = lab.fit(learner, material, part, phase=phase, folder=where, settings=settings)
+    return metrics
 
 
 def sample_rollouts(

@@ -9,7 +9,7 @@ from robopref.files import write_json
 from robopref.methods.components import Fit
 from robopref.methods.phases.lab import Lab, file_content
 from robopref.methods.phases.label import content
-from robopref.methods.phases.vla import WEIGHTS
+from robopref.methods.phases.vla import SETTLING, WEIGHTS, fit_and_settle
 from robopref.methods.phases.vla_compared import Comparison, labels_of
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_scores import Judged, task_of
@@ -53,6 +53,7 @@ def align_policy(
         if how.segment == "stage"
         else None,
         "fit": plan.identity,
+        "settling": SETTLING,
         "seed": lab.seed,
     }
 
@@ -63,7 +64,7 @@ def align_policy(
             learner.adopt(how.adapter)
         comparison = Comparison(policy, learner, rounds, labels, demonstrations, how, lab)
         learns, material, budget = _lesson(learner, comparison, how, plan)
-        metrics = lab.fit(learns, material, budget, phase=name, folder=folder, settings=settings)
+        metrics = fit_and_settle(lab, learns, material, budget, name, folder, settings)
         save_vla(folder, learner)
         write_json(folder / "metrics.json", metrics)
         return {**metrics, "groups": comparison.size}

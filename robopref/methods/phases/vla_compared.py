@@ -117,12 +117,12 @@ class Comparison:
 
     def _reference(self, compared: Sequence[int]) -> Tensor:
         """Scores of those that are compared under the policy as it is now, where a loss reads them."""
-        return self._reference_of(self.decisions.rows_of(sorted(set(compared))))
+        return self._reference_of(self.decisions.rows_of(sorted(set(compared)))).sum(-1)
 
     def _reference_of(self, rows: np.ndarray) -> Tensor:
-        """Scores of decisions under the policy as it is now, where a loss reads them."""
+        """Scores by entry under the policy as it is now, where a loss reads them."""
         if not self._policy.exact:
-            return torch.zeros(len(self.decisions))
+            return torch.zeros(len(self.decisions), 1)
         return kept_scores(self._lab, self._start, self._policy, self.decisions, rows)
 
     def imitated(self) -> "_Rows":
@@ -306,7 +306,7 @@ class CreditedDecisions:
         decisions: Of rollouts and demonstrations.
         chances: How often each is drawn, in proportion.
         signs: Of the advantages; 0 of what is imitated.
-        reference: Score of each decision that has an advantage, before learning.
+        reference: Score by entry of each decision that has an advantage, before learning.
     """
 
     def __init__(
@@ -320,7 +320,7 @@ class CreditedDecisions:
         return len(self.decisions)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw as :meth:`Decisions.sample` does, with ``sign`` and ``reference`` (n,)."""
+        """Draw as :meth:`Decisions.sample` does, with ``sign`` (n,) and ``reference`` (n, E)."""
         pick = torch.rand(batch_size, generator=generator, dtype=torch.float64)
         rows = torch.searchsorted(self._up_to, pick, right=True).clamp(max=len(self) - 1).numpy()
         own = {"sign": self.signs[rows], "reference": self.reference[rows]}

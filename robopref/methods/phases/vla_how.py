@@ -37,7 +37,7 @@ class Alignment:
         reduce: ``sum`` or ``mean`` over the decisions of a segment.
         beta: Scale of scores; None takes the family's.
         imitation_weight: Of the best rollout's negative log-likelihood, added to the objective.
-        clip: Of ``advantage``: by how much the likelihood of a chunk may change, per number of it.
+        clip: Of ``advantage``: by how much the likelihood of a token may change.
         trace: Of ``advantage``: 0 trusts the critic, 1 the score of the rollout alone.
         pairs: ``ranked`` by who judged, or ``random``: the control that a ranking must beat. Of
             ``advantage``, scores at random among the rollouts of a state.

@@ -2,7 +2,7 @@
 
 All that is aligned from one start by the same rollouts asks the same of it.
 
-Letters used in shapes: D decisions, n of them, N rollouts.
+Letters used in shapes: D decisions, n of them, E entries of a score, N rollouts.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ def kept_at(lab: Lab, what: str, start: Path, sources: Sequence[FilmedEpisodes],
 
 def kept_scores(
     lab: Lab, start: Path, policy: SeeingPolicy, decisions: Decisions, rows: Int64[np.ndarray, " n"]
-) -> Float[Tensor, " D"]:
-    """Return the start's scores of all decisions, zero of those that share no batch with ``rows``.
+) -> Float[Tensor, "D E"]:
+    """Return the start's scores of all decisions by entry, zero of those that share no batch with ``rows``.
 
     Args:
         lab: Where it works.
@@ -41,14 +41,15 @@ def kept_scores(
         decisions: What is scored.
         rows: Whose scores are needed; what nobody has asked for yet is computed.
     """
-    folder = kept_at(lab, "references", start, decisions.sources)
+    folder = kept_at(lab, "references", start, decisions.sources, "-entries")
     held = load_tensors(folder) if (folder / WEIGHTS).exists() else {}
     missing = {number for number in np.unique(rows // BATCH).tolist() if str(number) not in held}
     if missing:
         found = decisions.batch_scores(policy, missing)
         held |= {str(number): each.cpu() for number, each in found.items()}
         save_tensors(folder, held, {"kind": "scores", "config": {}, "extra": None})
-    scores = torch.zeros(len(decisions), dtype=next(iter(held.values())).dtype)
+    one = next(iter(held.values()))
+    scores = torch.zeros(len(decisions), one.shape[1], dtype=one.dtype)
     for number, each in held.items():
         first = int(number) * BATCH
         scores[first : first + len(each)] = each

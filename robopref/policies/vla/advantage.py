@@ -1,20 +1,20 @@
 """Advantages of single decisions move a policy that sees: what a critic made of judged rollouts.
 
-A decision is drawn as often as its advantage is large, and its chunk becomes likelier or less likely:
+A decision is drawn in proportion to its advantage, and each of its tokens becomes likelier or less likely:
 
     loss = -min(s r, s clip(r, 1 - epsilon, 1 + epsilon)),    s = sign of the advantage
-    r = (pi(chunk) / pi_ref(chunk))^(1 / numbers in the chunk)
+    r = pi(token) / pi_ref(token)
 
-which is the clipped objective of PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7) with the ratio of a
-whole sequence, normalised by its length (GSPO: Zheng et al. 2025, arXiv 2507.18071). A chunk that has
-moved by epsilon moves no further: the proximal part of what keeps a policy alive. Decisions of demonstrations
-are imitated beside. PPO draws new rollouts every few steps; here one set serves a whole round.
+which is the clipped objective of PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7), token by token. A token
+that has moved by epsilon moves no further: the proximal part of what keeps a policy alive. Decisions of
+demonstrations are imitated beside. PPO draws new rollouts every few steps; here one set serves a whole round.
 
-A policy of flow or diffusion has a surrogate in place of the log-likelihood, its negative denoising error;
-the ratio is then that of FPO (McAllister et al. 2025, arXiv 2507.21053), exp of how much the error fell. Policy
-and reference share the draw of time and noise, and the reference is computed beside.
+A Gaussian's numbers stand for tokens. A policy of flow or diffusion has a surrogate in place of the
+log-likelihood, its negative denoising error of the chunk; the ratio is then that of FPO (McAllister et al.
+2025, arXiv 2507.21053), exp of how much the error fell. Policy and reference share the draw of time and
+noise, and the reference is computed beside.
 
-Letters used in shapes: n decisions, N numbers of a decision's target.
+Letters used in shapes: n decisions, E entries of a score: numbers of a chunk, or 1 of a surrogate.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class ClippedAdvantage(nn.Module):
 
     Args:
         policy: What learns.
-        clip: epsilon.
+        clip: epsilon: how far the likelihood of a token may move.
         window: Decisions that are scored at once: memory against speed, no change of the gradient.
         learning_rate: Step size of Adam.
 
@@ -62,47 +62,50 @@ class ClippedAdvantage(nn.Module):
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The clipped objective of ``frames``, ``words``, ``targets`` and ``mask`` of n decisions.
 
-        ``reference`` (n,) is the score of each before learning, read where scores are exact, and ``sign``
-        (n,) that of its advantage: 0 is imitated.
+        ``reference`` (n, E) are the entries of their scores before learning, read where scores are exact, and
+        ``sign`` (n,) those of their advantages: 0 is imitated.
         """
-        rows = {name: batch[name] for name in ("frames", "words", "targets", "mask")}
-        count = len(rows["mask"])
-        source = generator or torch.Generator(rows["mask"].device).manual_seed(0)
-        draw = None if self.policy.exact else self.policy.draw(count, generator=source)
+        imitated, frames = batch["sign"] == 0, batch["frames"]
+        shown = torch.where(
+            imitated[:, None, None, None], self.policy.seen_in_training(frames, generator), frames
+        )
+        rows = {"frames": shown, **{name: batch[name] for name in ("words", "targets", "mask")}}
+        source = generator or torch.Generator(frames.device).manual_seed(0)
+        draw = self.policy.draw(len(frames), generator=source)
 
         def score(part: slice) -> Tensor:
             of_part: dict[str, Any] = {name: value[part] for name, value in rows.items()}
             if draw is None:
-                return self.policy.decision_scores(**of_part).unsqueeze(1)
+                return self.policy.entry_scores(**of_part)
             same = Draw(draw.times[:, part], draw.noise[:, part])
             with torch.no_grad(), holding(self.policy, self._before):
-                before = self.policy.decision_scores(**of_part, draw=same)
-            return torch.stack([self.policy.decision_scores(**of_part, draw=same), before], 1)
+                before = self.policy.entry_scores(**of_part, draw=same)
+            return torch.cat([self.policy.entry_scores(**of_part, draw=same), before], 1)
 
         def reduced(scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             return self.loss_of_scores(scores, batch)
 
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        return windowed_loss(score, count, self.window, reduced, parameters)
+        return windowed_loss(score, len(frames), self.window, reduced, parameters)
 
     def loss_of_scores(
         self, given: Float[Tensor, "n C"], batch: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The loss from every decision's score, and its reference's, and how good and bad ones fare."""
-        sign, scores, before = batch["sign"], given[:, 0], batch["reference"]
-        numbers = (batch["mask"].sum(-1) * self.policy.action_size).float()
-        if not self.policy.exact:
-            before, numbers = given[:, 1].detach(), torch.ones_like(numbers)  # surrogates are means
-        change = (scores - before) / numbers
-        ratio = torch.where(sign == 0, 0.0, change).exp()
+        """The loss from all entries, of a surrogate with its reference's behind it, and how they fare."""
+        if self.policy.exact:
+            entries, before = given, batch["reference"]
+            counting = batch["mask"].repeat_interleave(self.policy.action_size, 1)
+        else:
+            (entries, before), counting = given.split(1, 1), torch.ones_like(given[:, :1], dtype=torch.bool)
+        sign = batch["sign"][:, None].expand_as(entries)
+        change = torch.where(sign == 0, 0.0, entries - before.detach())
+        ratio = change.exp()
         clipped = ratio.clamp(1 - self.clip, 1 + self.clip)
-        learned = -torch.minimum(sign * ratio, sign * clipped)
-        loss = torch.where(sign == 0, -scores / numbers, learned).mean()
-        shown = change.detach()
-        return loss, {
-            "good_change": _mean(shown[sign > 0]),
-            "bad_change": _mean(shown[sign < 0]),
-            "clipped": ((ratio != clipped) & (sign != 0)).float().mean(),
+        loss = torch.where(sign == 0, -entries, -torch.minimum(sign * ratio, sign * clipped))
+        return loss[counting].mean(), {
+            "good_change": _mean(change.detach()[counting & (sign > 0)]),
+            "bad_change": _mean(change.detach()[counting & (sign < 0)]),
+            "clipped": (ratio != clipped)[counting].float().mean(),
         }
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -159,20 +159,21 @@ class ContinuousVLA(SmallModel):
         """Times and noise of so many scores; None of a Gaussian."""
         return self.head.draw(batch_size, generator=generator)
 
-    def decision_scores(
+    def entry_scores(
         self,
         frames: UInt8[Tensor, "n S S 3"],
         words: Int[Tensor, "n L"],
         targets: Float[Tensor, "n N"],
         draw: Draw | None = None,
         mask: Bool[Tensor, "n H"] | None = None,
-    ) -> Float[Tensor, " n"]:
-        """Log-density in nats, or -1/2 times the mean squared error of the predictions under the draw."""
+    ) -> Float[Tensor, "n E"]:
+        """Log-densities in nats, or -1/2 times the mean squared error of the predictions under the draw."""
         seen = self.features(frames, words)
         if isinstance(self.head, GaussianPolicy):
             mean = self.head.mean_of(self.head.states(seen))
-            return self.head.log_density(mean, targets.to(mean.dtype), self.counting(targets, mask))
-        return self.head.score(seen, self._chunks(targets), draw, mask)
+            each = self.head.log_densities(mean, targets.to(mean.dtype))
+            return torch.where(self.counting(targets, mask), each, 0.0)
+        return self.head.score(seen, self._chunks(targets), draw, mask).unsqueeze(-1)
 
     def loss(
         self, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
@@ -182,7 +183,7 @@ class ContinuousVLA(SmallModel):
         seen, targets, mask = self.features(frames, batch["words"]), batch["targets"], batch.get("mask")
         if isinstance(self.head, GaussianPolicy):
             counting, mean = self.counting(targets, mask), self.head.mean_of(self.head.states(seen))
-            loss = -self.head.log_density(mean, targets.to(mean.dtype), counting).sum() / counting.sum()
+            loss = -self.head.log_densities(mean, targets.to(mean.dtype))[counting].mean()
             return loss, {"squared_error": (mean - targets)[counting].square().mean().detach()}
         source = generator or torch.Generator(seen.device).manual_seed(0)
         draw = self.head.draw(len(seen), generator=source, draws=1)

@@ -8,7 +8,7 @@ in a score nor in a loss.
 
 Letters used in shapes: D decisions of the longest trajectory, M trajectories, G groups of K trajectories, S
 pixels of a side, L words, N numbers of a decision's target, H actions in a chunk, A entries of an action, T
-trajectories, B batch.
+trajectories, B batch, E entries of a score.
 """
 
 import math
@@ -144,13 +144,13 @@ class Decisions:
 
     def scores(self, policy: SeeingPolicy) -> Float[Tensor, " n"]:
         """Return the score of every decision: its log-probability in nats, or a surrogate under one draw."""
-        return torch.cat(list(self.batch_scores(policy).values()))
+        return torch.cat([found.sum(-1) for found in self.batch_scores(policy).values()])
 
     @torch.no_grad()
     def batch_scores(
         self, policy: SeeingPolicy, numbers: Collection[int] | None = None
-    ) -> dict[int, Float[Tensor, " n"]]:
-        """Return :meth:`scores` of every :data:`BATCH` decisions, by number, or of some of these batches.
+    ) -> dict[int, Float[Tensor, "n E"]]:
+        """Return what :meth:`scores` sums, of every :data:`BATCH` decisions by number, or of some batches.
 
         A score depends, by rounding, on who shares its batch; so nobody computes a part of one.
         """
@@ -160,7 +160,7 @@ class Decisions:
             rows = np.arange(first, min(first + BATCH, len(self)))
             draw = policy.draw(len(rows), generator=draws)
             if numbers is None or number in numbers:
-                found[number] = policy.decision_scores(**self.batch(rows), draw=draw)
+                found[number] = policy.entry_scores(**self.batch(rows), draw=draw)
         return found
 
     def mean_scores(self, policy: SeeingPolicy) -> Float64[np.ndarray, " T"]:

@@ -103,17 +103,17 @@ class TokenPolicy(SeeingPolicy):
         logits = self.token_logits(frames, words, tokens)
         return -F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
 
-    def decision_scores(
+    def entry_scores(
         self,
         frames: UInt8[Tensor, "n S S 3"],
         words: Int[Tensor, "n L"],
         targets: Int[Tensor, "n N"],
         draw: Draw | None = None,
         mask: Bool[Tensor, "n H"] | None = None,
-    ) -> Float[Tensor, " n"]:
-        """Log-probability of each chunk's tokens, in nats."""
+    ) -> Float[Tensor, "n N"]:
+        """Log-probability of each token, in nats."""
         log_probs = self.token_log_probs(frames, words, targets)
-        return torch.where(self.counting(targets, mask), log_probs, 0.0).sum(-1)
+        return torch.where(self.counting(targets, mask), log_probs, 0.0)
 
     def decision_kl(
         self,

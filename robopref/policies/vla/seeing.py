@@ -8,7 +8,7 @@ Families differ in what a chunk of actions is to them (its *target*: tokens, or 
 how a target is scored. A trainer asks :attr:`SeeingPolicy.exact` and nothing else of a family.
 
 Letters used in shapes: B observations, n decisions, O entries of an observation, S height and width of a
-frame, L words, H actions in a chunk, A entries of an action, N numbers of a target.
+frame, L words, H actions in a chunk, A entries of an action, N numbers of a target, E of a score.
 """
 
 from abc import ABC, abstractmethod
@@ -84,6 +84,19 @@ class SeeingPolicy(nn.Module, ABC):
         """A chunk of actions in [-1, 1] for each frame and instruction."""
 
     @abstractmethod
+    def entry_scores(
+        self,
+        frames: UInt8[Tensor, "n S S 3"],
+        words: Int[Tensor, "n L"],
+        targets: Tensor,
+        draw: Draw | None = None,
+        mask: Bool[Tensor, "n H"] | None = None,
+    ) -> Float[Tensor, "n E"]:
+        """What the score of each target is the sum of, zero of actions that do not count.
+
+        One for each number where :attr:`exact`, in nats; else one alone.
+        """
+
     def decision_scores(
         self,
         frames: UInt8[Tensor, "n S S 3"],
@@ -93,6 +106,7 @@ class SeeingPolicy(nn.Module, ABC):
         mask: Bool[Tensor, "n H"] | None = None,
     ) -> Float[Tensor, " n"]:
         """Score of each target, of the actions that count; in nats where :attr:`exact`."""
+        return self.entry_scores(frames, words, targets, draw, mask).sum(-1)
 
     def draw(self, batch_size: int, *, generator: torch.Generator) -> Draw | None:
         """Draw the times and the noise of so many scores; None where scores are exact."""

@@ -25,12 +25,12 @@ def batch_of(policy, signs, seed=0):
         "sign": torch.tensor(signs),
     }
     batch["mask"][0, 1] = False
-    return batch | {"reference": scores(policy, batch).detach() if policy.exact else torch.zeros(count)}
+    return batch | {"reference": entries(policy, batch).detach() if policy.exact else torch.zeros(count, 1)}
 
 
-def scores(policy, batch, draw=None):
+def entries(policy, batch, draw=None):
     given = {name: batch[name] for name in ("frames", "words", "targets", "mask")}
-    return policy.decision_scores(**given, draw=draw)
+    return policy.entry_scores(**given, draw=draw)
 
 
 def gradient(learner, loss):
@@ -40,14 +40,14 @@ def gradient(learner, loss):
 
 
 def test_at_the_start_the_gradient_is_that_of_the_signed_likelihoods(policy):
+    """Of ten tokens: the first chunk has two that count, the others four."""
     batch = batch_of(policy, [1.0, -1.0, 0.0])
     learner = ClippedAdvantage(policy)
     loss, shown = learner.loss(batch)
-    numbers = torch.tensor([2.0, 4.0, 4.0])
-    likelihood = -float(batch["reference"][2]) / 4
-    assert float(loss.detach()) == pytest.approx((-1 + 1 + likelihood) / 3, rel=1e-5)
+    likelihood = -float(batch["reference"][2].sum())
+    assert float(loss.detach()) == pytest.approx((-2 + 4 + likelihood) / 10, rel=1e-5)
     found = gradient(learner, loss)
-    by_hand = -(torch.tensor([1.0, -1.0, 1.0]) * scores(policy, batch) / numbers).mean()
+    by_hand = -(torch.tensor([1.0, -1.0, 1.0]) * entries(policy, batch).sum(1)).sum() / 10
     assert torch.allclose(found, gradient(learner, by_hand), atol=1e-6)
     assert {name: float(value) for name, value in shown.items()} == pytest.approx(
         {"good_change": 0, "bad_change": 0, "clipped": 0}, abs=1e-6
@@ -58,15 +58,23 @@ def test_at_the_start_the_gradient_is_that_of_the_signed_likelihoods(policy):
     ("sign", "change", "moves"),
     [(1.0, 0.3, False), (1.0, -0.3, True), (-1.0, -0.3, False), (-1.0, 0.3, True), (1.0, 0.1, True)],
 )
-def test_what_has_moved_beyond_the_clip_moves_back_but_no_further(policy, sign, change, moves):
+def test_a_token_that_has_moved_beyond_the_clip_moves_back_but_no_further(policy, sign, change, moves):
+    """The second of two moved as far the other way, so that the chunk as a whole did not."""
     batch = batch_of(policy, [sign])
-    batch["reference"] = batch["reference"] - 2 * change  # two numbers were taken
+    batch["reference"] = batch["reference"] + torch.tensor([[-change, change, 0.0, 0.0]])
     learner = ClippedAdvantage(policy, clip=0.2)
     loss, shown = learner.loss(batch)
-    ratio = np.exp(change)
-    expected = -min(sign * ratio, sign * np.clip(ratio, 0.8, 1.2))
+    ratios = np.exp([change, -change])
+    expected = -np.minimum(sign * ratios, sign * np.clip(ratios, 0.8, 1.2)).mean()
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
-    assert bool(gradient(learner, loss).any()) is moves
+    other = not moves or abs(change) < 0.2  # of the two, the one beyond its clip is held
+    given = entries(policy, batch)[0]
+    alone = sum(
+        -sign * ratio * token / 2
+        for ratio, token, free in zip(ratios, (given[0], given[1]), (moves, other), strict=True)
+        if free
+    )
+    assert torch.allclose(gradient(learner, loss), gradient(learner, alone), atol=1e-6)
     assert float(shown["clipped"]) == float(abs(change) > 0.2)
 
 
@@ -87,9 +95,9 @@ def test_good_decisions_become_likelier_and_bad_ones_less_likely(policy):
         adam.zero_grad()
         learner.loss(batch)[0].backward()
         adam.step()
-    change = (scores(policy, batch).detach() - batch["reference"]) / torch.tensor([2.0, 4.0, 4.0, 4.0])
-    assert (change[:2] > 0.1).all()
-    assert (change[2:] < -0.1).all()
+    change = entries(policy, batch).detach() - batch["reference"]
+    assert (change.mean(1)[:2] > 0.1).all()
+    assert (change.mean(1)[2:] < -0.1).all()
     assert change.abs().max() < 1.0  # the clip holds it: unclipped, the bad ones fall without end
 
 
@@ -108,7 +116,7 @@ def test_a_surrogate_is_compared_with_its_reference_under_the_same_draw(head):
             p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(5)))
     loss, shown = learner.loss(batch, torch.Generator().manual_seed(3))
     draw = policy.draw(3, generator=torch.Generator().manual_seed(3))
-    now, then = (scores(one, batch, draw) for one in (policy, before))
+    now, then = (entries(one, batch, draw)[:, 0] for one in (policy, before))
     change = now - then
     assert float(shown["good_change"]) == pytest.approx(float(change[0].detach()), rel=1e-4)
     ratio = change[:2].exp()
