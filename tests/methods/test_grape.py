@@ -228,7 +228,7 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
     given = ["learning_rate=3e-5", "kind=preference", "segment=stage", "adapter={rank: 8}", "beta=0.7"]
     parts = parts_of(monkeypatch, *(f"grape.alignment.{one}" for one in given))
     how = {name: variant.how for name, variant in parts.variants.items()}
-    own = {"contrast", "tpo", "stepwise-dpo"}  # of whole rollouts: at 1e-4 they destroy a policy
+    own = {"contrast", "tpo", "stepwise-dpo"}  # of whole rollouts: smaller than of decisions
     assert {how[name].learning_rate for name in own} == {5e-5}
     assert {one.learning_rate for name, one in how.items() if name not in own} == {3e-5}
     assert all(one.adapter == {"rank": 8} for one in how.values())
