@@ -180,10 +180,21 @@ def test_a_rollout_is_worth_the_share_of_comparisons_that_it_won(
     assert not signs[[2, 3, 6, 7, 8, 9, 10, 11]].any()
 
 
-def test_without_any_comparison_there_is_nothing_to_learn(lab, judged, demonstrations):
-    nobody = replace(judged, urls={}, scores={})
-    with pytest.raises(NothingToLearnError, match="so there is nothing to learn"):
-        compared(lab, [nobody], demonstrations, kind="advantage").credited()
+@pytest.mark.parametrize("states", [0, 1])
+def test_without_comparisons_from_two_states_no_critic_learns(
+    lab, judged, rollouts, demonstrations, tmp_path, states
+):
+    url = f"sqlite:///{tmp_path / 'labels.sqlite'}"
+    with LabelStore(url) as labels:
+        if states:
+            add(
+                labels,
+                rollouts.store,
+                whole_episode_preferences(rollouts.store, np.array([0]), np.array([1])),
+            )
+    few = replace(judged, urls={"drawer-open": url} if states else {}, scores={})
+    with pytest.raises(NothingToLearnError, match="or began in one state, so there is nothing to learn"):
+        compared(lab, [few], demonstrations, kind="advantage").credited()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +203,7 @@ def test_without_any_comparison_there_is_nothing_to_learn(lab, judged, demonstra
         ({}, "No two rollouts of one state differ by 1.5 in their scores, so there is nothing to learn"),
         ({"kind": "chosen"}, "differ by 1.5 in their scores, so there is nothing to imitate"),
         ({"objective": "plackett_luce"}, "All rollouts of each state have the same score"),
-        ({"kind": "advantage"}, "All rollouts of each task have the same score"),
+        ({"kind": "advantage"}, "have the same score, or began in one state"),
     ],
 )
 def test_rollouts_that_are_all_alike_have_nothing_to_teach(lab, judged, demonstrations, how, said):

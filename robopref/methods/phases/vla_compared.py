@@ -18,6 +18,7 @@ from robopref.methods.phases.label import read_labels
 from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_kept import kept_scores
 from robopref.methods.phases.vla_scores import Judged, task_of
+from robopref.policies.vla.advantage import CreditedDecisions
 from robopref.policies.vla.data import Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.rewards.credit import decision_advantages
@@ -147,12 +148,13 @@ class Comparison:
         ]
         return _Rows(self.decisions, parts)
 
-    def credited(self) -> "CreditedDecisions":
+    def credited(self) -> CreditedDecisions:
         """Decisions of all rounds by their advantages, and demonstrations to imitate, each in its share."""
         each = [self._advantages_of(number) for number in range(len(self.rounds))]
         if not each[-1].any():
             raise NothingToLearnError(
-                "All rollouts of each task have the same score, so there is nothing to learn from."
+                "All rollouts of each task that were judged have the same score, or began in one state, so "
+                "there is nothing to learn from."
             )
         earlier = sum(each[:-1], np.zeros(len(self.decisions)))
         demonstrated = np.zeros(len(self.decisions))
@@ -169,7 +171,10 @@ class Comparison:
         found, known = np.zeros(len(self.decisions)), []
         for source, episodes in enumerate(self.rounds[number].rollouts, start=self._offset(number)):
             store, (members, scores, starts) = episodes.store, self._scored(number, episodes)
-            if not len(members):
+            if len(set(starts.tolist())) < 2:
+                self._lab.run.say(
+                    f"  {task_of(episodes)}: no two initial states were judged, so no critic learns"
+                )
                 continue
             trajectories = [self.decisions.trajectory(source, int(e)) for e in members]
             counts, rows = self.decisions.counts[trajectories], self.decisions.rows_of(trajectories)
@@ -297,34 +302,6 @@ def _shares_won(count: int, pairs: Preferences | None) -> np.ndarray:
 def _padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], filler: int | float) -> np.ndarray:
     width = max(len(row) for row in rows)
     return np.array([[*row, *[filler] * (width - len(row))] for row in rows])
-
-
-class CreditedDecisions:
-    """Draws decisions in proportion to their chances, with the sign of each one's advantage.
-
-    Args:
-        decisions: Of rollouts and demonstrations.
-        chances: How often each is drawn, in proportion.
-        signs: Of the advantages; 0 of what is imitated.
-        reference: Score by entry of each decision that has an advantage, before learning.
-    """
-
-    def __init__(
-        self, decisions: Decisions, chances: np.ndarray, signs: np.ndarray, reference: Tensor
-    ) -> None:
-        self.decisions, self.reference = decisions, reference.cpu()
-        self.signs = torch.from_numpy(signs.astype(np.float32))
-        self._up_to = torch.from_numpy(np.cumsum(chances) / chances.sum())
-
-    def __len__(self) -> int:
-        return len(self.decisions)
-
-    def sample(self, batch_size: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw as :meth:`Decisions.sample` does, with ``sign`` (n,) and ``reference`` (n, E)."""
-        pick = torch.rand(batch_size, generator=generator, dtype=torch.float64)
-        rows = torch.searchsorted(self._up_to, pick, right=True).clamp(max=len(self) - 1).numpy()
-        own = {"sign": self.signs[rows], "reference": self.reference[rows]}
-        return self.decisions.batch(rows) | {k: v.to(self.decisions.device) for k, v in own.items()}
 
 
 class _Rows:

@@ -20,15 +20,49 @@ Letters used in shapes: n decisions, E entries of a score: numbers of a chunk, o
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from robopref.errors import ConfigError
 from robopref.nets.windows import windowed_loss
 from robopref.policies.chunks import Draw
+from robopref.policies.vla.data import Decisions
 from robopref.policies.vla.preference import holding, moving_weights
 from robopref.policies.vla.seeing import SeeingPolicy
+
+
+class CreditedDecisions:
+    """Draws decisions in proportion to their chances, with the sign of each one's advantage.
+
+    Args:
+        decisions: Of rollouts and demonstrations.
+        chances: How often each is drawn, in proportion.
+        signs: Of the advantages; 0 of what is imitated.
+        reference: Score by entry of each decision that has an advantage, before learning.
+    """
+
+    def __init__(
+        self,
+        decisions: Decisions,
+        chances: Float64[np.ndarray, " n"],
+        signs: Float64[np.ndarray, " n"],
+        reference: Float[Tensor, "n E"],
+    ) -> None:
+        self.decisions, self.reference = decisions, reference.cpu()
+        self.signs = torch.from_numpy(signs.astype(np.float32))
+        self._up_to = torch.from_numpy(np.cumsum(chances) / chances.sum())
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draw as :meth:`Decisions.sample` does, with ``sign`` (n,) and ``reference`` (n, E)."""
+        pick = torch.rand(batch_size, generator=generator, dtype=torch.float64)
+        rows = torch.searchsorted(self._up_to, pick, right=True).clamp(max=len(self) - 1).numpy()
+        own = {"sign": self.signs[rows], "reference": self.reference[rows]}
+        return self.decisions.batch(rows) | {k: v.to(self.decisions.device) for k, v in own.items()}
 
 
 class ClippedAdvantage(nn.Module):
