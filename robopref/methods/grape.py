@@ -11,14 +11,16 @@ follows algorithm 1:
         pi <- pi moved by the preferences, with pi itself before the round as reference     (eq. 5, 6)
 
 Where it differs: scores are floats and standardised within a task; costs are read from contacts; pairs are of
-one initial state, always, and clear ones; comparisons of earlier rounds are mixed in; and the default loss is
-not equation 5 alone but with the mean over a trajectory, imitation of the better rollout and
-demonstrations beside it, because the former can destroy a policy (it is there as ``variants.tpo``). A policy
+one initial state, always, and clear ones; what earlier rounds taught is mixed in; and the default does not
+contrast whole trajectories (equation 5 is there as ``variants.tpo``, and can destroy a policy): a critic
+breaks the scores down to single decisions, whose tokens a clipped step makes likelier or less likely, with
+demonstrations beside them (:mod:`robopref.rewards.credit`, :mod:`robopref.policies.vla.advantage`). A policy
 that a round destroyed is not carried on: the gate says why. Of all policies that passed, the start among
 them, the run keeps the one that does best in validation states, which neither training nor evaluation uses.
 What GRAPE does not compare with is run beside it, from the same start and the rollouts of the first round:
-imitation of the chosen rollouts, of all rollouts, of demonstrations alone, step-wise DPO, and random pairs;
-and its other objectives, safety and efficiency. Each of these is chosen against the start as GRAPE is.
+the contrast, imitation of the chosen rollouts, of all rollouts, of demonstrations alone, step-wise DPO, and
+scores at random; and its other objectives, safety and efficiency. Each of these is chosen against the start
+as GRAPE is.
 """
 
 import dataclasses

@@ -89,23 +89,24 @@ def generalised_advantages(
     after = np.append(values[1:], 0.0)
     after[last] = final
     change = after - values
-    place = np.arange(len(values)) - np.repeat(last + 1 - counts, counts)
-    found = np.zeros(len(values))
-    padded = np.zeros((len(counts), int(counts.max()) + 1))
-    rollout = np.repeat(np.arange(len(counts)), counts)
-    padded[rollout, place] = change
-    for step in range(padded.shape[1] - 2, -1, -1):
-        padded[:, step] += trace * padded[:, step + 1]
-    found[:] = padded[rollout, place]
-    return found
+    found = np.zeros((len(counts), int(counts.max()) + 1))
+    where = np.repeat(np.arange(len(counts)), counts), _steps(counts)
+    found[where] = change
+    for step in range(found.shape[1] - 2, -1, -1):
+        found[:, step] += trace * found[:, step + 1]
+    return found[where]
+
+
+def _steps(counts: Int[np.ndarray, " T"]) -> Int[np.ndarray, " n"]:
+    """Number of each decision within its rollout."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _with_time(
     observations: Float[np.ndarray, "n F"], counts: Int[np.ndarray, " T"]
 ) -> Float[Tensor, "n F1"]:
     """Observations and the time of each decision, which says how much of a horizon is left; normalised."""
-    step = np.arange(len(observations)) - np.repeat(np.cumsum(counts) - counts, counts)
-    features = np.concatenate([observations, (step / counts.max())[:, None]], 1)
+    features = np.concatenate([observations, (_steps(counts) / counts.max())[:, None]], 1)
     rows = torch.from_numpy(features.astype(np.float32))
     normaliser = Normaliser(rows.shape[1], floor=1e-4)
     normaliser.fit(rows)

@@ -178,8 +178,8 @@ class Comparison:
                 continue
             trajectories = [self.decisions.trajectory(source, int(e)) for e in members]
             counts, rows = self.decisions.counts[trajectories], self.decisions.rows_of(trajectories)
-            place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            states = np.repeat(store.first_rows[members], counts) + place * episodes.frames.every
+            steps = part_numbers(counts, "step") * episodes.frames.every
+            states = np.repeat(store.first_rows[members], counts) + steps
             found[rows], about = decision_advantages(
                 store.array("observations")[states],
                 counts,

@@ -128,7 +128,7 @@ class ClippedAdvantage(nn.Module):
         """The loss from all entries, of a surrogate with its reference's behind it, and how they fare."""
         if self.policy.exact:
             entries, before = given, batch["reference"]
-            counting = batch["mask"].repeat_interleave(self.policy.action_size, 1)
+            counting = self.policy.counting(batch["targets"], batch["mask"])
         else:
             (entries, before), counting = given.split(1, 1), torch.ones_like(given[:, :1], dtype=torch.bool)
         sign = batch["sign"][:, None].expand_as(entries)
