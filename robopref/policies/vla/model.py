@@ -137,9 +137,6 @@ class VisionLanguageAction(nn.Module):
 
 def _drawn(logits: Tensor, central: float, generator: torch.Generator | None) -> Int[Tensor, " B"]:
     """Bins drawn from the central share of each distribution."""
-    if central == 1:
-        chances = torch.softmax(logits, -1).cpu()
-        return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
     level = 0.5 + central * (torch.rand(len(logits), 1, generator=generator) - 0.5)
     return _quantile(logits, level.to(logits.device))
 
