@@ -20,6 +20,17 @@ def positive_whole(**values: object) -> None:
             raise ValueError(f"{name} must be a whole number from 1 on, got {value!r}.")
 
 
+def lengths(**values: object) -> None:
+    """Refuse what is not a number from 0 on.
+
+    Raises:
+        ValueError: The message names the option and what it got.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a length in metres, 0 or more, got {value!r}.")
+
+
 def one_of(kind: str, value: object, known: Iterable[str]) -> None:
     """Refuse a name that does not exist; the message names the nearest one.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 
-from .checks import one_of, positive_whole
+from .checks import lengths, one_of, positive_whole
 from .rendering import Renderer
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class DrawnEnv(gymnasium.Env):
             cameras: Those of the task.
             horizon: Actions after which an episode is truncated.
             render_mode: None or "rgb_array".
-            frame: Arguments of :class:`~.rendering.Renderer`: camera, width and height in pixels, effects.
+            frame: Arguments of :class:`~.rendering.Renderer`: camera, width and height in pixels, effects,
+                detail_m.
 
         Raises:
             ValueError: Unknown camera or render mode, or a size that is not positive.
@@ -50,6 +51,7 @@ class DrawnEnv(gymnasium.Env):
         if render_mode is not None:
             one_of("render mode", render_mode, ["rgb_array"])
         positive_whole(horizon=horizon, width=frame["width"], height=frame["height"])
+        lengths(detail_m=frame.get("detail_m", 0.0))
         self.horizon, self.render_mode = horizon, render_mode
         self._frame_options = frame
         self._renderer: Renderer | None = None

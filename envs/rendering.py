@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
+from .detail import drawn_at
+
 if TYPE_CHECKING:
     import mujoco
 
@@ -128,6 +130,8 @@ class Renderer:
         height: Pixels.
         effects: Draw shadows and reflections, with multisampling: some ten times slower in software.
         hidden_groups: Groups of geometries that are not drawn, such as shapes for collisions alone.
+        detail_m: Length in metres below which meshes are not detailed, see :mod:`~.detail`; 0 draws them as
+            they are.
 
     Raises:
         DependencyNotInstalled: No OpenGL back end works here; the message says what to install.
@@ -142,6 +146,7 @@ class Renderer:
         *,
         effects: bool = False,
         hidden_groups: tuple[int, ...] = (),
+        detail_m: float = 0.0,
     ):
         backend = gl_backend()
         if backend.name is None:
@@ -153,7 +158,7 @@ class Renderer:
         model.vis.global_.offwidth = max(model.vis.global_.offwidth, width)
         model.vis.global_.offheight = max(model.vis.global_.offheight, height)
         model.vis.quality.offsamples = 4 if effects else 0
-        self._context = _Context(backend.name, model)
+        self._context = _Context(backend.name, drawn_at(model, detail_m))
         weakref.finalize(self, self._context.free)
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = effects

@@ -47,6 +47,8 @@ class RobosuiteEnv(DrawnEnv):
         width: Width of a frame in pixels.
         height: Height of a frame in pixels.
         effects: Draw shadows and reflections, with multisampling; slower.
+        detail_m: Length in metres below which meshes are drawn without detail; 0.01 takes half the time, and
+            shows in few pixels of a small frame.
 
     Raises:
         ValueError: Unknown task, camera or render mode, or a size that is not positive.
@@ -67,6 +69,7 @@ class RobosuiteEnv(DrawnEnv):
         width: int = 224,
         height: int = 224,
         effects: bool = False,
+        detail_m: float = 0.0,
     ):
         one_of("robosuite task", task, TASKS)
         self._about = TASKS[task]
@@ -78,6 +81,7 @@ class RobosuiteEnv(DrawnEnv):
             width=width,
             height=height,
             effects=effects,
+            detail_m=detail_m,
             hidden_groups=(0,),
         )
         self.task = task

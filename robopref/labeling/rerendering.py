@@ -38,7 +38,7 @@ def rerender(scene: Scene, trajectory: Trajectory, wanted: range, view: View) ->
         scene: What it is drawn from.
         trajectory: The episode as it was read.
         wanted: Which states; where the episode's last was not recorded, the one before is shown.
-        view: Options that concern drawing: camera, width, height, effects.
+        view: Options that concern drawing: camera, width, height, effects, detail_m.
 
     Raises:
         RenderingError: The scene cannot be made here, or is another one than was recorded.

@@ -155,12 +155,14 @@ class Grape:
         first = next(iter(self.axes))
         if self.axes[first].variants is not None:
             raise ConfigError(f"All policies are compared along the first axis: {first} has variants=null")
-        scene, views = self.scenes[0], [{"camera": self.camera}]
+        scene = self.scenes[0]
+        seen = {**scene.view, "camera": self.camera}
+        views = [seen]
         for name, axis in self.axes.items():
             for variant in axis.variants or []:
                 if variant not in self.variants:
                     raise ConfigError(unknown_name(f"variant (of the axis {name})", variant, self.variants))
-            views.append({"camera": self.camera, **axis.view})
+            views.append({**seen, **axis.view})
         for number, view in enumerate(views):
             if view not in views[:number]:
                 dataclasses.replace(scene, options={**scene.options, **view}, view={}).check()
@@ -312,7 +314,7 @@ def _begun(lab: Lab, parts: Grape) -> _Course:
     for how in parts.alignments:
         refuse_family(how.chosen, policy)
         policy.refuse_another(how.adapter)
-    sight = Sight.of(policy, parts.camera)
+    sight = Sight.of(policy, parts.camera, parts.scenes[0])
     stores = {s.task: collect(lab, s, parts.demonstrations, parts.data_dir) for s in parts.scenes}
     if parts.judge.kind == "costs" or parts.in_stages:
         check_reached(lab, parts.judge, stores)

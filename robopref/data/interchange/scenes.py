@@ -28,7 +28,7 @@ ROBOSUITE = {
     for name, task in (("Lift", "lift"), ("PickPlaceCan", "can"), ("NutAssemblySquare", "square"))
 }
 """robosuite's environments, and robopref's of the same scene."""
-_DRAWING = ("render_mode", "camera", "width", "height", "effects")
+_DRAWING = ("render_mode", "camera", "width", "height", "effects", "detail_m")
 
 
 def scenes_of(path: Path) -> list[Scene]:

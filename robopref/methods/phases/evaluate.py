@@ -90,7 +90,7 @@ def _evaluate_seeing(lab: Lab, name: str, policy: Path, scene: Scene, plan: Eval
         policy,
         [scene],
         {"in-domain": Axis()},
-        sight=Sight.of(load_vla(policy), str(scene.view.get("camera", "corner2"))),
+        sight=Sight.of(load_vla(policy), str(scene.view.get("camera", "corner2")), scene),
         episodes=plan.episodes,
     )["in-domain"]
     _say(lab, name, found)

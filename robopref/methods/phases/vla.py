@@ -42,10 +42,11 @@ class Sight:
     every: int
 
     @classmethod
-    def of(cls, policy: SeeingPolicy, camera: str) -> "Sight":
-        """Return how a policy looks through a camera."""
+    def of(cls, policy: SeeingPolicy, camera: str, scene: Scene) -> "Sight":
+        """Return how a policy looks through a camera, with as little detail as frames of the scene have."""
         size = policy.image_size
-        return cls({"camera": camera, "width": size, "height": size}, policy.horizon)
+        drawn = {name: value for name, value in scene.view.items() if name == "detail_m" and value}
+        return cls({"camera": camera, "width": size, "height": size, **drawn}, policy.horizon)
 
 
 def film(lab: Lab, name: str, stores: Mapping[str, TrajectoryStore], sight: Sight) -> list[FilmedEpisodes]:

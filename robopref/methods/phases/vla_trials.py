@@ -19,7 +19,7 @@ from robopref.training.results import Evaluation
 from robopref.training.rollouts import Assignment
 from robopref.training.signals import replayed_signals
 
-SAME_ALONG_ALL = {"task", "horizon", "terminate_on_success", "width", "height", "render_mode"}
+SAME_ALONG_ALL = {"task", "horizon", "terminate_on_success", "width", "height", "detail_m", "render_mode"}
 
 
 @dataclasses.dataclass(frozen=True)
