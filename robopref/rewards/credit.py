@@ -18,7 +18,7 @@ Letters used in shapes: T rollouts, n decisions of all of them, F features, K fo
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Shaped
 from torch import Tensor
 
 from robopref.errors import DataError
@@ -35,7 +35,7 @@ def decision_advantages(
     observations: Float[np.ndarray, "n F"],
     counts: Int[np.ndarray, " T"],
     scores: Float[np.ndarray, " T"],
-    starts: Int[np.ndarray, " T"],
+    starts: Shaped[np.ndarray, " T"],
     *,
     trace: float = 0.9,
     seed: int = 0,
@@ -46,7 +46,7 @@ def decision_advantages(
         observations: State in which each decision was taken, one rollout after the other.
         counts: Decisions of each rollout.
         scores: How each was judged, higher is better.
-        starts: Number of the initial state of each; those of one state are valued by the same critic.
+        starts: Name or number of the initial state of each; those of one state are valued by the same critic.
         trace: lambda; 0 trusts the critic, 1 the judgement of the rollout alone.
         seed: Of the critic.
 

@@ -173,11 +173,35 @@ def test_a_rollout_is_worth_the_share_of_comparisons_that_it_won(
     members, scores, starts = comparison._scored(0, rollouts)
     assert members.tolist() == [0, 1, 4, 5]
     assert scores.tolist() == pytest.approx([2 / 3, 1 / 3, 1, 0])
-    assert starts.tolist() == [0, 0, 2, 2]
+    assert starts.tolist() == ["0", "0", "2", "2"]
     signs = comparison.credited().signs.numpy()[:36].reshape(12, 3)
     assert (signs[[4]] == 1).all()
     assert (signs[[5]] == -1).all()
     assert not signs[[2, 3, 6, 7, 8, 9, 10, 11]].any()
+
+
+def test_a_critic_learns_from_earlier_rounds_too(lab, judged, rollouts, demonstrations, tmp_path):
+    """By itself the last round, two rollouts of one state, has none to value them by."""
+    url = f"sqlite:///{tmp_path / 'labels.sqlite'}"
+    with LabelStore(url) as labels:
+        add(labels, rollouts.store, whole_episode_preferences(rollouts.store, np.array([0]), np.array([1])))
+    last = replace(judged, urls={"drawer-open": url}, scores={})
+    found = compared(lab, [judged, last], demonstrations, kind="advantage").credited()
+    signs = found.signs.numpy()[36:72].reshape(12, 3)
+    assert signs[0].any()
+    assert signs[1].any()
+    assert not signs[2:].any()
+
+
+def test_of_several_earlier_rounds_a_part_is_replayed(lab, judged, demonstrations):
+    """Of three rounds of 36 decisions, in batches of 64, the first batch is."""
+    comparison = compared(lab, [judged] * 4, demonstrations, kind="advantage", replay=0.25)
+    found = comparison.credited()
+    chances = np.diff(found._up_to.numpy(), prepend=0)
+    assert (chances[:64] > 0).any()
+    assert chances[:64].sum() == pytest.approx(0.25)
+    assert not chances[64:108].any()
+    assert chances[108:144].sum() == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("states", [0, 1])

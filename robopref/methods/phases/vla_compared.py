@@ -19,7 +19,7 @@ from robopref.methods.phases.vla_how import Alignment
 from robopref.methods.phases.vla_kept import kept_scores
 from robopref.methods.phases.vla_scores import Judged, task_of
 from robopref.policies.vla.advantage import CreditedDecisions
-from robopref.policies.vla.data import Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
+from robopref.policies.vla.data import BATCH, Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.rewards.credit import decision_advantages
 from robopref.rewards.staged.pairs import check_rollout_pairs, random_pairs_of_states, ranked_lists
@@ -149,67 +149,82 @@ class Comparison:
         return _Rows(self.decisions, parts)
 
     def credited(self) -> CreditedDecisions:
-        """Decisions of all rounds by their advantages, and demonstrations to imitate, each in its share."""
-        each = [self._advantages_of(number) for number in range(len(self.rounds))]
-        if not each[-1].any():
+        """Decisions of all rounds by their advantages, and demonstrations to imitate, each in its share.
+
+        Of k earlier rounds every k-th batch is replayed, so that their reference costs what one round's does.
+        """
+        advantages = self._advantages()
+        fresh = self.decisions.where[:, 0] >= self._offset(len(self.rounds) - 1)
+        batches = np.arange(len(advantages)) // BATCH
+        replayed = ~fresh & (batches % max(1, len(self.rounds) - 1) == 0)
+        present, earlier = np.where(fresh, advantages, 0), np.where(replayed, advantages, 0)
+        if not present.any():
             raise NothingToLearnError(
                 "All rollouts of each task that were judged have the same score, or began in one state, so "
                 "there is nothing to learn from."
             )
-        earlier = sum(each[:-1], np.zeros(len(self.decisions)))
-        demonstrated = np.zeros(len(self.decisions))
+        demonstrated = np.zeros(len(advantages))
         demonstrated[self.decisions.rows_of(self._demonstrations)] = 1.0
-        chances = np.zeros(len(self.decisions))
+        chances = np.zeros(len(advantages))
         shares = self._shares(bool(earlier.any()))
-        for share, drawn in zip(shares, (abs(each[-1]), abs(earlier), demonstrated), strict=True):
+        for share, drawn in zip(shares, (abs(present), abs(earlier), demonstrated), strict=True):
             chances += share * drawn / max(drawn.sum(), 1e-12)
-        signs = np.sign(each[-1] + earlier)
+        signs = np.sign(present + earlier)
         return CreditedDecisions(self.decisions, chances, signs, self._reference_of(np.flatnonzero(signs)))
 
-    def _advantages_of(self, number: int) -> np.ndarray:
-        """Advantage of every decision of one round; zero of all others."""
+    def _advantages(self) -> np.ndarray:
+        """Advantage of every decision, zero of demonstrations; a task's critic learns from all rounds."""
+        tasks: dict[str, list[tuple[np.ndarray, ...]]] = {}
+        for number, judged in enumerate(self.rounds):
+            for source, episodes in enumerate(judged.rollouts, start=self._offset(number)):
+                tasks.setdefault(task_of(episodes), []).append(self._judged(number, source, episodes))
         found, known = np.zeros(len(self.decisions)), []
-        for source, episodes in enumerate(self.rounds[number].rollouts, start=self._offset(number)):
-            store, (members, scores, starts) = episodes.store, self._scored(number, episodes)
+        for task, judged_ones in tasks.items():
+            rows, read, counts, scores, starts = map(np.concatenate, zip(*judged_ones, strict=True))
             if len(set(starts.tolist())) < 2:
-                self._lab.run.say(
-                    f"  {task_of(episodes)}: no two initial states were judged, so no critic learns"
-                )
+                self._lab.run.say(f"  {task}: no two initial states were judged, so no critic learns")
                 continue
-            trajectories = [self.decisions.trajectory(source, int(e)) for e in members]
-            counts, rows = self.decisions.counts[trajectories], self.decisions.rows_of(trajectories)
-            steps = part_numbers(counts, "step") * episodes.frames.every
-            states = np.repeat(store.first_rows[members], counts) + steps
             found[rows], about = decision_advantages(
-                store.array("observations")[states],
-                counts,
-                scores,
-                starts,
-                trace=self.how.trace,
-                seed=self._lab.seed,
+                read, counts, scores, starts, trace=self.how.trace, seed=self._lab.seed
             )
             known.append(about["explained"])
         if known:
             self._lab.run.say(f"  the critic explains {np.mean(known):.0%} of the variance of scores")
         return found
 
+    def _judged(self, number: int, source: int, episodes: FilmedEpisodes) -> tuple[np.ndarray, ...]:
+        """Decisions of the judged rollouts of a task in a round, and what a critic learns of them.
+
+        Those are: what it reads (the state at each decision, and the round, since policies and the scale of
+        scores change), the number of decisions, the score, and the initial state of each rollout.
+        """
+        members, scores, starts = self._scored(number, episodes)
+        trajectories = [self.decisions.trajectory(source, int(e)) for e in members]
+        counts = self.decisions.counts[trajectories]
+        steps = part_numbers(counts, "step") * episodes.frames.every
+        states = episodes.store.array("observations")[
+            np.repeat(episodes.store.first_rows[members], counts) + steps
+        ]
+        read = np.concatenate([states, np.full((len(states), 1), number)], 1)
+        return self.decisions.rows_of(trajectories), read, counts, scores, starts
+
     def _scored(self, number: int, episodes: FilmedEpisodes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rollouts of a task that have a score, the scores, and a number of the state each began in.
+        """Rollouts of a task that have a score, the scores, and a name of the state each began in.
 
         Where people gave pairs and no scores, a rollout's is the share of its comparisons that it won, and
         those that nobody compared have none.
         """
         task, store = task_of(episodes), episodes.store
-        starts = np.arange(len(store)) + len(store)  # each by itself where nobody knows
-        states = list(initial_states(store).values())
-        for state, members in enumerate(states):
+        starts = np.array([f"{number}/{i}" for i in range(len(store))], object)  # by itself where unknown
+        states = initial_states(store)
+        for state, members in states.items():
             starts[members] = state
         scores = self.rounds[number].scores.get(task)
         if scores is None:
             scores = _shares_won(len(store), self.labels[number].get(task))
         elif self.how.pairs == "random":
             rng, scores = stream(self._lab.seed, f"random-scores/{task}"), scores.copy()
-            for members in states:
+            for members in states.values():
                 scores[members] = rng.permutation(scores[members])
         members = np.flatnonzero(~np.isnan(scores))
         return members, scores[members], starts[members]
