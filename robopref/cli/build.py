@@ -156,7 +156,7 @@ def _without_unread(
 
 def _variant(alignment: dict[str, Any], given: dict[str, Any]) -> Variant:
     """Return an alignment that differs from the main one in what is given."""
-    own = {name: given.get(name) for name in ("emphasis", "gap")}
+    own = {name: given[name] for name in ("emphasis", "gap", "rounds") if name in given}
     how = {name: value for name, value in given.items() if name not in own}
     shared = _without_unread(alignment, {**alignment, **how}, alignment)
     return make(Variant, how=_alignment({**shared, **how}), **own)

@@ -46,6 +46,7 @@ from robopref.policies.vla.health import Trials, kept_round
 from robopref.policies.vla.preference import refuse_family
 from robopref.training.run import Run
 
+MAIN = "grape"
 FOLDERS = (
     *("supervised", "grape", "rollouts", "scores", "labels", "validation", "trials", "evaluation"),
     *("phases", "conditions", "references", "likelihoods"),
@@ -55,17 +56,23 @@ FOLDERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Another alignment of the same start by the rollouts of the first round.
+    """Another alignment of the same start, in the first round by the same rollouts.
 
     Attributes:
         how: How it learns.
-        emphasis: Under which the same rollouts are scored and paired for it; None for the judge's own.
+        emphasis: Under which rollouts are scored and paired for it; None for the judge's own.
         gap: Of its pairs' scores, at least; None for the judge's own.
+        rounds: Of rollouts and alignment; those after the first are of its own rollouts.
     """
 
     how: Alignment
     emphasis: str | None = None
     gap: float | None = None
+    rounds: int = 1
+
+    def __post_init__(self):
+        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
+            raise ConfigError(f"The rounds of a variant must be a whole number from 1 on, got {self.rounds}")
 
     @property
     def judged_anew(self) -> bool:
@@ -133,11 +140,12 @@ class Grape:
 
     def _check_names(self) -> None:
         for name in self.variants:
-            taken = name in FOLDERS or re.fullmatch(r"grape-.*|.*-kept|process\d+", name)
+            taken = name in FOLDERS or re.fullmatch(r"grape-.*|.*-(kept|round\d+)|process\d+", name)
             if taken or not re.fullmatch(r"\w[\w.-]*", name):
                 raise ConfigError(
                     f"A variant may not be called {name!r}: its name is that of its folder in the run, where "
-                    f"grape-*, *-kept, process<number> and {', '.join(FOLDERS)} have another meaning"
+                    f"grape-*, *-kept, *-round<number>, process<number> and {', '.join(FOLDERS)} mean "
+                    "something else"
                 )
 
     def _check_pairing(self) -> None:
@@ -182,6 +190,11 @@ class Grape:
                 )
             self.judge_of(variant)
 
+    def axes_of(self, line: str, *, first: bool = False) -> dict[str, Axis]:
+        """Return the axes along which the policies of an alignment are tried, or the first of them alone."""
+        found = {name: axis for name, axis in self.axes.items() if axis.tries(line, self.variants)}
+        return dict(list(found.items())[:1]) if first else found
+
     def judge_of(self, variant: Variant) -> Judge:
         """Return who judges for a variant."""
         pairing = self.judge.pairing
@@ -202,43 +215,38 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
         RoboprefError: Something was wrong with the configuration, the data or the machine.
     """
     course = _begun(Lab(record, parts.hardware, parts.seed), parts)
-    lab, sight = course.lab, course.sight
-    policies = {"supervised": course.start}
-    passed = {"supervised": course.validated("supervised", course.start)}
-    kept = dict[str, str]()
+    start = Made(course.start, course.validated("supervised", course.start))
+    rollouts = course.rolled("round1", start.policy)
+    lines = {MAIN: Variant(parts.main, rounds=parts.rounds), **parts.variants}
+    made = {name: course.line(name, variant, start, rollouts) for name, variant in lines.items()}
 
-    current, judged = "supervised", list[Judged]()
-    for number in range(1, parts.rounds + 1):
-        name, before = f"round{number}", policies[current]
-        rollouts = sample_rollouts(lab, name, before, parts.scenes, parts.sampling, sight)
-        filmed = film(lab, name, rollouts, sight)
-        judged.append(judge_rollouts(lab, name, before, filmed, parts.judge))
-        if number == 1:
-            for variant in parts.variants:
-                candidates = {"supervised": passed["supervised"]}
-                if found := course.varied(variant, judged[0], passed["supervised"]):
-                    policies[variant], tried = found
-                    candidates |= {variant: tried} if tried else {}
-                kept[f"{variant}-kept"] = _kept(candidates)
-        aligned = f"grape-{name}"
-        found = course.aligned(aligned, before, judged, parts.main, passed[current])
-        if found is None:
-            break
-        policies[aligned], tried = found
-        if tried is None:
-            record.say(f"  round {number} destroyed the policy: stopping, and keeping what was before it")
-            break
-        passed[aligned], current = tried, aligned
-
-    best = _kept(passed)
-    record.say(f"  kept: {best}, {passed[best]['rate']:.0%} successful in the validation states")
-    results = {name: course.compared(name, policy) for name, policy in policies.items()}
-    for name, chosen in {**kept, "grape": best}.items():
-        results[name] = results[chosen]
+    kept = {name: _kept({"supervised": start} | found) for name, found in made.items()}
+    best = kept.pop(MAIN)
+    passed = {name: one.tried for name, one in {"supervised": start, **made[MAIN]}.items()}
+    rates = {name: tried["rate"] for name, tried in passed.items() if tried is not None}
+    record.say(f"  kept: {best}, {rates[best]:.0%} successful in the validation states")
+    results = {"supervised": course.compared("supervised", start.policy, parts.axes_of("supervised"))}
+    for name, found in made.items():
+        last = next(reversed(found), None)
+        for policy, one in found.items():
+            whole = policy in (last, best, kept.get(name))
+            axes = parts.axes_of(name, first=not whole)
+            results[policy] = course.compared(policy, one.policy, axes)
+        if last is not None:
+            results.setdefault(f"{MAIN}-last" if name == MAIN else name, results[last])
+    chosen = {f"{name}-kept": policy for name, policy in kept.items()}
+    results |= {name: results[policy] for name, policy in {**chosen, MAIN: best}.items()}
     write_json(record.directory / "grape.json", results)
-    rates = {name: found["rate"] for name, found in passed.items()}
-    write_json(record.directory / "kept.json", {"policy": best, "validation": rates, "variants": kept})
+    write_json(record.directory / "kept.json", {"policy": best, "validation": rates, "variants": chosen})
     return {**results[best][next(iter(parts.axes))], "policies": results, "kept": best}
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A policy of the run, and how it did in the validation states; None of one that collapsed."""
+
+    policy: Path
+    tried: dict[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,35 +259,49 @@ class _Course:
     demonstrations: list[FilmedEpisodes]
     start: Path
 
-    def aligned(
-        self, name: str, before: Path, judged: list[Judged], how: Alignment, validated: dict[str, Any]
-    ) -> tuple[Path, dict[str, Any] | None] | None:
-        """Align a policy; returns what came of it, and its validation unless it collapsed.
+    def line(
+        self, name: str, variant: Variant, start: Made, rollouts: list[FilmedEpisodes]
+    ) -> dict[str, Made]:
+        """Let an alignment go through its rounds; returns the policy of each.
 
-        Nothing comes of rollouts that have nothing to teach.
+        The last is one that has nothing to teach, which makes none, or that destroys the policy.
         """
-        try:
-            policy = align_policy(
-                self.lab, name, before, judged, self.demonstrations, how, self.parts.align_fit
-            )
-        except NothingToLearnError as error:
-            self.lab.run.say(f"  LEFT OUT: {name}. {error}")
-            return None
-        tried = self.validated(name, policy)
-        trials = Trials(validated["successes"], tried["successes"])
-        first = self.start if len(judged) > 1 else None
-        found = gate(self.lab, name, before, policy, judged[-1], how, trials, first=first)
-        return policy, None if found["collapsed"] else tried
+        judge, judged, now, made = self.parts.judge_of(variant), list[Judged](), start, dict[str, Made]()
+        for number in range(1, variant.rounds + 1):
+            own = f"{name}-round{number}"
+            if number > 1:
+                rollouts = self.rolled(own, now.policy)
+            scored = own if number > 1 or variant.judged_anew else "round1"
+            judged.append(judge_rollouts(self.lab, scored, now.policy, rollouts, judge))
+            several = name == MAIN or variant.rounds > 1
+            found = self.aligned(own if several else name, now, judged, variant.how)
+            if found is None:
+                break
+            now = made[found.policy.name] = found
+            if now.tried is None:
+                self.lab.run.say(f"  {found.policy.name} collapsed: what was before it is kept")
+                break
+        return made
 
-    def varied(
-        self, name: str, judged: Judged, validated: dict[str, Any]
-    ) -> tuple[Path, dict[str, Any] | None] | None:
-        """Align a variant of the first round; returns as :meth:`aligned` does."""
-        variant = self.parts.variants[name]
-        if variant.judged_anew:
-            judge = self.parts.judge_of(variant)
-            judged = judge_rollouts(self.lab, f"round1-{name}", self.start, judged.rollouts, judge)
-        return self.aligned(name, self.start, [judged], variant.how, validated)
+    def rolled(self, name: str, policy: Path) -> list[FilmedEpisodes]:
+        """Let a policy act from new initial states, its frames kept."""
+        rollouts = sample_rollouts(self.lab, name, policy, self.parts.scenes, self.parts.sampling, self.sight)
+        return film(self.lab, name, rollouts, self.sight)
+
+    def aligned(self, name: str, before: Made, judged: list[Judged], how: Alignment) -> Made | None:
+        """Align a policy; nothing comes of rollouts that have nothing to teach."""
+        lab, fit = self.lab, self.parts.align_fit
+        try:
+            policy = align_policy(lab, name, before.policy, judged, self.demonstrations, how, fit)
+        except NothingToLearnError as error:
+            lab.run.say(f"  LEFT OUT: {name}. {error}")
+            return None
+        assert before.tried is not None
+        tried = self.validated(name, policy)
+        trials = Trials(before.tried["successes"], tried["successes"])
+        first = self.start if len(judged) > 1 else None
+        found = gate(lab, name, before.policy, policy, judged[-1], how, trials, first=first)
+        return Made(policy, None if found["collapsed"] else tried)
 
     def validated(self, name: str, policy: Path) -> dict[str, Any]:
         """Try a policy from the validation states."""
@@ -293,15 +315,15 @@ class _Course:
             at_once=self.parts.sampling.at_once,
         )
 
-    def compared(self, name: str, policy: Path) -> dict[str, dict[str, Any]]:
-        """Try a policy along its axes."""
+    def compared(self, name: str, policy: Path, axes: dict[str, Axis]) -> dict[str, dict[str, Any]]:
+        """Try a policy along some axes."""
         parts = self.parts
         return evaluate_axes(
             self.lab,
             name,
             policy,
             parts.scenes,
-            {axis: how for axis, how in parts.axes.items() if how.tries(name, parts.variants)},
+            axes,
             sight=self.sight,
             episodes=parts.episodes,
             sampling=parts.sampling,
@@ -323,6 +345,8 @@ def _begun(lab: Lab, parts: Grape) -> _Course:
     return _Course(lab, parts, sight, demonstrations, start)
 
 
-def _kept(passed: dict[str, dict[str, Any]]) -> str:
-    found = list(passed.values())
-    return kept_round(list(passed), [p["rate"] for p in found], [p["steps"] for p in found])
+def _kept(line: dict[str, Made]) -> str:
+    """Name of the policy that does best in the validation states, of those that did not collapse."""
+    found = {name: made.tried for name, made in line.items() if made.tried is not None}
+    tried = found.values()
+    return kept_round(list(found), [each["rate"] for each in tried], [each["steps"] for each in tried])

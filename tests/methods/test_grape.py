@@ -86,13 +86,19 @@ def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
     out = tmp_path / "run"
     results, kept = read(out / "grape.json"), read(out / "kept.json")
     aligned = {"grape-round1", "grape-round2"} & set(results)
-    assert set(results) == {"supervised", "filtered-bc", "filtered-bc-kept", "grape"} | aligned
+    chain = {"filtered-bc-round1", "filtered-bc-round2"} & set(results)
+    names = {"supervised", "filtered-bc", "filtered-bc-kept", "grape", "grape-last"}
+    assert set(results) == names | aligned | chain
+    last = max(aligned)
+    assert results["grape-last"] == results[last]
     assert results["filtered-bc-kept"] == results[kept["variants"]["filtered-bc-kept"]]
     axes = {"in-domain", "sampled", "wording", "object", "initial-state"}
     assert set(results["filtered-bc"]) == axes
     assert results["grape"] == results[kept["policy"]]
     assert max(kept["validation"].values()) == kept["validation"][kept["policy"]]
-    assert set(results["grape-round1"]) == axes
+    assert set(results[last]) == axes
+    between = aligned - {last, kept["policy"]}
+    assert all(set(results[name]) == {"in-domain"} for name in between)
     tried = [
         TrajectoryStore.open(out / "trials/supervised" / axis / "drawer-close")
         for axis in ("in-domain", "sampled", "initial-state")
@@ -338,7 +344,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
 
     Nothing comes of ``efficiency``, whose rollouts have nothing to teach.
     """
-    rates = {"supervised": 0.5, "safety": 0.4, "filtered-bc": 0.9, "grape-round1": 0.6, "grape-round2": 0.9}
+    rates = {"supervised": 0.5, "safety": 0.4, "filtered-bc-round1": 0.9, "grape-round1": 0.6, "grape-round2": 0.9}
     asked, gated = [], []
 
     def judge(lab, name, policy, rollouts, judge):
@@ -352,7 +358,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
 
     def gate(lab, name, start, aligned, judged, how, trials, first=None):
         gated.append((name, start.name, None if first is None else first.name))
-        return {"collapsed": name in ("grape-round2", "filtered-bc")}
+        return {"collapsed": name in ("grape-round2", "filtered-bc-round1")}
 
     replaced = {
         "collect": lambda *_: SimpleNamespace(layout=SimpleNamespace(action_size=4)),
@@ -387,7 +393,7 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     assert kept["policy"] == "grape-round1"
     variants = ("safety-kept", "efficiency-kept", "filtered-bc-kept")
     assert kept["variants"] == dict.fromkeys(variants, "supervised")
-    assert set(results) == {*rates, *variants, "grape"}
+    assert set(results) == {*rates, *variants, "filtered-bc", "grape", "grape-last"}
     assert any("LEFT OUT: efficiency. No two rollouts" in line for line in said)
     assert set(results["safety"]) == {"in-domain", "object"}
     everywhere = {"in-domain", "sampled", "wording", "visual", "object", "initial-state", "camera"}
@@ -395,15 +401,16 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     assert len(results["grape"]) == len(results["supervised"]) == 8
     assert asked == [
         ("round1", "supervised", "completion"),
-        ("round1-safety", "supervised", "safety"),
-        ("round1-efficiency", "supervised", "efficiency"),
-        ("round2", "grape-round1", "completion"),
+        ("grape-round2", "grape-round1", "completion"),
+        ("safety-round1", "supervised", "safety"),
+        ("efficiency-round1", "supervised", "efficiency"),
+        ("round1", "supervised", "completion"),  # of filtered-bc, read again
     ]
-    assert gated[-2:] == [
+    assert gated[:2] == [
         ("grape-round1", "supervised", None),
         ("grape-round2", "grape-round1", "supervised"),
     ]
-    assert "round 2 destroyed the policy" in " ".join(said)
+    assert "grape-round2 collapsed: what was before it is kept" in " ".join(said)
 
 
 def test_another_adapter_than_the_policys_is_refused_before_anything_is_filmed(monkeypatch, tmp_path):
