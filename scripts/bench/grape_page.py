@@ -28,9 +28,10 @@ from robopref.training.run import differences
 
 SEEN, DRAWN = "in-domain", "sampled"
 NOT_UNSEEN = (SEEN, DRAWN, "training-starts")
-BEFORE, ALIGNED = "supervised", "grape-round1"
+BEFORE, ALIGNED = "supervised", "grape-last"
 KEPT = ("grape", "filtered-bc-kept")  # an alignment or its start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
+ROUND = re.compile(r"-round\d+$")
 MEASURES = ("success", "collision", "steps")
 RESAMPLES = 10_000
 
@@ -133,12 +134,17 @@ def is_finished(folder: Path, config: DictConfig) -> bool:
 
 
 def policies_of(runs: Sequence[Finished]) -> list[str]:
-    """All policies that any run has, in the order of their first appearance.
+    """All policies that any run has, in the order of their first appearance, without rounds.
 
     Of those that are another one or the start, chosen by validation, ``grape`` and the control's alone.
     """
-    there = dict.fromkeys(policy for run in runs for policy in run.results)
+    there = dict.fromkeys(policy for run in runs for policy in run.results if not ROUND.search(policy))
     return [policy for policy in there if not policy.endswith("-kept") or policy in KEPT]
+
+
+def rounds_of(runs: Sequence[Finished]) -> list[str]:
+    """The policy of every round that any run has, in the order of their first appearance."""
+    return list(dict.fromkeys(name for run in runs for name in run.results if ROUND.search(name)))
 
 
 def pairs(runs: Sequence[Finished], a: str, b: str, axes: Sequence[str], measure: str) -> list[np.ndarray]:
@@ -232,6 +238,19 @@ def levels(runs: Sequence[Finished]) -> str:
                 f"{steps.mean():.1f}",
             ]
             lines.append("| " + " | ".join(map(str, [*cells, ", ".join(each)])) + " |")
+    return "\n".join(lines)
+
+
+def by_round(runs: Sequence[Finished]) -> str:
+    """What every round made, greedily in new states, beside the start; in the runs that came so far."""
+    lines = ["| policy | runs | success | over the start | per seed |", "|---|---|---|---|---|"]
+    for policy in [BEFORE, *rounds_of(runs)]:
+        having = [run for run in runs if policy in run.results]
+        found = pairs(having, policy, BEFORE, [SEEN], "success")
+        each = [f"{run.results[policy][SEEN]['rate']:.0%}" if run in having else "-" for run in runs]
+        change = "" if policy == BEFORE else gap("success", found)
+        level = np.concatenate(found, 1)[0].mean()
+        lines.append(f"| {policy} | {len(having)} | {level:.1%} | {change} | {', '.join(each)} |")
     return "\n".join(lines)
 
 
@@ -374,6 +393,7 @@ def tables(runs: Sequence[Finished]) -> str:
         "Before and after": objectives(runs),
         f"Relative change over `{BEFORE}`": compared(runs, [(each, BEFORE) for each in others], gain),
         f"Difference of `{ALIGNED}`, state by state": compared(runs, [*less, KEPT], gap),
+        "Round by round": by_round(runs),
         "Levels": levels(runs),
         "What each run kept, and what its gate said": fates(runs),
         "Minutes": durations(runs),

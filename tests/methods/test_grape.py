@@ -344,7 +344,13 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
 
     Nothing comes of ``efficiency``, whose rollouts have nothing to teach.
     """
-    rates = {"supervised": 0.5, "safety": 0.4, "filtered-bc-round1": 0.9, "grape-round1": 0.6, "grape-round2": 0.9}
+    rates = {
+        "supervised": 0.5,
+        "safety": 0.4,
+        "filtered-bc-round1": 0.9,
+        "grape-round1": 0.6,
+        "grape-round2": 0.9,
+    }
     asked, gated = [], []
 
     def judge(lab, name, policy, rollouts, judge):

@@ -53,11 +53,11 @@ def finished(seed, policies, **changes):
 def test_every_policy_of_any_run_has_its_lines_and_says_of_how_many_runs():
     runs = [
         finished(0, {"supervised": [1, 0, 0, 0]}),
-        finished(1, {"supervised": [1, 1, 0, 0], "grape-round2": [1, 1, 1, 0]}),
+        finished(1, {"supervised": [1, 1, 0, 0], "safety": [1, 1, 1, 0]}),
     ]
     lines = {tuple(line.split(" | ")[:2]): line for line in levels(runs).splitlines()}
     assert "| 2 | 8 | 37.5% |" in lines["| supervised", "in-domain"]
-    late = lines["| grape-round2", "camera"]
+    late = lines["| safety", "camera"]
     assert "| 1 | 4 | 75.0% |" in late
     assert late.endswith("| -, 75% |")
 
@@ -121,12 +121,16 @@ def test_the_page_compares_objectives_with_the_start_and_itself_with_the_control
         "supervised": [1, 0, 0, 0],
         "filtered-bc": [1, 1, 0, 0],
         "safety": [1, 0, 0, 0],
-        "grape-round1": [1, 1, 1, 0],
+        "grape-round1": [1, 1, 0, 0],
+        "grape-round2": [1, 1, 1, 0],
+        "grape-last": [1, 1, 1, 0],
     }
     text = tables([finished(0, policies), finished(1, policies)])
     assert "| seen | task completion | 75.0% | +200% [" in text
     assert "| seen | safety | 25.0% | +0% [" in text
-    assert "| grape-round1 | filtered-bc | unseen | 2 | +25.0 [" in text
+    assert "| grape-last | filtered-bc | unseen | 2 | +25.0 [" in text
+    assert "| grape-round1 | 2 | 50.0% | +25.0 [" in text
+    assert text.count("| grape-round2 |") == 2  # among the rounds, and what the gate said
     assert "*unseen* pools object, camera." in text
     assert "`robopref run experiment=grape`" in text
 
@@ -168,5 +172,5 @@ def test_a_finished_folder_is_read_for_the_same_settings_and_refused_for_others(
     assert not is_finished(tmp_path, config)
     (tmp_path / "run.json").write_text(json.dumps({"status": "complete"}))
     assert is_finished(tmp_path, composed(["seed=3", f"out={tmp_path}", "device=cpu"]))
-    with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 1, now 2\)"):
+    with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 1, now 2"):
         is_finished(tmp_path, composed(["seed=3", "grape.rounds=2", f"out={tmp_path}"]))
