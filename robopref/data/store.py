@@ -291,24 +291,40 @@ class TrajectoryStore:
             DataError: The store is not open for writing, the episode does not fit it, or the disk is full;
                 the store then holds what it held before.
         """
+        self.extend([trajectory])
+        return len(self) - 1
+
+    def extend(self, trajectories: Sequence[Trajectory]) -> None:
+        """Write several episodes, and wait for the disk once; a kill leaves none of them, or the first few.
+
+        Raises:
+            DataError: As :meth:`append` does; of the episodes none is then stored.
+        """
         if self._writer is None:
             raise DataError(f"The store {self.path} is not open for writing; use open(path, writable=True).")
-        rows = self._packed(trajectory)
-        record = EpisodeRecord(
-            first_row=self._rows,
-            length=trajectory.length,
-            episode_return=trajectory.episode_return,
-            succeeded=trajectory.succeeded,
-            terminated=trajectory.terminated,
-            content=self._content(rows, trajectory.terminated),
-            frames=trajectory.frames,
-            provenance=trajectory.provenance,
-        )
-        line = record.to_line()
-        self._writer.commit(rows, line, self._rows, self._log_end)
-        self._records.append(record)
-        self._log_end += len(line)
-        return len(self) - 1
+        if not trajectories:
+            return
+        packed = [self._packed(trajectory) for trajectory in trajectories]
+        first, records = self._rows, list[EpisodeRecord]()
+        for trajectory, rows in zip(trajectories, packed, strict=True):
+            records.append(
+                EpisodeRecord(
+                    first_row=first,
+                    length=trajectory.length,
+                    episode_return=trajectory.episode_return,
+                    succeeded=trajectory.succeeded,
+                    terminated=trajectory.terminated,
+                    content=self._content(rows, trajectory.terminated),
+                    frames=trajectory.frames,
+                    provenance=trajectory.provenance,
+                )
+            )
+            first += trajectory.length + 1
+        lines = b"".join(record.to_line() for record in records)
+        joined = {name: np.concatenate([rows[name] for rows in packed]) for name in packed[0]}
+        self._writer.commit(joined, lines, self._rows, self._log_end)
+        self._records += records
+        self._log_end += len(lines)
 
     def _packed(self, trajectory: Trajectory) -> dict[str, np.ndarray]:
         """Return the T + 1 rows of every array, as they are stored."""

@@ -392,8 +392,7 @@ def _write(
     if temporary.exists():
         shutil.rmtree(temporary)
     with TrajectoryStore.create_with(temporary, layout) as store:
-        for episode in episodes:
-            store.append(episode.trajectory)
+        store.extend([episode.trajectory for episode in episodes])
         signals = [episode.signals for episode in episodes if episode.signals is not None]
         if signals:
             keep_signals(store, signals)

@@ -41,6 +41,24 @@ def test_an_episode_comes_back_as_it_went_in_also_after_reopening(new_store, tra
     assert (store.control_hz, store.metadata) == (80.0, {"task": "drawer-open"})
 
 
+def test_episodes_written_together_are_those_written_one_by_one(new_store, trajectory, tmp_path):
+    episodes = [trajectory(0, 4), trajectory(1, 2, success_at=1), trajectory(2, 7)]
+    with new_store() as single:
+        for episode in episodes:
+            single.append(episode)
+    with TrajectoryStore.create_with(tmp_path / "together", single.layout) as together:
+        together.extend(episodes[:1])
+        together.extend([])
+        together.extend(episodes[1:])
+        bad = dataclasses.replace(episodes[0], observations=np.zeros((5, 4)))
+        with pytest.raises(DataError, match="observations must have shape"):
+            together.extend([episodes[0], bad])
+    assert together.fingerprint() == single.fingerprint()
+    files = {path.relative_to(single.path) for path in single.path.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(together.path) for path in together.path.rglob("*") if path.is_file()}
+    assert all((single.path / name).read_bytes() == (together.path / name).read_bytes() for name in files)
+
+
 def test_rows_hold_their_own_number_and_the_last_row_of_an_episode_has_no_action(new_store):
     store = new_store((3, 2))
     assert store.array("observations")[:, 0].tolist() == [0, 1, 2, 3, 1000, 1001, 1002]
