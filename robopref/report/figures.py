@@ -1,10 +1,11 @@
 """Curves and bars: success, learning curves, calibration, and the reward along a rollout."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from robopref.report.groups import Group, wilson_interval
+from robopref.report.groups import Group, Success, wilson_interval
 from robopref.report.runs import Curve, Reliability, RewardMetrics, Rollout, Run
 from robopref.report.style import INK, MUTED, SERIES, Drawing, Panel, canvas, to_panel
 
@@ -56,6 +57,35 @@ def success_bars(group: Group, *, key: str) -> Drawing:
             f"{pair.other} in {pair.only_other} (exact sign test, p = {_p(pair.p_value)})."
         )
     return Drawing("Success of each policy", caption, (panel,), columns=1)
+
+
+def success_by_round(successes: Sequence[Success], *, key: str) -> Drawing | None:
+    """Success after each round of the policies ``<name>-round<n>``, and before all; None without any."""
+    rows = {row.policy: row for row in successes}
+    lines: dict[str, dict[int, Success]] = {}
+    for policy, row in rows.items():
+        if found := re.fullmatch(r"(.+)-round(\d+)", policy):
+            lines.setdefault(found[1], {})[int(found[2])] = row
+    if not lines:
+        return None
+    rounds = max(max(line) for line in lines.values())
+    with canvas(4.3, 2.6, left=0.62) as (fig, ax):
+        for number, (name, line) in enumerate(lines.items()):
+            shown = {0: rows["supervised"], **line} if "supervised" in rows else line
+            at = np.array(sorted(shown))
+            x, rates = at + 0.06 * (number - (len(lines) - 1) / 2), [shown[n].rate for n in at]
+            ends = np.array([(shown[n].low, shown[n].high) for n in at]).T
+            color = SERIES[number % len(SERIES)]
+            ax.errorbar(x, rates, abs(ends - rates), fmt="o-", ms=4, color=color, linewidth=1.2, label=name)
+        ax.set(xlim=(-0.3, rounds + 0.3), ylim=(0, 1), xlabel="round", ylabel="share of successful episodes")
+        ax.set_xticks(range(rounds + 1))
+        ax.legend(loc="best", handlelength=1.3)
+        panel = to_panel(fig, ax, key=key, description="Success after each round with 95 % intervals")
+    caption = (
+        "Success of the policy after each round of rollouts and alignment; round 0 is the policy that all "
+        f"began with. Whiskers: {INTERVAL}, of all seeds together."
+    )
+    return Drawing("Success by round", caption, (panel,), columns=1)
 
 
 def _p(value: float) -> str:

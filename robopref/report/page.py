@@ -112,6 +112,7 @@ def _group(group: Group, index: int, films: "_Films") -> dict[str, Any]:
     shared: list[Drawing | None] = (
         [figures.success_bars(group, key=f"{key}-success")] if group.successes else []
     )
+    rounds = figures.success_by_round(group.successes, key=f"{key}-rounds")
     curves = figures.learning_curves(group.runs, key=f"{key}-curves")
     controls = group.controls
     main = next((r.alignment.main for r in group.runs if r.alignment and r.alignment.main), None)
@@ -120,6 +121,7 @@ def _group(group: Group, index: int, films: "_Films") -> dict[str, Any]:
         "group": group,
         "title": group.title,
         "success": shared[0] if shared else None,
+        "rounds": rounds,
         "curves": curves,
         "controls": controls,
         "main_control": main,

@@ -3,9 +3,16 @@ import re
 import numpy as np
 import pytest
 
-from robopref.report.figures import learning_curves, rank_correlation, reliability, reward_trace, success_bars
+from robopref.report.figures import (
+    learning_curves,
+    rank_correlation,
+    reliability,
+    reward_trace,
+    success_bars,
+    success_by_round,
+)
 from robopref.report.gather import read_run
-from robopref.report.groups import gather
+from robopref.report.groups import Spread, Success, gather, wilson_interval
 from robopref.report.matrices import accuracy_by_confidence, couplings, label_matrices, quality_order
 from robopref.report.runs import Alignment, Reliability, RewardMetrics, Rollout
 from robopref.report.style import diverging, inline_svg, sequential
@@ -119,6 +126,22 @@ def test_an_svg_carries_nothing_of_a_stand_alone_file(make_run, tmp_path):
     assert "#0400" not in svg
     for number in ("42/50 = 84%", "11/50 = 22%", "19/50 = 38%"):
         assert number in svg
+
+
+def success(policy, wins, n=100):
+    low, high = wilson_interval(wins, n)
+    return Success(policy, False, wins, n, low, high, (wins / n,), 0.0, Spread(0.0, 0.0, 0.0, 1))
+
+
+def test_rounds_are_drawn_from_the_start_on_and_nothing_where_there_is_none():
+    rows = [success("supervised", 40), success("grape-round1", 50), success("grape-round2", 100)]
+    rows += [success("filtered-bc-round1", 0), success("grape", 100)]
+    drawing = success_by_round(rows, key="k")
+    assert drawing is not None
+    svg = drawing.panels[0].svg
+    assert svg.count(">grape<") == svg.count(">filtered-bc<") == 1
+    assert [f">{n}<" in svg for n in range(4)] == [True, True, True, False]  # ticks
+    assert success_by_round(rows[:1], key="k") is None
 
 
 def test_the_description_of_an_svg_is_escaped():
