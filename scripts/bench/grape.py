@@ -5,11 +5,11 @@
     python scripts/bench/grape.py --small --seeds 0                                   # a small check
     OMP_NUM_THREADS=1 python scripts/bench/grape.py --speed --page docs/results/grape.md
 
-Each seed is one ``robopref run experiment=grape`` with four times the rollouts and steps, :data:`FULL`.
+Each seed is one ``robopref run experiment=grape``, tried in twice as many states, :data:`FULL`.
 A run that was stopped goes on where it was; one that is complete is read, if its configuration is what this
 command composes, and refused if it is another.
 ``--small`` is two tasks, a smaller policy and fewer rollouts. Overrides of the experiment may follow ``--``,
-such as its own size, ``grape.rollouts.starts=24 training.policy.steps=90``.
+such as ``grape.rounds=6``.
 ``--speed`` measures a training step of the experiment's policy against a plain forward and backward pass.
 """
 
@@ -26,17 +26,17 @@ from pages import put_between
 from robopref.errors import RoboprefError
 
 FULL = [
-    "grape.rollouts.starts=96",
-    "training.policy.steps=360",
-    "~grape.axes.training-starts",  # 960 episodes of each policy
+    "training.evaluation.episodes=20",
+    "~grape.axes.training-starts",
     "+grape.axes.object.variants=[safety,efficiency,filtered-bc]",
 ]
-"""What a gain over the start took on development seeds, against the experiment's 24 and 90."""
+"""Narrower intervals; the states of rollouts are those of the first round alone."""
 SMALL = [
     "grape.tasks=[drawer-close,handle-press]",
     "grape.demonstrations.episodes=16",
     "grape.rollouts={starts: 6, repeats: 4, at_once: 24}",
     "grape.pairing.gap=0.0",
+    "grape.rounds=2",
     "env.options.horizon=100",
     "policy.width=64",
     "training.clone={steps: 500, batch_size: 32}",

@@ -40,6 +40,7 @@ SMALL = [
     "grape.tasks=[drawer-close]",
     "grape.demonstrations.episodes=2",
     "grape.rollouts={starts: 2, repeats: 2, at_once: 4}",
+    "grape.rounds=1",
     "grape.validation=1",
     "grape.pairing={top: 1, gap: 0.0}",
     "~grape.variants.safety",

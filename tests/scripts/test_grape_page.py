@@ -172,5 +172,5 @@ def test_a_finished_folder_is_read_for_the_same_settings_and_refused_for_others(
     assert not is_finished(tmp_path, config)
     (tmp_path / "run.json").write_text(json.dumps({"status": "complete"}))
     assert is_finished(tmp_path, composed(["seed=3", f"out={tmp_path}", "device=cpu"]))
-    with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 1, now 2"):
+    with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 4, now 2"):
         is_finished(tmp_path, composed(["seed=3", "grape.rounds=2", f"out={tmp_path}"]))
