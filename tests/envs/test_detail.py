@@ -8,7 +8,6 @@ from robopref.envs.metaworld.environment import MetaWorldEnv
 from robopref.envs.rendering import gl_backend
 
 can_draw = pytest.mark.skipif(gl_backend().name is None, reason="no OpenGL back end works here")
-SIZE = {"width": 84, "height": 84}
 
 
 def test_vertices_of_a_cell_become_one_and_flat_triangles_go():
@@ -47,7 +46,7 @@ def test_the_simulators_own_model_stays_as_it_is():
 def test_a_centimetre_of_detail_changes_few_pixels_and_nothing_that_happens():
     ends, frames = [], []
     for detail in (0.0, 0.01):
-        env = MetaWorldEnv("button-press", render_mode="rgb_array", **SIZE, detail_m=detail)
+        env = MetaWorldEnv("button-press", render_mode="rgb_array", width=84, height=84, detail_m=detail)
         env.reset(seed=0)
         for _ in range(10):
             env.step(np.array([0.2, 1.0, -0.5, 0.0]))

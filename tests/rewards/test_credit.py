@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from robopref.errors import DataError
-from robopref.rewards.credit import decision_advantages, generalised_advantages
+from robopref.rewards.credit import _places, decision_advantages, generalised_advantages
 
 
 def test_advantages_are_those_by_hand():
@@ -51,18 +51,30 @@ def test_the_decision_that_decided_gets_the_credit():
     assert about["explained"] == pytest.approx(1 - np.mean((each - means) ** 2) / each.var(), abs=0.05)
 
 
-def test_no_critic_values_the_rollouts_that_taught_it():
-    """Scores follow from the initial state, by chance: whoever learned by heart would know them all."""
-    rng = np.random.default_rng(1)
+def by_state(scores):
+    """Rollouts whose observations tell the initial state and no more, 4 from each of 40."""
     states, repeats, decisions = 40, 4, 5
-    seen = np.repeat(rng.normal(size=(states, 3)), repeats * decisions, 0)
-    scores = np.repeat(rng.random(states), repeats)
+    seen = np.repeat(np.random.default_rng(1).normal(size=(states, 3)), repeats * decisions, 0)
     counts = np.full(states * repeats, decisions)
-    starts = np.repeat(np.arange(states), repeats)
-    _, apart = decision_advantages(seen, counts, scores, starts)
-    _, mixed = decision_advantages(seen, counts, scores, np.arange(states * repeats))
-    assert apart["explained"] < 0.1
-    assert mixed["explained"] > 0.5  # where siblings count as others, they tell
+    return decision_advantages(seen, counts, scores, np.repeat(np.arange(states), repeats))
+
+
+def test_siblings_tell_what_was_to_be_expected():
+    """All rollouts of a state are worth the same, by chance."""
+    found, about = by_state(np.repeat(np.random.default_rng(2).random(40), 4))
+    assert about["explained"] > 0.5
+    assert abs(found).mean() < 0.5
+
+
+def test_no_critic_values_a_rollout_that_taught_it():
+    """Each is worth something by chance: whoever learned them by heart would know them all."""
+    _, about = by_state(np.random.default_rng(2).random(160))
+    assert about["explained"] < 0.1
+
+
+def test_rollouts_of_a_state_have_different_critics_in_whatever_order_they_come():
+    groups = np.array([2, 0, 2, 2, 0, 1])
+    assert _places(groups).tolist() == [0, 0, 1, 2, 1, 0]
 
 
 def test_advantages_do_not_depend_on_the_scale_of_scores():
