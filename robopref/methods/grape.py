@@ -15,8 +15,9 @@ one initial state, always, and clear ones; what earlier rounds taught is mixed i
 contrast whole trajectories (equation 5 is there as ``variants.tpo``, and can destroy a policy): a critic
 breaks the scores down to single decisions, whose tokens a clipped step makes likelier or less likely, with
 demonstrations beside them (:mod:`robopref.rewards.credit`, :mod:`robopref.policies.vla.advantage`). A policy
-that a round destroyed is not carried on: the gate says why. Of all policies that passed, the start among
-them, the run keeps the one that does best in validation states, which neither training nor evaluation uses.
+that a round destroyed is taken back: the gate says why, and the next round begins with the policy before. Of
+all policies that passed, the start among them, the run keeps the one that does best in validation states,
+which neither training nor evaluation uses.
 What GRAPE does not compare with is run beside it, from the same start and the rollouts of the first round:
 the contrast, imitation of the chosen rollouts, of all rollouts, of demonstrations alone, step-wise DPO, and
 scores at random; and its other objectives, safety and efficiency. Each of these is chosen against the start
@@ -227,7 +228,7 @@ def run(parts: Grape, record: Run) -> dict[str, Any]:
     record.say(f"  kept: {best}, {rates[best]:.0%} successful in the validation states")
     results = {"supervised": course.compared("supervised", start.policy, parts.axes_of("supervised"))}
     for name, found in made.items():
-        last = next(reversed(found), None)
+        last = _last(found)
         for policy, one in found.items():
             whole = policy in (last, best, kept.get(name))
             axes = parts.axes_of(name, first=not whole)
@@ -264,7 +265,8 @@ class _Course:
     ) -> dict[str, Made]:
         """Let an alignment go through its rounds; returns the policy of each.
 
-        The last is one that has nothing to teach, which makes none, or that destroys the policy.
+        One that destroys the policy is taken back, and the next goes on from what was before, with new
+        rollouts beside those that there are; one that has nothing to teach makes none, and is the last.
         """
         judge, judged, now, made = self.parts.judge_of(variant), list[Judged](), start, dict[str, Made]()
         for number in range(1, variant.rounds + 1):
@@ -277,10 +279,11 @@ class _Course:
             found = self.aligned(own if several else name, now, judged, variant.how)
             if found is None:
                 break
-            now = made[found.policy.name] = found
-            if now.tried is None:
+            made[found.policy.name] = found
+            if found.tried is None:
                 self.lab.run.say(f"  {found.policy.name} collapsed: what was before it is kept")
-                break
+            else:
+                now = found
         return made
 
     def rolled(self, name: str, policy: Path) -> list[FilmedEpisodes]:
@@ -299,7 +302,7 @@ class _Course:
         assert before.tried is not None
         tried = self.validated(name, policy)
         trials = Trials(before.tried["successes"], tried["successes"])
-        first = self.start if len(judged) > 1 else None
+        first = self.start if before.policy != self.start else None
         found = gate(lab, name, before.policy, policy, judged[-1], how, trials, first=first)
         return Made(policy, None if found["collapsed"] else tried)
 
@@ -343,6 +346,12 @@ def _begun(lab: Lab, parts: Grape) -> _Course:
     demonstrations = film(lab, "demonstrations", stores, sight)
     start = train_supervised(lab, policy, demonstrations, parts.supervised_fit, learns=parts.supervised)
     return _Course(lab, parts, sight, demonstrations, start)
+
+
+def _last(line: dict[str, Made]) -> str | None:
+    """Name of the policy that the rounds end with: of the last that did not collapse, or else of the last."""
+    sound = [name for name, made in line.items() if made.tried is not None]
+    return next(reversed(sound or list(line)), None)
 
 
 def _kept(line: dict[str, Made]) -> str:

@@ -340,8 +340,8 @@ def test_who_is_left_out_is_tried_along_no_axis(monkeypatch):
     assert parts_of(monkeypatch, "~grape.variants").variants == {}
 
 
-def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, tmp_path):
-    """Round two has the best rate and collapses, as the imitation does; round three is never begun.
+def test_a_collapse_is_taken_back_and_all_are_chosen_by_one_rule(monkeypatch, tmp_path):
+    """Round two has the best rate and collapses, as the imitation's first does; the next begins before it.
 
     Nothing comes of ``efficiency``, whose rollouts have nothing to teach.
     """
@@ -352,11 +352,12 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
         "grape-round1": 0.6,
         "grape-round2": 0.9,
     }
+    rates |= {"grape-round3": 0.55, "filtered-bc-round2": 0.3, "filtered-bc-round3": 0.35}
     asked, gated = [], []
 
     def judge(lab, name, policy, rollouts, judge):
         asked.append((name, policy.name, judge.emphasis))
-        return Judged([], {}, {}, judge)
+        return Judged([], {}, {}, judge, policy)
 
     def align(lab, name, *_):
         if name == "efficiency":
@@ -409,13 +410,19 @@ def test_a_collapse_ends_the_rounds_and_all_are_chosen_by_one_rule(monkeypatch, 
     assert asked == [
         ("round1", "supervised", "completion"),
         ("grape-round2", "grape-round1", "completion"),
+        ("grape-round3", "grape-round1", "completion"),
         ("safety-round1", "supervised", "safety"),
         ("efficiency-round1", "supervised", "efficiency"),
         ("round1", "supervised", "completion"),  # of filtered-bc, read again
+        ("filtered-bc-round2", "supervised", "completion"),
+        ("filtered-bc-round3", "filtered-bc-round2", "completion"),
     ]
-    assert gated[:2] == [
+    assert results["grape-last"] == results["grape-round3"]
+    assert results["filtered-bc"] == results["filtered-bc-round3"]
+    assert gated[:3] == [
         ("grape-round1", "supervised", None),
         ("grape-round2", "grape-round1", "supervised"),
+        ("grape-round3", "grape-round1", "supervised"),
     ]
     assert "grape-round2 collapsed: what was before it is kept" in " ".join(said)
 

@@ -1,6 +1,7 @@
 """What an alignment compares: who is drawn how often, who is imitated, and which labels are refused."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,7 +62,7 @@ def judged(rollouts, tmp_path_factory):
     found = ranked_pairs(rollouts.store, SCORES, Pairing())
     with LabelStore(url) as labels:
         add(labels, rollouts.store, found)
-    return Judged([rollouts], {"drawer-open": url}, {"drawer-open": SCORES}, Judge())
+    return Judged([rollouts], {"drawer-open": url}, {"drawer-open": SCORES}, Judge(), Path("now"))
 
 
 def add(labels, store, preferences):
@@ -72,6 +73,11 @@ def add(labels, store, preferences):
         data_fingerprint=store.fingerprint(),
         episodes=len(store),
     )
+
+
+def before(judged):
+    """As if an earlier policy had done the same."""
+    return replace(judged, policy=Path("before"))
 
 
 def compared(lab, rounds, shown, **how):
@@ -85,7 +91,7 @@ def compared(lab, rounds, shown, **how):
 def test_present_earlier_and_demonstrated_groups_are_drawn_in_their_shares(
     lab, judged, demonstrations, objective
 ):
-    comparison = compared(lab, [judged, judged], demonstrations, objective=objective, replay=0.25)
+    comparison = compared(lab, [before(judged), judged], demonstrations, objective=objective, replay=0.25)
     groups = comparison.groups()
     assert groups.chances is not None
     chances, imitated = groups.chances.numpy(), groups.imitated
@@ -131,13 +137,14 @@ def test_what_there_is_nothing_of_leaves_its_share_of_imitation_to_the_present_r
     lab, judged, demonstrations, count, bounds
 ):
     """By default 0.15 of a batch are of earlier rounds."""
-    found = compared(lab, [judged] * count, demonstrations, kind="chosen", demonstrations=0.25).imitated()
+    rounds = [before(judged), judged][-count:]
+    found = compared(lab, rounds, demonstrations, kind="chosen", demonstrations=0.25).imitated()
     assert found._bounds.tolist() == pytest.approx(bounds)
 
 
 def test_decisions_have_the_sign_of_what_their_rollout_was_worth(lab, judged, demonstrations):
     """Its observations say nothing to the critic here, so that all decisions of a rollout share its fate."""
-    comparison = compared(lab, [judged, judged], demonstrations, kind="advantage", replay=0.25)
+    comparison = compared(lab, [before(judged), judged], demonstrations, kind="advantage", replay=0.25)
     found = comparison.credited()
     signs = found.signs.numpy().reshape(26, 3)  # two rounds of twelve, two demonstrations
     assert (signs[:24:2] == 1).all()
@@ -186,16 +193,40 @@ def test_a_critic_learns_from_earlier_rounds_too(lab, judged, rollouts, demonstr
     with LabelStore(url) as labels:
         add(labels, rollouts.store, whole_episode_preferences(rollouts.store, np.array([0]), np.array([1])))
     last = replace(judged, urls={"drawer-open": url}, scores={})
-    found = compared(lab, [judged, last], demonstrations, kind="advantage").credited()
+    found = compared(lab, [before(judged), last], demonstrations, kind="advantage").credited()
     signs = found.signs.numpy()[36:72].reshape(12, 3)
     assert signs[0].any()
     assert signs[1].any()
     assert not signs[2:].any()
 
 
+@pytest.mark.parametrize("kind", ["advantage", "preference", "chosen"])
+def test_all_rounds_of_the_present_policy_are_present(lab, judged, demonstrations, kind):
+    """A round that was taken back leaves its rollouts to the next."""
+    rounds = [before(judged), judged, judged]
+    comparison = compared(lab, rounds, demonstrations, kind=kind, replay=0.25)
+    if kind == "chosen":
+        found = comparison.imitated()
+        assert np.diff(found._bounds).tolist() == pytest.approx([0.25, 0.15])
+        assert sorted(set((found.parts[0] // 3).tolist())) == [*(BETTER + 12), *(BETTER + 24)]
+    elif kind == "preference":
+        groups = comparison.groups()
+        assert groups.chances is not None
+        first, chances = groups.groups[:, 0], groups.chances.numpy()
+        assert chances[first < 12].sum() == pytest.approx(0.25)
+        assert chances[(first >= 12) & (first < 36)].sum() == pytest.approx(0.6)
+        assert comparison.size == 12
+    else:
+        chances = np.diff(comparison.credited()._up_to.numpy(), prepend=0)
+        assert chances[:36].sum() == pytest.approx(0.25)
+        assert min(chances[36:72].sum(), chances[72:108].sum()) > 0.2
+        assert chances[36:108].sum() == pytest.approx(0.6)
+
+
 def test_of_several_earlier_rounds_a_part_is_replayed(lab, judged, demonstrations):
     """Of three rounds of 36 decisions, in batches of 64, the first batch is."""
-    comparison = compared(lab, [judged] * 4, demonstrations, kind="advantage", replay=0.25)
+    earlier = [before(judged)] * 3
+    comparison = compared(lab, [*earlier, judged], demonstrations, kind="advantage", replay=0.25)
     found = comparison.credited()
     chances = np.diff(found._up_to.numpy(), prepend=0)
     assert (chances[:64] > 0).any()
@@ -253,7 +284,7 @@ def test_a_tie_is_no_pair_and_nobody_wins_it(lab, rollouts, demonstrations, tmp_
     found = whole_episode_preferences(rollouts.store, np.array([0, 2]), np.array([1, 3]))
     with LabelStore(url) as labels:
         add(labels, rollouts.store, replace(found, label=np.array([1.0, 0.5], np.float32)))
-    judged = Judged([rollouts], {"drawer-open": url}, {}, Judge())
+    judged = Judged([rollouts], {"drawer-open": url}, {}, Judge(), Path("now"))
     (kept,) = labels_of(lab, judged, Alignment()).values()
     assert content(kept) == content(found.select(np.array([0])))
     assert len(labels_of(lab, judged, Alignment(pairs="random"))["drawer-open"]) == 1
@@ -278,7 +309,7 @@ def test_a_label_across_states_is_refused_with_its_file_and_number(lab, rollouts
         add(labels, rollouts.store, good)
         add(labels, rollouts.store, Preferences(first, second, one, one))
     with pytest.raises(DataError, match=r"labels\.sqlite, label 2: Episodes 0 and 3 of .* different states"):
-        labels_of(lab, Judged([rollouts], {"drawer-open": url}, {}, Judge()), Alignment())
+        labels_of(lab, Judged([rollouts], {"drawer-open": url}, {}, Judge(), Path("now")), Alignment())
 
 
 def test_a_stage_is_that_of_the_state_of_each_decision_and_demonstrations_have_none(
@@ -291,7 +322,8 @@ def test_a_stage_is_that_of_the_state_of_each_decision_and_demonstrations_have_n
     monkeypatch.setattr(
         vla_compared, "costs_in", lambda costs, store: [SimpleNamespace(stages=stages)] * len(store)
     )
-    found = _stages(Decisions(tiny(), [rollouts, demonstrations]), [Judged([rollouts], {}, {}, Judge())])
+    judged = Judged([rollouts], {}, {}, Judge(), Path("now"))
+    found = _stages(Decisions(tiny(), [rollouts, demonstrations]), [judged])
     assert found.tolist() == [0, 1, 1] * 12 + [0] * 6
 
 
@@ -308,13 +340,13 @@ def test_reference_scores_are_those_of_all_decisions_and_none_is_computed_twice(
         "batch_scores",
         lambda decisions, policy, numbers=None: asked.append(numbers) or score(decisions, policy, numbers),
     )
-    comparison = compared(lab, [judged, judged], demonstrations)
+    comparison = compared(lab, [before(judged), judged], demonstrations)
     everywhere = comparison.decisions.scores(tiny())
     found = comparison._reference([3, 2])
     assert torch.equal(found[4:12], everywhere[4:12])
     assert not found[:4].any()
     assert not found[12:].any()
-    again = compared(lab, [judged, judged], demonstrations, reduce="sum")._reference([3, 4])
+    again = compared(lab, [before(judged), judged], demonstrations, reduce="sum")._reference([3, 4])
     assert torch.equal(again[4:16], everywhere[4:16])
     assert asked == [None, {1, 2}, {3}]
 
@@ -362,7 +394,7 @@ def test_a_destroyed_policy_and_a_single_preferred_rollout_are_judged_and_writte
     url = f"sqlite:///{tmp_path / 'one.sqlite'}"
     with LabelStore(url) as labels:
         add(labels, rollouts.store, whole_episode_preferences(rollouts.store, np.array([0]), np.array([1])))
-    one = Judged([rollouts], {"drawer-open": url}, {}, Judge())
+    one = Judged([rollouts], {"drawer-open": url}, {}, Judge(), Path("now"))
     start, destroyed = tiny(seed=5), tiny(seed=6)
     with torch.no_grad():
         next(destroyed.model.language_model.parameters()).fill_(torch.nan)

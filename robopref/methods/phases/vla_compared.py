@@ -57,7 +57,7 @@ class Comparison:
     Args:
         start: Folder of the learner as it is, and its reference.
         policy: The learner.
-        rounds: Judged rollouts, the present round last.
+        rounds: Judged rollouts, the present round last; those of the policy that made it are present, too.
         labels: Of each round.
         demonstrations: To be imitated beside.
         how: See :class:`Alignment`.
@@ -79,27 +79,28 @@ class Comparison:
         self.decisions = Decisions(policy, [*self.rollouts, *demonstrations], device=lab.fabric.device)
         self._start, self._policy, self._lab = start, policy, lab
         last = len(self.rollouts)
+        self._present = next(i for i, judged in enumerate(rounds) if judged.policy == rounds[-1].policy)
         self._demonstrations = [i for i, (source, _) in enumerate(self.decisions.names) if source >= last]
 
     @property
     def size(self) -> int:
         """Groups of the present round."""
-        return len(self._groups_of(len(self.rounds) - 1)[0])
+        return sum(len(self._groups_of(number)[0]) for number in range(self._present, len(self.rounds)))
 
     def groups(self) -> TrajectoryGroups:
         """Groups of all rounds and demonstrations, each drawn in its share."""
-        present = len(self.rounds) - 1
         each = [self._groups_of(number) for number in range(len(self.rounds))]
-        if not each[present][0]:
+        present, replayed = (
+            sum(len(members) for members, _ in part)
+            for part in (each[self._present :], each[: self._present])
+        )
+        if not present:
             raise NothingToLearnError(f"{self._alike()}, so there is nothing to learn from.")
-        replayed = sum(len(members) for members, _ in each[:-1])
         alone = [[i] for i in self._demonstrations]
         fresh, replay, imitated = self._shares(bool(replayed))
         members, grades, chances = [], [], []
         for number, (found, graded) in enumerate(each):
-            share = replay / max(replayed, 1)
-            if number == present:
-                share = fresh / len(found)
+            share = fresh / present if number >= self._present else replay / max(replayed, 1)
             members += found
             grades += graded
             chances += [share] * len(found)
@@ -131,18 +132,20 @@ class Comparison:
         if self.how.kind == "demonstrations":
             return _Rows(self.decisions, [(self.decisions.rows_of(self._demonstrations), 1.0)])
         each = [self._imitated_of(number) for number in range(len(self.rounds))]
-        if not each[-1]:
+        present, earlier = (
+            [i for found in part for i in found] for part in (each[self._present :], each[: self._present])
+        )
+        if not present:
             lacking = {
                 "chosen": self._alike(),
                 "successes": "No rollout succeeded",
                 "all": "There are no rollouts",
             }
             raise NothingToLearnError(f"{lacking[self.how.kind]}, so there is nothing to imitate.")
-        earlier = [i for found in each[:-1] for i in found]
         parts = [
             (self.decisions.rows_of(numbers), share)
             for numbers, share in zip(
-                (each[-1], earlier, self._demonstrations), self._shares(bool(earlier)), strict=True
+                (present, earlier, self._demonstrations), self._shares(bool(earlier)), strict=True
             )
             if share
         ]
@@ -151,12 +154,12 @@ class Comparison:
     def credited(self) -> CreditedDecisions:
         """Decisions of all rounds by their advantages, and demonstrations to imitate, each in its share.
 
-        Of k earlier rounds every k-th batch is replayed, so that their reference costs what one round's does.
+        Of k rounds of earlier policies every k-th batch is replayed; their reference costs as much as one's.
         """
         advantages = self._advantages()
-        fresh = self.decisions.where[:, 0] >= self._offset(len(self.rounds) - 1)
+        fresh = self.decisions.where[:, 0] >= self._offset(self._present)
         batches = np.arange(len(advantages)) // BATCH
-        replayed = ~fresh & (batches % max(1, len(self.rounds) - 1) == 0)
+        replayed = ~fresh & (batches % max(1, self._present) == 0)
         present, earlier = np.where(fresh, advantages, 0), np.where(replayed, advantages, 0)
         if not present.any():
             raise NothingToLearnError(

@@ -125,12 +125,14 @@ class Judged:
         urls: The label store of each task that has labels.
         scores: Of each task, one per rollout; none where people judged.
         judge: Who judged.
+        policy: Folder of the policy that made the rollouts.
     """
 
     rollouts: Sequence[FilmedEpisodes]
     urls: Mapping[str, str]
     scores: Mapping[str, Float64[np.ndarray, " N"]]
     judge: Judge
+    policy: Path
 
 
 def task_of(source: FilmedEpisodes) -> str:
@@ -187,7 +189,7 @@ def judge_rollouts(
     folder = lab.run.directory / "scores" / name
     urls = {task_of(source): f"sqlite:///{folder / task_of(source)}.sqlite" for source in rollouts}
     if judge.kind == "human":
-        return Judged(rollouts, _judged_by_people(folder, rollouts, urls), {}, judge)
+        return Judged(rollouts, _judged_by_people(folder, rollouts, urls), {}, judge, policy)
 
     def work() -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +217,8 @@ def judge_rollouts(
     }
     result = lab.run.phase(f"score/{name}", settings, work)
     scores = {task: np.array(read_json(folder / f"scores-{task}.json")["score"]) for task in urls}
-    return Judged(rollouts, {task: url for task, url in urls.items() if result["pairs"][task]}, scores, judge)
+    labelled = {task: url for task, url in urls.items() if result["pairs"][task]}
+    return Judged(rollouts, labelled, scores, judge, policy)
 
 
 def _judged_by_people(
