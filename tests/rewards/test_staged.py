@@ -247,9 +247,11 @@ def test_an_expression_of_fifty_levels_is_computed():
     assert episode_costs(parse_costs(text, name="x"), recorded()).kinds["force"] == pytest.approx(-0.5)
 
 
-def test_a_file_of_nothing_but_brackets_is_refused():
-    with pytest.raises(ConfigError, match=r"^own\.yaml: brackets are nested deeper"):
-        parse_costs("[" * 3000, name="own.yaml")
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
+def test_a_file_of_nothing_but_nesting_is_refused_without_being_read_to_its_end(opening, monkeypatch):
+    monkeypatch.setattr("yaml.compose", lambda *given, **options: pytest.fail("it was parsed"))
+    with pytest.raises(ConfigError, match=r"^own\.yaml, line 1: lists and tables are nested 16 deep at most"):
+        parse_costs(opening * (65_000 // len(opening)), name="own.yaml")
 
 
 # In the form in which a model answers, written for this test.

@@ -38,6 +38,14 @@ from robopref.rewards.staged.expressions import Expression
 KINDS = ("path", "collision", "grasp", "time", "jerk", "force")
 REDUCTIONS = ("mean", "max", "min", "last", "integral")
 MAX_BYTES = 64 * 1024
+MAX_DEPTH = 16  # of lists and tables in each other; a cost file needs six
+OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 ENTRIES = {
     "file": (("task", "points", "stages"), ("signals", "sites", "bodies")),
     "stage": (("name", "until"), ("costs", "missed")),
@@ -132,18 +140,28 @@ def parse_costs(text: str, *, name: str, task: str | None = None) -> StagedCosts
     """
     text = _unfenced(text, name)
     try:
-        if any(
-            isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)
-        ):
-            raise ConfigError(f"{name}: a cost file has no anchors, aliases or tags")
+        _check_tokens(text, name)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
         raise ConfigError(f"{name}{line}: not YAML ({getattr(error, 'problem', None) or error})") from error
-    except RecursionError as error:
-        raise ConfigError(f"{name}: brackets are nested deeper than in any cost file") from error
     return _File(name).costs(node, task)
+
+
+def _check_tokens(text: str, name: str) -> None:
+    """Refuse what no cost file has, before a parser spends its time and stack on it."""
+    depth = 0
+    for token in yaml.scan(text):
+        line = token.start_mark.line + 1
+        if isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken):
+            raise ConfigError(f"{name}, line {line}: a cost file has no anchors, aliases or tags")
+        if isinstance(token, OPENING):
+            depth += 1
+        elif isinstance(token, CLOSING):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{name}, line {line}: lists and tables are nested {MAX_DEPTH} deep at most")
 
 
 def _unfenced(text: str, name: str) -> str:
