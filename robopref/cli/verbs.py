@@ -37,6 +37,9 @@ def run(config: DictConfig) -> float:
     except WaitingError:
         record.finish("waiting for people")
         raise
+    except BaseException as error:
+        record.fail(error)
+        raise
     record.finish()
     if isinstance(record, Run):
         show_report([record.directory], record.directory / "report.html")

@@ -208,8 +208,7 @@ class Run:
         except BaseException as error:
             if isinstance(error, ConfigError | DataError):
                 record["status"] = "refused"
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            self._save(f"{'interrupted' if stopped else 'failed'} in {name}")
+            self._save(f"{_ending(error)} in {name}")
             raise
         finally:
             record |= {"seconds": spent + time.perf_counter() - start, "peak_memory_mib": memory.mebibytes()}
@@ -229,11 +228,17 @@ class Run:
         self._save(status)
         self._lock.release()
 
+    def fail(self, error: BaseException) -> None:
+        """Say that an error ended the run, unless the phase in which it did has said so."""
+        if self._status == "running":
+            self._save(_ending(error))
+
     def _note(self, record: PhaseRecord) -> None:
         self.phases = [p for p in self.phases if p.name != record.name] + [record]
         self._save("running")
 
     def _save(self, status: str) -> None:
+        self._status = status
         phases = [dataclasses.asdict(p) for p in self.phases]
         write_json(self.directory / "run.json", {**self._header, "status": status, "phases": phases})
 
@@ -277,6 +282,13 @@ class FollowingRun:
 
     def finish(self, status: str = "complete") -> None:
         """Leave the closing of the books to the first process."""
+
+    def fail(self, error: BaseException) -> None:
+        """Leave it to the first process, too, to say what ended the run."""
+
+
+def _ending(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
 
 
 def _read_phase(path: Path) -> dict[str, Any]:

@@ -75,6 +75,26 @@ def test_an_interrupted_phase_is_called_so(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted in p"
 
 
+@pytest.mark.parametrize(
+    ("error", "status"), [(ConfigError("No such task."), "failed"), (KeyboardInterrupt(), "interrupted")]
+)
+def test_a_run_that_ended_outside_of_every_phase_is_not_called_running(tmp_path, error, status):
+    run = open_run(tmp_path)
+    run.fail(error)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == status
+
+
+def test_a_run_that_failed_keeps_the_name_of_the_phase_in_which_it_did(tmp_path):
+    def refuse():
+        raise DataError("The store is truncated.")
+
+    run = open_run(tmp_path)
+    with pytest.raises(DataError) as raised:
+        run.phase("align", {}, refuse)
+    run.fail(raised.value)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed in align"
+
+
 def test_seconds_of_an_interrupted_phase_are_added_to_those_of_its_end(tmp_path):
     write_json(tmp_path / "phases" / "p.json", {"status": "started", "settings": {}, "seconds": 100.0})
     open_run(tmp_path).phase("p", {}, dict)
