@@ -20,6 +20,7 @@ from robopref.methods.phases.lab import Lab
 from robopref.nets.sharded import is_first
 from robopref.rewards.relabel import Blend
 from robopref.training.run import FollowingRun, Run
+from robopref.training.workers import kept_workers
 
 register_resolvers()  # here, because a cluster's worker process imports this module and nothing before it
 
@@ -33,7 +34,8 @@ def run(config: DictConfig) -> float:
     parts = METHODS[config.method](config)
     record = open_run(config, method=config.method, task=config.env.task)
     try:
-        result = method.run(parts, record)
+        with kept_workers():
+            result = method.run(parts, record)
     except WaitingError:
         record.finish("waiting for people")
         raise

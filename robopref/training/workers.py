@@ -7,6 +7,8 @@ them. Each runs on one thread. The pool is built for long tasks (an episode) who
 - a worker that is killed ends the map with an error at once, it never hangs the parent;
 - ctrl-C stops the parent alone (workers do not see it), which then stops its workers;
 - a parent that is killed takes its workers with it.
+
+Starting a worker takes seconds. Inside :func:`kept_workers` it is done once: pools hand their workers on.
 """
 
 import contextlib
@@ -19,6 +21,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -35,6 +38,8 @@ TASKS_AT_A_WORKER = 2  # one running and one waiting, so that no worker idles wh
 TASKS_AHEAD = 4  # per worker: how far results may run ahead of the one that is awaited
 PATIENCE_S = 5.0
 WORTH_WORKERS_S = 20.0  # of work left; a worker takes some 5 s of CPU to start where it needs torch
+WORTH_KEPT_WORKERS_S = 0.5  # likewise, for workers that were started before
+NOTHING = pickle.dumps(None)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -80,10 +85,28 @@ class _Worker:
     dead: bool = False
 
 
+_kept: ContextVar[list[_Worker] | None] = ContextVar("kept", default=None)  # idle ones, for the next pool
+
+
+@contextlib.contextmanager
+def kept_workers() -> Iterator[None]:
+    """Let a pool that ends inside this context leave its workers to the next; all end with the context.
+
+    What they have imported stays in memory meanwhile, what their pools gave them does not.
+    """
+    idle: list[_Worker] = []
+    outer = _kept.set(idle)
+    try:
+        yield
+    finally:
+        _kept.reset(outer)
+        _end(idle, gently=True)
+
+
 class WorkerPool(Generic[Task, Result]):
     """Maps ``function`` over tasks, on ``workers`` processes or in this one.
 
-    Every worker keeps its own copy of ``function`` for the pool's life, so a function that is an object may
+    Every worker has its own copy of ``function`` for the pool's life, so a function that is an object may
     keep an expensive thing (a simulator) between tasks; its ``close`` method, where there is one, is called
     at the end.
 
@@ -148,8 +171,9 @@ class WorkerPool(Generic[Task, Result]):
             result = self._do_here(task)
             spent_s = time.perf_counter() - start
             yield result
-            # The first task is no measure: it makes the simulator.
-            if done > 1 and self.workers and spent_s * (len(tasks) - done) > WORTH_WORKERS_S:
+            # The first task makes the simulator: it is no measure of what would justify seconds of starting.
+            measured, worth_s = (True, WORTH_KEPT_WORKERS_S) if _kept.get() else (done > 1, WORTH_WORKERS_S)
+            if measured and self.workers and spent_s * (len(tasks) - done) > worth_s:
                 self._undecided = False
                 return done
         return len(tasks)
@@ -161,8 +185,7 @@ class WorkerPool(Generic[Task, Result]):
             raise _Failure.of(error).error(task) from error
 
     def _map_on_workers(self, tasks: Sequence[Task]) -> Iterator[Result]:
-        while len(self._crew) < min(self.workers, len(tasks)):
-            self._crew.append(_start_worker(self._payload))
+        self._complete(min(self.workers, len(tasks)))
         results: dict[int, Result | RoboprefError] = {}
         sent = 0
         for awaited in range(len(tasks)):
@@ -173,6 +196,14 @@ class WorkerPool(Generic[Task, Result]):
             if isinstance(result, RoboprefError):  # only now, so that what came before it is not lost
                 raise result
             yield result
+
+    def _complete(self, size: int) -> None:
+        """Take over kept workers or start new ones, up to a crew of this size, and give them the function."""
+        new = [_kept_worker() or _start_worker() for _ in range(size - len(self._crew))]
+        self._crew += new
+        for worker in new:
+            with contextlib.suppress(OSError):  # it has died: _receive finds out
+                worker.connection.send((None, self._payload))
 
     def _send(self, tasks: Sequence[Task], sent: int, limit: int) -> int:
         """Give tasks to the workers that have fewest, up to the index ``limit``; return the next index."""
@@ -204,25 +235,56 @@ class WorkerPool(Generic[Task, Result]):
             results[index] = result.error(tasks[index]) if isinstance(result, _Failure) else result
 
     def close(self, *, gently: bool = True) -> None:
-        """Stop the workers: gently by letting them leave, or else at once; none outlives this call."""
+        """Stop the workers: gently by letting them leave, or else at once; none outlives this call.
+
+        Inside :func:`kept_workers`, those that would leave are kept.
+        """
+        ending, kept = list[_Worker](), _kept.get()
         for worker in self._crew:
-            worker.connection.close()  # an idle worker sees the end of its tasks and leaves
-            if not gently:
-                worker.process.terminate()
-        for worker in self._crew:
-            worker.process.join(PATIENCE_S)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            worker.process.close()
-        self._crew.clear()
+            (kept if kept is not None and gently and _emptied(worker) else ending).append(worker)
+        _end(ending, gently=gently)
+        self._crew = []
         _close(self._function)
 
 
-def _start_worker(payload: bytes) -> _Worker:
+def _emptied(worker: _Worker) -> bool:
+    """Take the function from a worker; whether another pool may have it."""
+    if worker.dead or worker.tasks or not worker.process.is_alive():
+        return False
+    with contextlib.suppress(OSError):
+        worker.connection.send((None, NOTHING))
+        return True
+    return False
+
+
+def _kept_worker() -> _Worker | None:
+    """Take a kept worker, unless there is none that has survived."""
+    idle = _kept.get()
+    while idle:
+        worker = idle.pop()
+        if worker.process.is_alive():
+            return worker
+        _end([worker], gently=True)
+    return None
+
+
+def _end(workers: Sequence[_Worker], *, gently: bool) -> None:
+    for worker in workers:
+        worker.connection.close()  # an idle worker sees the end of its tasks and leaves
+        if not gently:
+            worker.process.terminate()
+    for worker in workers:
+        worker.process.join(PATIENCE_S)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.process.close()
+
+
+def _start_worker() -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, payload), daemon=True, name="robopref-worker")
+    process = context.Process(target=_serve, args=(there,), daemon=True, name="robopref-worker")
     with _inherited_by_workers():
         process.start()
     there.close()  # so that the worker's death is seen as the end of the pipe
@@ -248,24 +310,29 @@ def _inherited_by_workers() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a ctrl-C that came meanwhile is delivered here
 
 
-def _serve(connection: Connection, payload: bytes) -> None:
-    """Run in a worker: answer each (index, task) with (index, result) until the parent closes the pipe."""
+def _serve(connection: Connection) -> None:
+    """Run in a worker: answer each (index, task) with (index, result) until the parent closes the pipe.
+
+    (None, function) comes first, and again when another pool takes the worker over.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    function = None
+    function: Any = None
     with contextlib.suppress(EOFError, OSError):  # the parent has gone or stopped listening
-        try:
-            function = pickle.loads(payload)  # made by our parent a moment ago, in memory; never from a file
-        except Exception as error:
-            connection.send((None, _Failure.of(error)))
-            return
         while True:
             index, task = connection.recv()
+            if index is None:
+                _close(function)
+                function = None
             try:
-                result: Any = function(task)
+                # A function was pickled by our parent a moment ago, in memory; it never comes from a file.
+                result: Any = pickle.loads(task) if index is None else function(task)
             except Exception as error:
                 result = _Failure.of(error)
-            connection.send((index, result))
+            if index is not None or isinstance(result, _Failure):
+                connection.send((index, result))
+            else:
+                function = result
     _close(function)
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 import pytest
 
 from robopref.errors import ConfigError, DataError, RoboprefError
-from robopref.training.workers import WorkerDiedError, WorkerPool, default_workers
+from robopref.training.workers import WorkerDiedError, WorkerPool, default_workers, kept_workers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +53,72 @@ def test_a_worker_keeps_its_function_between_maps_and_none_is_started_anew():
         first = list(pool.map([1, 2]))
         second = list(pool.map([3]))
     assert [calls for _, calls, _ in first + second] == [1, 2, 3]
+
+
+def _workers_of(tasks, workers: int | None = 2, function=None):
+    with WorkerPool(function or Function(), workers) as pool:
+        return [(calls, pid) for _, calls, pid in pool.map(tasks)]
+
+
+def test_kept_workers_serve_the_next_pool_with_a_function_of_its_own_and_end_with_the_context():
+    with kept_workers():
+        first = _workers_of([("sleep", 0.2)] * 4)
+        second = _workers_of([("sleep", 0.2)] * 4)
+        assert {pid for _, pid in first} == {pid for _, pid in second}
+        assert min(calls for calls, _ in second) == 1
+    assert not any(Path(f"/proc/{pid}").exists() for _, pid in first)
+
+
+def test_a_pool_takes_as_many_kept_workers_as_it_needs_and_starts_the_rest():
+    with kept_workers():
+        [(_, kept)] = _workers_of([1], workers=1)
+        both = {pid for _, pid in _workers_of([("sleep", 0.3)] * 4)}
+        assert len(both) == 2
+        assert kept in both
+        assert {pid for _, pid in _workers_of([1, 2, 3], workers=1)} < both
+
+
+def test_a_pool_that_failed_keeps_no_workers():
+    with kept_workers():
+        [(_, earlier)] = _workers_of([1], workers=1)
+        with pytest.raises(RoboprefError, match="In bug"):
+            _workers_of(["bug"], workers=1)
+        assert not Path(f"/proc/{earlier}").exists()
+        [(calls, later)] = _workers_of([1], workers=1)
+        assert (calls, later != earlier) == (1, True)
+
+
+def test_a_kept_worker_that_was_killed_meanwhile_is_not_used():
+    with kept_workers():
+        [(_, pid)] = _workers_of([1], workers=1)
+        os.kill(pid, signal.SIGKILL)
+        _wait_until_gone([pid])
+        [(_, other)] = _workers_of([1], workers=1)
+        assert other != pid
+
+
+class Refusing(Function):
+    def __setstate__(self, state):
+        raise DataError("It needs a library that is not here.")
+
+    def __getstate__(self):
+        return {"some": 1}
+
+
+def test_a_function_that_cannot_be_made_in_a_kept_worker_is_named():
+    with kept_workers():
+        _workers_of([1], workers=1)
+        with pytest.raises(DataError, match="In the start of a worker: It needs a library"):
+            _workers_of([1], workers=1, function=Refusing())
+
+
+def test_undecided_pools_use_kept_workers_for_work_too_short_to_start_any(monkeypatch):
+    monkeypatch.setattr("robopref.training.workers.default_workers", lambda: 2)
+    short = [("sleep", 0.1)] * 10
+    assert {pid for _, pid in _workers_of(short, workers=None)} == {os.getpid()}
+    with kept_workers():
+        kept = {pid for _, pid in _workers_of([("sleep", 0.2)] * 4)}
+        assert {pid for _, pid in _workers_of(short, workers=None)[1:]} == kept
 
 
 def test_no_workers_means_this_process():
