@@ -5,11 +5,11 @@
     python scripts/bench/grape.py --small --seeds 0                                   # a small check
     OMP_NUM_THREADS=1 python scripts/bench/grape.py --speed --page docs/results/grape.md
 
-Each seed is one ``robopref run experiment=grape``, tried in twice as many states, :data:`FULL`.
+Each seed is one ``robopref run experiment=grape`` of five rounds, tried in twice as many states, :data:`FULL`.
 A run that was stopped goes on where it was; one that is complete is read, if its configuration is what this
 command composes, and refused if it is another.
 ``--small`` is two tasks, a smaller policy and fewer rollouts. Overrides of the experiment may follow ``--``,
-such as ``grape.rounds=6``.
+such as ``grape.rounds=8``.
 ``--speed`` measures a training step of the experiment's policy against a plain forward and backward pass.
 """
 
@@ -26,11 +26,11 @@ from pages import put_between
 from robopref.errors import RoboprefError
 
 FULL = [
+    "grape.rounds=5",
     "training.evaluation.episodes=20",
     "~grape.axes.training-starts",
-    "+grape.axes.object.variants=[safety,efficiency,filtered-bc]",
 ]
-"""Narrower intervals; the states of rollouts are those of the first round alone."""
+"""As chosen on development seeds; narrower intervals; the states of rollouts are those of round one alone."""
 SMALL = [
     "grape.tasks=[drawer-close,handle-press]",
     "grape.demonstrations.episodes=16",
