@@ -9,6 +9,7 @@ back end, cannot change to another.
 # (MuJoCo's compiled names carry no type information)
 
 import atexit
+import contextlib
 import functools
 import importlib
 import os
@@ -216,6 +217,10 @@ class _Context:
     def __init__(self, backend: str, model: "mujoco.MjModel"):
         import mujoco
 
+        # Mesa's software OpenGL and PyTorch's Triton each bring an LLVM, and a process dies if Triton, which
+        # Fabric, diffusers and PEFT import, is loaded after something was drawn. So it is loaded before.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("triton._C.libtriton")
         gl_context = importlib.import_module(f"mujoco.{backend}").GLContext
         self.gl = gl_context(model.vis.global_.offwidth, model.vis.global_.offheight)
         self.gl.make_current()

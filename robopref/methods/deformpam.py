@@ -111,7 +111,6 @@ def run(parts: DeformPAM, record: Run) -> dict[str, Any]:
         RoboprefError: Something was wrong with the configuration, the data or the machine.
     """
     lab, scene, chosen = Lab(record, parts.hardware, parts.seed), parts.target, parts.selection
-    _ = lab.fabric  # Triton before Mesa, see phases/evaluate.py: the camera may be what is observed
     demonstrations = collect(lab, scene, parts.collection, parts.data_dir)
     views: dict[str, Any] = {"symmetry": parts.symmetry}
     supervised = clone_reference(lab, parts.policy, demonstrations, parts.clone_fit, **views)

@@ -81,8 +81,6 @@ def film_store(
 def _fill(
     store: TrajectoryStore, path: Path, view: View, every: int, workers: int | None, progress: bool
 ) -> None:
-    import lightning_fabric  # noqa: F401  (its Triton must be loaded before Mesa draws in this process)
-
     cache = FrameCache.open(path, store, writable=True) if (path / HEADER).exists() else None
     done = 0 if cache is None else len(cache)
     tasks = [_task(store, episode, view, every) for episode in range(done, len(store))]
@@ -124,8 +122,6 @@ def film_videos(
         DataError: The store is empty, or the camera's videos show another view, or were not filmed here.
         RenderingError: Nothing can be drawn here.
     """
-    import lightning_fabric  # noqa: F401  (its Triton must be loaded before Mesa draws in this process)
-
     if not len(store):
         raise DataError(f"{store.path} holds no episodes, so there is nothing to film.")
     folder, views = store.path / FOLDER / camera, read_views(store.path)

@@ -99,6 +99,18 @@ def test_a_program_that_never_closes_ends_without_a_word():
 
 
 @can_draw
+@pytest.mark.parametrize("library", ["lightning_fabric", "diffusers.schedulers.scheduling_ddim"])
+def test_libraries_that_load_triton_can_be_imported_after_something_was_drawn(library):
+    code = (
+        "from robopref.envs.metaworld.environment import MetaWorldEnv; "
+        "env = MetaWorldEnv('reach', render_mode='rgb_array'); env.reset(); env.render(); "
+        f"import {library}; env.render(); env.close()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@can_draw
 def test_effects_change_the_frame():
     frames = []
     for effects in (False, True):

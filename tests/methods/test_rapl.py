@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import gymnasium
-import lightning_fabric  # noqa: F401  (its Triton must be loaded before Mesa draws in this process)
 import numpy as np
 import pytest
 from gymnasium.spaces import Box

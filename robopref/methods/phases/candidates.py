@@ -238,7 +238,6 @@ def evaluate_ranked(
     }
 
     def work() -> dict[str, Any]:
-        _ = lab.fabric  # Triton before Mesa, see phases/evaluate.py
         sampler = load_policy(proposer)
         scorer = _scorer(ranking, preferred, reward, draws)
         policy = (

@@ -40,7 +40,6 @@ def film_coupling(
     }
 
     def work() -> dict[str, Any]:
-        _ = lab.fabric  # before anything is drawn, see the phase ``evaluate``
         examples = _examples(TransferRecord.load(folder), name)
         sides = [(store, examples[0]), (target, examples[1])]
         clips = film_clips(sides, view=view, moments=MOMENTS, pixels=PIXELS, workers=lab.hardware.workers)

@@ -49,9 +49,6 @@ def evaluate(
     }
 
     def work() -> dict[str, Any]:
-        # Mesa's software OpenGL and PyTorch's Triton each bring an LLVM, and the process dies if Triton,
-        # which Fabric imports, is loaded after a film was drawn. A resumed run may film before it trains.
-        _ = lab.fabric
         result = try_policy(
             load_policy(policy),
             name=name,

@@ -44,7 +44,6 @@ def film(
     lab: Lab, store: TrajectoryStore, view: dict[str, Any], every: int, *, name: str = "film"
 ) -> FrameCache:
     """Film the episodes that are not filmed yet; the frames lie beside the store. ``name`` is the phase's."""
-    _ = lab.fabric  # before anything is drawn, see the phase ``evaluate``
 
     def work() -> dict[str, Any]:
         cache = film_store(store, view=view, every=every, workers=lab.hardware.workers)

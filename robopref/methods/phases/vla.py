@@ -25,7 +25,7 @@ SETTLING = {"share": 0.25, "rate": 0.1}
 """The last share of supervised learning, and of every alignment, goes at this part of the step size.
 
 At a constant step size a policy ends where the noise of its batches left it; whatever learns on more slowly,
-from demonstrations alone too, then moves it as far as an alignment does (docs/results/grape.md).
+from demonstrations alone too, then moves it as far as an alignment does (docs/results/grape-development.md).
 """
 
 
@@ -54,8 +54,6 @@ def film(lab: Lab, name: str, stores: Mapping[str, TrajectoryStore], sight: Sigh
     view, every = sight.view, sight.every
 
     def work() -> dict[str, Any]:
-        # Mesa's OpenGL before Fabric's Triton ends the process, see phases.evaluate.
-        _ = lab.fabric
         for store in stores.values():
             film_store(store, view=view, every=every, workers=lab.hardware.workers)
         return {"episodes": sum(len(store) for store in stores.values())}
