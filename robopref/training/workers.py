@@ -12,6 +12,7 @@ Starting a worker takes seconds. Inside :func:`kept_workers` it is done once: po
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import pickle
@@ -171,9 +172,10 @@ class WorkerPool(Generic[Task, Result]):
             result = self._do_here(task)
             spent_s = time.perf_counter() - start
             yield result
-            # The first task makes the simulator: it is no measure of what would justify seconds of starting.
-            measured, worth_s = (True, WORTH_KEPT_WORKERS_S) if _kept.get() else (done > 1, WORTH_WORKERS_S)
-            if measured and self.workers and spent_s * (len(tasks) - done) > worth_s:
+            kept = len(_kept.get() or []) >= min(self.workers, len(tasks) - done)
+            worth_s = WORTH_KEPT_WORKERS_S if kept else WORTH_WORKERS_S
+            # The first task is no measure: it makes the simulator.
+            if done > 1 and self.workers and spent_s * (len(tasks) - done) > worth_s:
                 self._undecided = False
                 return done
         return len(tasks)
@@ -199,9 +201,10 @@ class WorkerPool(Generic[Task, Result]):
 
     def _complete(self, size: int) -> None:
         """Take over kept workers or start new ones, up to a crew of this size, and give them the function."""
-        new = [_kept_worker() or _start_worker() for _ in range(size - len(self._crew))]
-        self._crew += new
-        for worker in new:
+        known = len(self._crew)
+        while len(self._crew) < size:
+            self._crew.append(_kept_worker() or _start_worker())
+        for worker in self._crew[known:]:
             with contextlib.suppress(OSError):  # it has died: _receive finds out
                 worker.connection.send((None, self._payload))
 
@@ -262,9 +265,11 @@ def _kept_worker() -> _Worker | None:
     idle = _kept.get()
     while idle:
         worker = idle.pop()
-        if worker.process.is_alive():
-            return worker
-        _end([worker], gently=True)
+        with contextlib.suppress(EOFError, OSError):
+            if worker.connection.poll(PATIENCE_S):  # it says when it has let go of its function
+                worker.connection.recv()
+                return worker
+        _end([worker], gently=False)
     return None
 
 
@@ -313,7 +318,8 @@ def _inherited_by_workers() -> Iterator[None]:
 def _serve(connection: Connection) -> None:
     """Run in a worker: answer each (index, task) with (index, result) until the parent closes the pipe.
 
-    (None, function) comes first, and again when another pool takes the worker over.
+    (None, function) comes first, and again when another pool takes the worker over; in between comes (None,
+    None), which is answered once the earlier function is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -324,15 +330,16 @@ def _serve(connection: Connection) -> None:
             if index is None:
                 _close(function)
                 function = None
+                gc.collect()
             try:
                 # A function was pickled by our parent a moment ago, in memory; it never comes from a file.
                 result: Any = pickle.loads(task) if index is None else function(task)
             except Exception as error:
                 result = _Failure.of(error)
-            if index is not None or isinstance(result, _Failure):
-                connection.send((index, result))
-            else:
+            if index is None and not isinstance(result, _Failure):
                 function = result
+            if index is not None or function is None:
+                connection.send((index, result))
     _close(function)
 
 

@@ -5,7 +5,7 @@
     python scripts/bench/grape.py --small --seeds 0                                   # a small check
     OMP_NUM_THREADS=1 python scripts/bench/grape.py --speed --page docs/results/grape.md
 
-Each seed is one ``robopref run experiment=grape`` of five rounds, tried in twice as many states, :data:`FULL`.
+Each seed is a ``robopref run experiment=grape`` of five rounds, tried in twice as many states, :data:`FULL`.
 A run that was stopped goes on where it was; one that is complete is read, if its configuration is what this
 command composes, and refused if it is another.
 ``--small`` is two tasks, a smaller policy and fewer rollouts. Overrides of the experiment may follow ``--``,

@@ -11,7 +11,13 @@ from typing import IO, Any, cast
 import pytest
 
 from robopref.errors import ConfigError, DataError, RoboprefError
-from robopref.training.workers import WorkerDiedError, WorkerPool, default_workers, kept_workers
+from robopref.training.workers import (
+    WorkerDiedError,
+    WorkerPool,
+    _start_worker,
+    default_workers,
+    kept_workers,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +103,47 @@ def test_a_kept_worker_that_was_killed_meanwhile_is_not_used():
         assert other != pid
 
 
+@dataclass
+class Leaving(Function):
+    """Does in a worker, when it is closed, what makes the worker useless."""
+
+    how: str = ""
+    parent: int = field(default_factory=os.getpid)
+
+    def close(self) -> None:
+        if os.getpid() == self.parent:
+            return
+        if self.how == "hangs":
+            time.sleep(60)
+        raise RuntimeError("It cannot be closed.")
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+def test_a_worker_whose_function_could_not_be_closed_is_not_used_again(how, monkeypatch):
+    monkeypatch.setattr("robopref.training.workers.PATIENCE_S", 0.5)
+    with kept_workers():
+        [(_, pid)] = _workers_of([1], workers=1, function=Leaving(how=how))
+        [(calls, other)] = _workers_of([1], workers=1)
+        assert (calls, other != pid) == (1, True)
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_workers_of_a_pool_that_could_not_start_them_all_do_not_stay(monkeypatch):
+    started = []
+
+    def start_one():
+        if started:
+            raise OSError("No process can be started.")
+        started.append(_start_worker())
+        return started[0]
+
+    monkeypatch.setattr("robopref.training.workers._start_worker", start_one)
+    with kept_workers(), pytest.raises(OSError, match="No process"):
+        _workers_of([1, 2, 3])
+    with pytest.raises(ValueError, match="closed"):
+        started[0].process.is_alive()
+
+
 class Refusing(Function):
     def __setstate__(self, state):
         raise DataError("It needs a library that is not here.")
@@ -118,7 +165,7 @@ def test_undecided_pools_use_kept_workers_for_work_too_short_to_start_any(monkey
     assert {pid for _, pid in _workers_of(short, workers=None)} == {os.getpid()}
     with kept_workers():
         kept = {pid for _, pid in _workers_of([("sleep", 0.2)] * 4)}
-        assert {pid for _, pid in _workers_of(short, workers=None)[1:]} == kept
+        assert {pid for _, pid in _workers_of(short, workers=None)[2:]} == kept
 
 
 def test_no_workers_means_this_process():
