@@ -28,7 +28,7 @@ from robopref.training.run import differences
 
 SEEN, DRAWN = "in-domain", "sampled"
 NOT_UNSEEN = (SEEN, DRAWN, "training-starts")
-BEFORE, ALIGNED = "supervised", "grape-last"
+BEFORE, CONTROL, ALIGNED = "supervised", "filtered-bc", "grape-last"
 KEPT = ("grape", "filtered-bc-kept")  # an alignment or its start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
 ROUND = re.compile(r"-round\d+$")
@@ -254,6 +254,27 @@ def by_round(runs: Sequence[Finished]) -> str:
     return "\n".join(lines)
 
 
+def by_task(runs: Sequence[Finished]) -> str:
+    """Success in each task, greedily in new states, in the runs that have a policy; and what was gained."""
+    there = [policy for policy in (BEFORE, CONTROL, ALIGNED) if policy in policies_of(runs)]
+    lines = [f"| task | {' | '.join(there)} | {ALIGNED} over the start |", "|---" * (len(there) + 2) + "|"]
+    for task in sorted({task for task, _ in runs[0].states(BEFORE, SEEN)}):
+        found = {policy: pairs_of_task(runs, policy, task) for policy in there}
+        rates = [f"{np.concatenate(each, 1)[0].mean():.0%}" for each in found.values()]
+        change = gap("success", found[ALIGNED]) if ALIGNED in found else ""
+        lines.append(f"| {' | '.join([task, *rates, change])} |")
+    return "\n".join(lines)
+
+
+def pairs_of_task(runs: Sequence[Finished], policy: str, task: str) -> list[np.ndarray]:
+    """Successes of a policy and of the start in the same states of one task, as in training, of each run."""
+    found = []
+    for run in runs:
+        for both in pairs([run], policy, BEFORE, [SEEN], "success"):
+            found.append(both[:, [one == task for one, _ in run.states(BEFORE, SEEN)]])
+    return found
+
+
 def objectives(runs: Sequence[Finished]) -> str:
     """Before and after, for each of the three objectives that was run."""
     lines = [
@@ -394,6 +415,7 @@ def tables(runs: Sequence[Finished]) -> str:
         f"Relative change over `{BEFORE}`": compared(runs, [(each, BEFORE) for each in others], gain),
         f"Difference of `{ALIGNED}`, state by state": compared(runs, [*less, KEPT], gap),
         "Round by round": by_round(runs),
+        "Task by task": by_task(runs),
         "Levels": levels(runs),
         "What each run kept, and what its gate said": fates(runs),
         "Minutes": durations(runs),

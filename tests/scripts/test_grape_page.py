@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from robopref.errors import ConfigError, DataError
 from scripts.bench.grape_page import (
     Finished,
+    by_task,
     composed,
     difference,
     is_finished,
@@ -133,6 +134,14 @@ def test_the_page_compares_objectives_with_the_start_and_itself_with_the_control
     assert text.count("| grape-round2 |") == 2  # among the rounds, and what the gate said
     assert "*unseen* pools object, camera." in text
     assert "`robopref run experiment=grape`" in text
+
+
+def test_success_is_told_task_by_task():
+    policies = {"supervised": [1, 0, 0, 0], "filtered-bc": [1, 0, 1, 0], "grape-last": [0, 0, 1, 1]}
+    lines = by_task([finished(0, policies), finished(1, policies)]).splitlines()
+    assert lines[0] == "| task | supervised | filtered-bc | grape-last | grape-last over the start |"
+    assert lines[2].startswith("| a | 50% | 50% | 0% | -50.0 [")
+    assert lines[3].startswith("| b | 0% | 50% | 100% | +100.0 [+100.0, +100.0] points |")
 
 
 def test_a_variant_that_was_tried_along_fewer_axes_is_compared_along_those_alone():
