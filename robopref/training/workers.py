@@ -323,7 +323,7 @@ def _serve(connection: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    function: Any = None
+    function: Callable[[Any], Any] | None = None
     with contextlib.suppress(EOFError, OSError):  # the parent has gone or stopped listening
         while True:
             index, task = connection.recv()
@@ -331,13 +331,15 @@ def _serve(connection: Connection) -> None:
                 _close(function)
                 function = None
                 gc.collect()
+            result: Any = None
             try:
-                # A function was pickled by our parent a moment ago, in memory; it never comes from a file.
-                result: Any = pickle.loads(task) if index is None else function(task)
+                if index is None:  # pickled by our parent a moment ago, in memory; it never comes from a file
+                    function = pickle.loads(task)
+                else:
+                    assert function is not None, "the parent sends a function first"
+                    result = function(task)
             except Exception as error:
                 result = _Failure.of(error)
-            if index is None and not isinstance(result, _Failure):
-                function = result
             if index is not None or function is None:
                 connection.send((index, result))
     _close(function)
