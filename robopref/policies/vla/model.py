@@ -93,6 +93,7 @@ class VisionLanguageAction(nn.Module):
         *,
         temperature: float = 0.0,
         central: float = 1.0,
+        noises: int | None = None,
         decoding: str = "mode",
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "B N"]:
@@ -105,6 +106,8 @@ class VisionLanguageAction(nn.Module):
             padding: Which word is none.
             temperature: 0 draws nothing; 1 draws from the policy.
             central: Share of each token's distribution, around its median, that is drawn from.
+            noises: Tokens this far apart share their noise: one is at the same level of its distribution as
+                the other of its own. None draws N levels, each token's own.
             decoding: What is taken where nothing is drawn: the ``mode`` or the ``median`` of each token.
             generator: Source of randomness, on the CPU.
         """
@@ -112,12 +115,13 @@ class VisionLanguageAction(nn.Module):
         hidden, cache = self.language_model(x, positions, real)
         found: list[Tensor] = []
         last = positions[:, -1:]
+        levels = _levels(len(frames), noises or count, central, generator).to(x.device) if temperature else None
         while True:
             logits = self._action_logits(hidden[:, -1])
-            if temperature == 0:
-                found.append(logits.argmax(-1) if decoding == "mode" else _quantile(logits, 0.5))
+            if levels is not None:
+                found.append(_quantile(logits / temperature, levels[len(found) % len(levels)]))
             else:
-                found.append(_drawn(logits / temperature, central, generator))
+                found.append(logits.argmax(-1) if decoding == "mode" else _quantile(logits, 0.5))
             if len(found) == count:
                 return torch.stack(found, 1)
             last, real = last + 1, F.pad(real, (0, 1), value=True)
@@ -135,10 +139,11 @@ class VisionLanguageAction(nn.Module):
         return head(hidden)[..., rows].flip(-1).float()  # an adapted or quantised head has no plain weight
 
 
-def _drawn(logits: Tensor, central: float, generator: torch.Generator | None) -> Int[Tensor, " B"]:
-    """Bins drawn from the central share of each distribution."""
-    level = 0.5 + central * (torch.rand(len(logits), 1, generator=generator) - 0.5)
-    return _quantile(logits, level.to(logits.device))
+def _levels(
+    batch: int, count: int, central: float, generator: torch.Generator | None
+) -> Float[Tensor, "N B 1"]:
+    """How much of a token's probability lies below what is drawn: uniform about the median."""
+    return 0.5 + central * (torch.rand(count, batch, 1, generator=generator) - 0.5)
 
 
 def _quantile(logits: Float[Tensor, "B N"], level: float | Float[Tensor, "B 1"]) -> Int[Tensor, " B"]:

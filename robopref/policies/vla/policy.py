@@ -23,6 +23,7 @@ from robopref.policies.vla.small import SmallModel
 from robopref.policies.vla.vision import VisionTransformer
 
 DECODINGS = ("median", "mode")
+NOISES = ("token", "chunk")
 
 
 class TokenPolicy(SeeingPolicy):
@@ -35,6 +36,10 @@ class TokenPolicy(SeeingPolicy):
         central: Share of each token's distribution, around its median, that is drawn from: of 0.5 the half
             between the quartiles. Draws are then about what a policy does that decodes by the median; those
             of a low temperature are about the mode.
+        noise: What draws its own: every ``token``, or one of each entry of an action for the whole ``chunk``,
+            whose actions then err the same way. Each token has the same distribution given those before it
+            were none of them drawn; but noise of single tokens averages out over a chunk, and that of a
+            chunk leads rollouts apart (Eberhard et al. 2023, of noise that is correlated over time).
         decoding: What a policy does that draws nothing: the ``mode`` or the ``median`` of each token. Bins
             are ordered, and expert actions pile up at the ends of their range, so that the likeliest bin is
             often an end although most of the probability lies elsewhere.
@@ -42,6 +47,7 @@ class TokenPolicy(SeeingPolicy):
 
     temperature: float
     central: float = 1.0
+    noise: str = "token"
     decoding: str = "mode"
     bins: ActionBins
     range: ActionRange
@@ -70,6 +76,7 @@ class TokenPolicy(SeeingPolicy):
             self.padding,
             temperature=0.0 if deterministic else self.temperature,
             central=self.central,
+            noises=self.action_size if self.noise == "chunk" else None,
             decoding=self.decoding,
             generator=generator,
         )
@@ -185,6 +192,7 @@ class VLAPolicy(SmallModel, TokenPolicy):
         heads: Of both transformers.
         temperature: Of sampling.
         central: Share of each token's distribution that is drawn from, see :class:`TokenPolicy`.
+        noise: ``token`` or ``chunk``, see :class:`TokenPolicy`.
         decoding: ``median`` or ``mode`` of each token, where nothing is drawn.
         shift: Frames move by up to so many pixels while it learns (Yarats et al. 2021, DrQ).
         adapter: ``{"rank": 8, ...}`` freezes the weights and learns LoRA adapters, see
@@ -214,6 +222,7 @@ class VLAPolicy(SmallModel, TokenPolicy):
         heads: int = 4,
         temperature: float = 1.0,
         central: float = 1.0,
+        noise: str = "token",
         decoding: str = "median",
         shift: int = 3,
         adapter: Mapping[str, Any] | None = None,
@@ -226,9 +235,11 @@ class VLAPolicy(SmallModel, TokenPolicy):
             raise ConfigError(f"temperature must be positive, got {temperature}")
         if not 0 < central <= 1:
             raise ConfigError(f"central is a share, above 0 and at most 1, got {central}")
+        if noise not in NOISES:
+            raise ConfigError(unknown_name("noise", noise, NOISES))
         if decoding not in DECODINGS:
             raise ConfigError(unknown_name("decoding", decoding, DECODINGS))
-        self.temperature, self.central, self.decoding = temperature, central, decoding
+        self.temperature, self.central, self.noise, self.decoding = temperature, central, noise, decoding
         self.build_small()
         self.begin_with(adapter, seed)
         self.bins, self.range = ActionBins("uniform"), ActionRange(action_size)

@@ -121,6 +121,38 @@ def test_a_central_share_that_is_none_is_refused(central):
         tiny(central=central)
 
 
+def drawn_of_even_chances(noise):
+    """64 chunks of eight actions of two entries: rows, steps, entries. Every bin is as likely as any other."""
+    even = tiny(horizon=8, noise=noise)
+    with torch.no_grad():
+        even.model.language_model.lm_head.weight.zero_()
+    seen = even.see(np.zeros((1, 16, 16, 3), np.uint8), ["open"])
+    return even.sample(seen, 64, generator=torch.Generator().manual_seed(0))[0]
+
+
+def test_noise_of_a_chunk_moves_all_its_actions_alike():
+    drawn = drawn_of_even_chances("chunk")
+    assert torch.equal(drawn, drawn[:, :1].expand_as(drawn))
+    assert len(drawn[:, 0].unique(dim=0)) > 50  # chunks differ
+    assert abs(float(torch.corrcoef(drawn[:, 0].T)[0, 1])) < 0.4  # and so do the entries of an action
+
+
+def test_noise_of_a_token_moves_each_alone():
+    drawn = drawn_of_even_chances("token")
+    assert abs(float(torch.corrcoef(drawn[:, :2, 0].T)[0, 1])) < 0.4
+
+
+def test_each_token_alone_has_the_same_chances_whatever_shares_its_noise():
+    drawn = drawn_of_even_chances("chunk")[:, 0].flatten()
+    assert abs(float(drawn.mean())) < 4 * (1 / 3 / 128) ** 0.5  # of a uniform distribution on [-1, 1]
+    assert float(drawn.std()) == pytest.approx(3**-0.5, rel=0.15)
+
+
+def test_an_unknown_noise_is_refused():
+    with pytest.raises(ConfigError, match="noise"):
+        tiny(noise="episode")
+
+
 def test_frame_and_instruction_both_matter(policy, seen):
     frames, texts = seen
     tokens = policy.targets(torch.zeros(3, 2, 2))
