@@ -5,7 +5,7 @@
     python scripts/bench/grape.py --small --seeds 0                                   # a small check
     OMP_NUM_THREADS=1 python scripts/bench/grape.py --speed --page docs/results/grape.md
 
-Each seed is a ``robopref run experiment=grape`` of five rounds, tried in twice as many states, :data:`FULL`.
+Each seed is a ``robopref run experiment=grape_full``: five rounds, every control, twice as many trials.
 A run that was stopped goes on where it was; one that is complete is read, if its configuration is what this
 command composes, and refused if it is another.
 ``--small`` is two tasks, a smaller policy and fewer rollouts. Overrides of the experiment may follow ``--``,
@@ -25,18 +25,12 @@ from pages import put_between
 
 from robopref.errors import RoboprefError
 
-FULL = [
-    "grape.rounds=5",
-    "training.evaluation.episodes=20",
-    "~grape.axes.training-starts",
-]
-"""As chosen on development seeds; narrower intervals; the states of rollouts are those of round one alone."""
 SMALL = [
+    "experiment=grape",
     "grape.tasks=[drawer-close,handle-press]",
     "grape.demonstrations.episodes=16",
     "grape.rollouts={starts: 6, repeats: 4, at_once: 24}",
     "grape.pairing.gap=0.0",
-    "grape.rounds=2",
     "env.options.horizon=100",
     "policy.width=64",
     "training.clone={steps: 500, batch_size: 32}",
@@ -45,21 +39,19 @@ SMALL = [
     "~grape.variants.bc-on-all",
     "~grape.variants.stepwise-dpo",
     "~grape.variants.random-pairs",
-    "~grape.variants.demonstrations",
     "~grape.axes.camera",
     "~grape.axes.initial-state",
     "~grape.axes.visual",
     "~grape.axes.wording",
-    "~grape.axes.training-starts",
 ]
 
 
 def measured(seed: int, folder: Path, overrides: list[str]) -> Finished:
     """Finish the run of a seed, where it is not, and return what it left."""
     out = folder / f"seed{seed}"
-    words = [f"seed={seed}", f"out={out}", "wandb.mode=disabled", *overrides]
+    words = [*overrides, f"seed={seed}", f"out={out}", "wandb.mode=disabled"]
     if not is_finished(out, composed(words)):
-        command = [sys.executable, "-m", "robopref.cli", "run", "experiment=grape", *words]
+        command = [sys.executable, "-m", "robopref.cli", "run", *words]
         subprocess.run(command, check=True)
     return Finished.read(out)
 
@@ -78,7 +70,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="of --speed")
     parser.add_argument("overrides", nargs="*", help="of the experiment, after --")
     given = parser.parse_args()
-    overrides = [*(SMALL if given.small else FULL), *given.overrides]
+    overrides = [*(SMALL if given.small else ["experiment=grape_full"]), *given.overrides]
     try:
         name, text = "runs", ""
         if given.speed:

@@ -107,10 +107,10 @@ class Estimate:
 
 
 def composed(overrides: list[str]) -> DictConfig:
-    """The experiment's configuration with overrides."""
+    """Return the configuration of ``robopref run`` with these words behind it."""
     register_resolvers()
     with initialize_config_module("robopref.conf", version_base="1.3"):
-        return compose("run", ["experiment=grape", *overrides])
+        return compose("run", overrides)
 
 
 def is_finished(folder: Path, config: DictConfig) -> bool:

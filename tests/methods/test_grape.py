@@ -45,15 +45,12 @@ SMALL = [
     "grape.pairing={top: 1, gap: 0.0}",
     "~grape.variants.safety",
     "~grape.variants.efficiency",
-    "~grape.variants.contrast",
     "~grape.variants.tpo",
     "~grape.variants.bc-on-all",
     "~grape.variants.stepwise-dpo",
     "~grape.variants.random-pairs",
-    "~grape.variants.demonstrations",
     "~grape.axes.visual",
     "~grape.axes.camera",
-    "~grape.axes.training-starts",
     "training.clone={steps: 3, batch_size: 4}",
     "training.policy={steps: 2, batch_size: 1}",
     "training.evaluation.episodes=1",
@@ -235,7 +232,7 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
     given = ["learning_rate=3e-5", "kind=preference", "segment=stage", "adapter={rank: 8}", "beta=0.7"]
     parts = parts_of(monkeypatch, *(f"grape.alignment.{one}" for one in given))
     how = {name: variant.how for name, variant in parts.variants.items()}
-    own = {"contrast", "tpo", "stepwise-dpo"}  # of whole rollouts: smaller than of decisions
+    own = {"tpo", "stepwise-dpo"}  # of whole rollouts: smaller than of decisions
     assert {how[name].learning_rate for name in own} == {5e-5}
     assert {one.learning_rate for name, one in how.items() if name not in own} == {3e-5}
     assert all(one.adapter == {"rank": 8} for one in how.values())
@@ -296,7 +293,7 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
         (["+grape.judge.files.drawer-open=3"], "grape.judge.files must hold text, got 3"),
         (["grape.axes.visual.view={width: 64}"], "width is the same along every axis"),
         (["+grape.axes.x={view: {task: door-close}}"], "task is the same along every axis"),
-        (["+grape.variants.demonstrations.emphasis=safety"], "an emphasis or a gap would change nothing"),
+        (["+grape.variants.own={kind: demonstrations, emphasis: safety}"], "a gap would change nothing"),
         (["+grape.variants.process1={kind: all}"], "may not be called 'process1'"),
     ],
 )
@@ -318,6 +315,24 @@ def test_views_that_no_simulator_has_are_refused_at_once(monkeypatch, overrides,
     monkeypatch.undo()
     with pytest.raises(ConfigError, match=said):
         dataclasses.replace(parts)
+
+
+def test_the_full_experiment_is_the_usual_one_with_more_rounds_and_controls(monkeypatch):
+    monkeypatch.setattr(Scene, "check", lambda scene: None)
+    register_resolvers()
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        full = build.grape(compose("run", ["experiment=grape_full", "device=cpu"]))
+        shorter = build.grape(compose("run", ["experiment=grape_full", "device=cpu", "grape.rounds=3"]))
+    usual = parts_of(monkeypatch)
+    assert (full.rounds, full.main, full.episodes) == (5, usual.main, 2 * usual.episodes)
+    assert set(full.variants) - set(usual.variants) == {"contrast", "demonstrations"}
+    assert {name for name, each in full.variants.items() if each.rounds == 5} == {
+        "filtered-bc",
+        "random-pairs",
+    }
+    assert shorter.variants["filtered-bc"].rounds == shorter.rounds == 3
+    assert all(full.variants[name].how == each.how for name, each in usual.variants.items())
+    assert full.axes == usual.axes
 
 
 def test_imitation_may_be_all_that_is_said(monkeypatch):
@@ -389,11 +404,8 @@ def test_a_collapse_is_taken_back_and_all_are_chosen_by_one_rule(monkeypatch, tm
     }
     for name, fake in replaced.items():
         monkeypatch.setattr(grape, name, fake)
-    gone = [
-        f"~grape.variants.{name}"
-        for name in ("contrast", "tpo", "bc-on-all", "stepwise-dpo", "random-pairs", "demonstrations")
-    ]
-    parts = parts_of(monkeypatch, "grape.rounds=3", *gone)
+    gone = [f"~grape.variants.{name}" for name in ("tpo", "bc-on-all", "stepwise-dpo", "random-pairs")]
+    parts = parts_of(monkeypatch, "grape.rounds=3", "+grape.variants.filtered-bc.rounds=3", *gone)
     said = []
     record = Run(tmp_path, name="x", method="grape", task="x", seed=0, config="", say=said.append)
     grape.run(parts, record)
@@ -406,7 +418,7 @@ def test_a_collapse_is_taken_back_and_all_are_chosen_by_one_rule(monkeypatch, tm
     assert set(results["safety"]) == {"in-domain", "object"}
     everywhere = {"in-domain", "sampled", "wording", "visual", "object", "initial-state", "camera"}
     assert set(results["filtered-bc"]) == everywhere
-    assert len(results["grape"]) == len(results["supervised"]) == 8
+    assert results["grape"].keys() == results["supervised"].keys() == everywhere
     assert asked == [
         ("round1", "supervised", "completion"),
         ("grape-round2", "grape-round1", "completion"),

@@ -174,12 +174,13 @@ def test_runs_may_have_variants_of_their_own_and_none_of_one_name_that_differ():
 
 
 def test_a_finished_folder_is_read_for_the_same_settings_and_refused_for_others(tmp_path):
-    config = composed(["seed=3", f"out={tmp_path}"])
+    given = ["experiment=grape", "seed=3", f"out={tmp_path}"]
+    config = composed(given)
     assert not is_finished(tmp_path, config)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
     (tmp_path / "run.json").write_text(json.dumps({"status": "interrupted in align/tpo"}))
     assert not is_finished(tmp_path, config)
     (tmp_path / "run.json").write_text(json.dumps({"status": "complete"}))
-    assert is_finished(tmp_path, composed(["seed=3", f"out={tmp_path}", "device=cpu"]))
-    with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 4, now 2"):
-        is_finished(tmp_path, composed(["seed=3", "grape.rounds=2", f"out={tmp_path}"]))
+    assert is_finished(tmp_path, composed([*given, "device=cpu"]))
+    with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 2, now 3"):
+        is_finished(tmp_path, composed([*given, "grape.rounds=3"]))

@@ -8,6 +8,7 @@ from scripts.bench.grape_page import composed
 from tests.policies.vla.conftest import tiny
 
 SMALL = [
+    "experiment=grape",
     *("policy.image_size=16", "policy.width=16", "policy.layers=1", "policy.heads=2"),
     *("+policy.patch=4", "+policy.channels=[4,8]", "+policy.vision_width=8"),
     *("env.options.horizon=20", "training.policy.batch_size=2"),  # 2 pairs of 4 decisions

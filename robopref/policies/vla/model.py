@@ -115,7 +115,9 @@ class VisionLanguageAction(nn.Module):
         hidden, cache = self.language_model(x, positions, real)
         found: list[Tensor] = []
         last = positions[:, -1:]
-        levels = _levels(len(frames), noises or count, central, generator).to(x.device) if temperature else None
+        levels = (
+            _levels(len(frames), noises or count, central, generator).to(x.device) if temperature else None
+        )
         while True:
             logits = self._action_logits(hidden[:, -1])
             if levels is not None:

@@ -122,7 +122,7 @@ def test_a_central_share_that_is_none_is_refused(central):
 
 
 def drawn_of_even_chances(noise):
-    """64 chunks of eight actions of two entries: rows, steps, entries. Every bin is as likely as any other."""
+    """64 chunks of eight actions with two entries; every bin is as likely as any other."""
     even = tiny(horizon=8, noise=noise)
     with torch.no_grad():
         even.model.language_model.lm_head.weight.zero_()
