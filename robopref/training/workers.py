@@ -39,7 +39,6 @@ TASKS_AT_A_WORKER = 2  # one running and one waiting, so that no worker idles wh
 TASKS_AHEAD = 4  # per worker: how far results may run ahead of the one that is awaited
 PATIENCE_S = 5.0
 WORTH_WORKERS_S = 20.0  # of work left; a worker takes some 5 s of CPU to start where it needs torch
-WORTH_KEPT_WORKERS_S = 0.5  # likewise, for workers that were started before
 NOTHING = pickle.dumps(None)
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -113,8 +112,9 @@ class WorkerPool(Generic[Task, Result]):
 
     Args:
         function: Called with one task. With ``workers > 0`` it must be picklable: defined at module level.
-        workers: Processes to use; 0 runs every task in this process. ``None`` begins in this process and
-            starts :func:`default_workers` once it has seen that they save time: starting them takes seconds.
+        workers: Processes to use; 0 runs every task in this process. ``None`` uses :func:`default_workers`,
+            those that were kept from the first task on; starting them takes seconds, so until then it works in
+            this process and starts them once it has seen that they save time.
 
     Raises:
         ConfigError: ``workers`` is negative, or ``function`` cannot be sent to another process.
@@ -151,6 +151,8 @@ class WorkerPool(Generic[Task, Result]):
                 keeps its class; the worker's traceback is attached as a note.
         """
         here = len(tasks) if not self.workers else 0
+        if self._undecided and len(tasks) > 1 and len(_kept.get() or []) >= min(self.workers, len(tasks)):
+            self._undecided = False
         if self._undecided:
             here = yield from self._map_until_worth_it(tasks)
         else:
@@ -172,10 +174,8 @@ class WorkerPool(Generic[Task, Result]):
             result = self._do_here(task)
             spent_s = time.perf_counter() - start
             yield result
-            kept = len(_kept.get() or []) >= min(self.workers, len(tasks) - done)
-            worth_s = WORTH_KEPT_WORKERS_S if kept else WORTH_WORKERS_S
             # The first task is no measure: it makes the simulator.
-            if done > 1 and self.workers and spent_s * (len(tasks) - done) > worth_s:
+            if done > 1 and self.workers and spent_s * (len(tasks) - done) > WORTH_WORKERS_S:
                 self._undecided = False
                 return done
         return len(tasks)

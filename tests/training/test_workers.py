@@ -159,13 +159,22 @@ def test_a_function_that_cannot_be_made_in_a_kept_worker_is_named():
             _workers_of([1], workers=1, function=Refusing())
 
 
-def test_undecided_pools_use_kept_workers_for_work_too_short_to_start_any(monkeypatch):
+def test_undecided_pools_use_kept_workers_from_the_first_task_on_and_start_none_for_short_work(monkeypatch):
     monkeypatch.setattr("robopref.training.workers.default_workers", lambda: 2)
     short = [("sleep", 0.1)] * 10
     assert {pid for _, pid in _workers_of(short, workers=None)} == {os.getpid()}
     with kept_workers():
         kept = {pid for _, pid in _workers_of([("sleep", 0.2)] * 4)}
-        assert {pid for _, pid in _workers_of(short, workers=None)[2:]} == kept
+        assert len(kept) == 2
+        assert {pid for _, pid in _workers_of(short, workers=None)} == kept
+        assert {pid for _, pid in _workers_of([1], workers=None)} == {os.getpid()}
+
+
+def test_undecided_pools_begin_here_where_too_few_workers_were_kept(monkeypatch):
+    monkeypatch.setattr("robopref.training.workers.default_workers", lambda: 2)
+    with kept_workers():
+        _workers_of([1], workers=1)
+        assert {pid for _, pid in _workers_of([1, 2, 3], workers=None)} == {os.getpid()}
 
 
 def test_no_workers_means_this_process():

@@ -32,14 +32,15 @@ class TokenPolicy(SeeingPolicy):
     Attributes:
         bins: From numbers to tokens and back.
         range: Of actions, scaled to the bins.
-        temperature: Of sampling; at 1, what is drawn has the probability that :meth:`score` says.
+        temperature: Of sampling; at 1, and all else as below by default, what is drawn has the probability that
+            :meth:`score` says.
         central: Share of each token's distribution, around its median, that is drawn from: of 0.5 the half
             between the quartiles. Draws are then about what a policy does that decodes by the median; those
             of a low temperature are about the mode.
-        noise: What draws its own: every ``token``, or one of each entry of an action for the whole ``chunk``,
-            whose actions then err the same way. Each token has the same distribution given those before it
-            were none of them drawn; but noise of single tokens averages out over a chunk, and that of a
-            chunk leads rollouts apart (Eberhard et al. 2023, of noise that is correlated over time).
+        noise: What has a draw of its own: every ``token``, or each entry of an action for a whole ``chunk``,
+            whose actions then err the same way, so that rollouts part where noise of single tokens averages
+            out (noise that is correlated over time: Eberhard et al. 2023, "Pink noise is all you need").
+            Drawn so, a chunk does not have the probability that :meth:`score` says.
         decoding: What a policy does that draws nothing: the ``mode`` or the ``median`` of each token. Bins
             are ordered, and expert actions pile up at the ends of their range, so that the likeliest bin is
             often an end although most of the probability lies elsewhere.
