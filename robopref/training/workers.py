@@ -112,9 +112,9 @@ class WorkerPool(Generic[Task, Result]):
 
     Args:
         function: Called with one task. With ``workers > 0`` it must be picklable: defined at module level.
-        workers: Processes to use; 0 runs every task in this process. ``None`` uses :func:`default_workers`,
-            those that were kept from the first task on; starting them takes seconds, so until then it works in
-            this process and starts them once it has seen that they save time.
+        workers: Processes to use; 0 runs every task in this process. ``None`` is :func:`default_workers`:
+            from the first task on where as many were kept; else it begins in this process and starts them
+            once it has seen that they save time, since starting takes seconds.
 
     Raises:
         ConfigError: ``workers`` is negative, or ``function`` cannot be sent to another process.

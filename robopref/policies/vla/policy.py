@@ -32,8 +32,8 @@ class TokenPolicy(SeeingPolicy):
     Attributes:
         bins: From numbers to tokens and back.
         range: Of actions, scaled to the bins.
-        temperature: Of sampling; at 1, and all else as below by default, what is drawn has the probability that
-            :meth:`score` says.
+        temperature: Of sampling; at 1, where all of each token's distribution is drawn from and each has
+            noise of its own, what is drawn has the probability that :meth:`score` says.
         central: Share of each token's distribution, around its median, that is drawn from: of 0.5 the half
             between the quartiles. Draws are then about what a policy does that decodes by the median; those
             of a low temperature are about the mode.
