@@ -19,9 +19,9 @@ that a round destroyed is taken back: the gate says why, and the next round begi
 all policies that passed, the start among them, the run keeps the one that does best in validation states,
 which neither training nor evaluation uses.
 What GRAPE does not compare with is run beside it, from the same start and the rollouts of the first round:
-the contrast, imitation of the chosen rollouts, of all rollouts, of demonstrations alone, step-wise DPO, and
-scores at random; and its other objectives, safety and efficiency. Each of these is chosen against the start
-as GRAPE is.
+the published loss, imitation of the chosen rollouts and of all, step-wise DPO, and scores at random (with
+``experiment=grape_full`` the contrast and imitation of demonstrations alone, too); and its other objectives,
+safety and efficiency. Each of these is chosen against the start as GRAPE is.
 """
 
 import dataclasses

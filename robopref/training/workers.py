@@ -151,9 +151,8 @@ class WorkerPool(Generic[Task, Result]):
                 keeps its class; the worker's traceback is attached as a note.
         """
         here = len(tasks) if not self.workers else 0
-        if self._undecided and len(tasks) > 1 and len(_kept.get() or []) >= min(self.workers, len(tasks)):
-            self._undecided = False
-        if self._undecided:
+        ready = len(self._crew) + len(_kept.get() or [])
+        if self._undecided and (len(tasks) < 2 or ready < min(self.workers, len(tasks))):
             here = yield from self._map_until_worth_it(tasks)
         else:
             yield from map(self._do_here, tasks[:here])

@@ -80,11 +80,13 @@ def read(path):
 
 @pytest.mark.slow
 def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
-    assert run(tmp_path, "grape.rounds=2") == 0
+    rounds = ["grape.rounds=2", "+grape.variants.filtered-bc.rounds=2"]
+    assert run(tmp_path, *rounds) == 0
     out = tmp_path / "run"
     results, kept = read(out / "grape.json"), read(out / "kept.json")
     aligned = {"grape-round1", "grape-round2"} & set(results)
     chain = {"filtered-bc-round1", "filtered-bc-round2"} & set(results)
+    assert chain
     names = {"supervised", "filtered-bc", "filtered-bc-kept", "grape", "grape-last"}
     assert set(results) == names | aligned | chain
     last = max(aligned)
@@ -112,7 +114,7 @@ def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
     gate = read(out / "grape-round1" / "gate.json")
     assert {"collapsed", "reason", "entropy", "error", "saturation", "validation_lost"} <= set(gate)
     capsys.readouterr()
-    assert run(tmp_path, "grape.rounds=2") == 0
+    assert run(tmp_path, *rounds) == 0
     assert "finished before" in capsys.readouterr().out
     policy = [f"policy_dir={out / 'supervised'}", "env.task=drawer-close", "env.options.horizon=20"]
     short = ["training.evaluation.episodes=1", "training.evaluation.record=0", "wandb.mode=disabled"]

@@ -177,6 +177,15 @@ def test_undecided_pools_begin_here_where_too_few_workers_were_kept(monkeypatch)
         assert {pid for _, pid in _workers_of([1, 2, 3], workers=None)} == {os.getpid()}
 
 
+def test_an_undecided_pool_decides_anew_for_each_map(monkeypatch):
+    monkeypatch.setattr("robopref.training.workers.default_workers", lambda: 4)
+    with kept_workers():
+        kept = {pid for _, pid in _workers_of([("sleep", 0.2)] * 4, workers=2)}
+        with WorkerPool(Function(), None) as pool:
+            assert {pid for *_, pid in pool.map([("sleep", 0.2)] * 2)} == kept
+            assert {pid for *_, pid in pool.map(range(8))} == {os.getpid()}  # which needs four
+
+
 def test_no_workers_means_this_process():
     with WorkerPool(Function(), 0) as pool:
         assert [pid for _, _, pid in pool.map([1, 2])] == [os.getpid()] * 2

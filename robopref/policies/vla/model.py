@@ -115,9 +115,10 @@ class VisionLanguageAction(nn.Module):
         hidden, cache = self.language_model(x, positions, real)
         found: list[Tensor] = []
         last = positions[:, -1:]
-        levels = (
-            _levels(len(frames), noises or count, central, generator).to(x.device) if temperature else None
-        )
+        levels = None
+        if temperature:
+            draws = count if noises is None else noises
+            levels = _levels(len(frames), draws, central, generator).to(x.device)
         while True:
             logits = self._action_logits(hidden[:, -1])
             if levels is not None:

@@ -6,7 +6,7 @@ turns scores into a loss:
 
     plain TPO (GRAPE, arXiv 2411.19309, eq. 5)     objective=dpo, segment=trajectory, reduce=sum
     contrast and imitation                         objective=dpo, segment=trajectory, reduce=mean,
-    (the experiment's variant ``contrast``)        imitation_weight=0.5
+    (``contrast`` of experiment=grape_full)        imitation_weight=0.5
     contrast + proximal + supervised               objective=rpro, segment=window or stage, reduce=mean
     step-wise DPO                                  objective=dpo, segment=step
     unpaired (KTO, BCO)                            objective=kto or bco

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -142,10 +144,22 @@ def test_noise_of_a_token_moves_each_alone():
     assert abs(float(torch.corrcoef(drawn[:, :2, 0].T)[0, 1])) < 0.4
 
 
-def test_each_token_alone_has_the_same_chances_whatever_shares_its_noise():
-    drawn = drawn_of_even_chances("chunk")[:, 0].flatten()
-    assert abs(float(drawn.mean())) < 4 * (1 / 3 / 128) ** 0.5  # of a uniform distribution on [-1, 1]
-    assert float(drawn.std()) == pytest.approx(3**-0.5, rel=0.15)
+def test_shared_noise_leaves_the_first_action_as_it_is_and_moves_those_that_follow(seen):
+    drawn = {}
+    for noise in ("token", "chunk"):
+        policy = tiny(noise=noise, seed=1)
+        drawn[noise] = policy.sample(policy.see(*seen), 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn["chunk"][:, :, 0], drawn["token"][:, :, 0])
+    assert not torch.equal(drawn["chunk"][:, :, 1], drawn["token"][:, :, 1])
+
+
+def test_a_saved_policy_keeps_its_noise_and_one_from_before_has_that_of_tokens(tmp_path):
+    save_vla(tmp_path, tiny(noise="chunk"))
+    assert load_vla(tmp_path).noise == "chunk"
+    about = json.loads((tmp_path / "config.json").read_text())
+    del about["config"]["noise"]
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    assert load_vla(tmp_path).noise == "token"
 
 
 def test_an_unknown_noise_is_refused():
