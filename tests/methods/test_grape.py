@@ -329,9 +329,12 @@ def test_the_full_experiment_is_the_usual_one_with_more_rounds_and_controls(monk
     assert (full.rounds, full.main, full.episodes) == (5, usual.main, 2 * usual.episodes)
     assert set(full.variants) - set(usual.variants) == {"contrast", "demonstrations"}
     assert {name for name, each in full.variants.items() if each.rounds == 5} == {
+        "safety",
+        "efficiency",
         "filtered-bc",
         "random-pairs",
     }
+    assert full.variants["safety"].emphasis == "safety"
     assert shorter.variants["filtered-bc"].rounds == shorter.rounds == 3
     assert all(full.variants[name].how == each.how for name, each in usual.variants.items())
     assert full.axes == usual.axes
