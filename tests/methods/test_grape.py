@@ -137,12 +137,12 @@ def test_lists_and_single_rollouts_run_through_it_alike(tmp_path, objective):
 
 
 @pytest.mark.slow
-def test_the_published_loss_and_step_wise_dpo_run_through_it_as_the_experiment_has_them(tmp_path):
+def test_the_published_loss_step_wise_dpo_and_demonstrations_run_through_it(tmp_path):
     """Each from the same start and the same pairs; what learned nothing from pairs reports no margin."""
     preferring, compared = {"tpo", "stepwise-dpo"}, {"tpo", "stepwise-dpo", "demonstrations"}
     small = [one for one in (*SMALL, *SHORT) if one.removeprefix("~grape.variants.") not in compared]
     where = [f"out={tmp_path / 'run'}", f"data_dir={tmp_path / 'data'}"]
-    assert main(["run", *small, *where]) == 0
+    assert main(["run", *small, "+grape.variants.demonstrations={kind: demonstrations}", *where]) == 0
     results = read(tmp_path / "run" / "grape.json")
     assert compared <= set(results)
     starts = set()
