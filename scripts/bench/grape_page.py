@@ -401,7 +401,8 @@ def tables(runs: Sequence[Finished]) -> str:
     """
     check_alike(runs)
     machine = runs[0].machine
-    words = [w for w in runs[0].command.split() if w.partition("=")[0] not in ("seed", "out", "wandb.mode")]
+    unsaid = ("seed", "out", "data_dir", "wandb.mode")
+    words = [word for word in runs[0].command.split() if word.partition("=")[0] not in unsaid]
     about = (
         f"Runs of seeds {', '.join(str(run.seed) for run in runs)}, begun {runs[0].started[:10]}, of\n"
         f"`{' '.join(words)}`\non {machine['processor']}, {machine['cores']} core(s), "

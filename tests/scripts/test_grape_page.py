@@ -45,7 +45,7 @@ def finished(seed, policies, **changes):
         "phases": {"collect/a": 60.0, "trials/grape/camera": 120.0},
         "machine": {"processor": "a clock", "cores": 1, "gpu": None},
         "started": "2026-11-21T00:00:00Z",
-        "command": f"robopref run experiment=grape seed={seed} out=there",
+        "command": f"robopref run experiment=grape seed={seed} out=there data_dir=here",
         "config": {"seed": seed, "out": f"there/{seed}", "grape": {"rounds": 1}},
     }
     return Finished(seed, **{**given, **changes})
