@@ -5,7 +5,9 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 
 from robopref.cli.options import read_options
@@ -39,7 +41,7 @@ OPTIONS = {
 
 
 def serve(arguments: list[str]) -> int:
-    """Serve until ctrl-C."""
+    """Serve until ctrl-C or SIGTERM."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if arguments else 2
@@ -97,8 +99,25 @@ def serve(arguments: list[str]) -> int:
         print(f"Serving at ws://{server.host}:{port}", flush=True)
 
     try:
-        asyncio.run(server.run(ready))
+        asyncio.run(until_terminated(server.run(ready)))
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         if audit is not None:
             audit.close()
     return 0
+
+
+async def until_terminated(work: Coroutine[None, None, None]) -> None:
+    """Await it, and let SIGTERM cancel it, as asyncio does for ctrl-C.
+
+    The exception of :func:`~robopref.training.interruption.end_quietly` strikes amid whatever runs: a
+    connection whose last callback it cuts off is then waited for without end.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    earlier = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
+    try:
+        await work
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
