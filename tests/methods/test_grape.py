@@ -337,7 +337,12 @@ def test_the_full_experiment_is_the_usual_one_with_more_rounds_and_controls(monk
     assert full.variants["safety"].emphasis == "safety"
     assert shorter.variants["filtered-bc"].rounds == shorter.rounds == 3
     assert all(full.variants[name].how == each.how for name, each in usual.variants.items())
-    assert full.axes == usual.axes
+    everywhere = ["safety", "efficiency", "filtered-bc"]  # in-domain, where nobody is named, all are tried
+    assert usual.axes["wording"].variants == ["filtered-bc"]
+    assert full.axes == {
+        name: dataclasses.replace(axis, variants=everywhere if axis.variants else axis.variants)
+        for name, axis in usual.axes.items()
+    }
 
 
 def test_imitation_may_be_all_that_is_said(monkeypatch):
