@@ -327,17 +327,27 @@ def test_the_full_experiment_is_the_usual_one_with_more_rounds_and_controls(monk
         shorter = build.grape(compose("run", ["experiment=grape_full", "device=cpu", "grape.rounds=3"]))
     usual = parts_of(monkeypatch)
     assert (full.rounds, full.main, full.episodes) == (5, usual.main, 2 * usual.episodes)
-    assert set(full.variants) - set(usual.variants) == {"contrast", "demonstrations"}
+    assert set(full.variants) - set(usual.variants) == {
+        "contrast",
+        "demonstrations",
+        "filtered-bc-small-steps",
+    }
     assert {name for name, each in full.variants.items() if each.rounds == 5} == {
         "safety",
         "efficiency",
         "filtered-bc",
+        "filtered-bc-small-steps",
         "random-pairs",
     }
     assert full.variants["safety"].emphasis == "safety"
     assert shorter.variants["filtered-bc"].rounds == shorter.rounds == 3
     assert all(full.variants[name].how == each.how for name, each in usual.variants.items())
-    everywhere = ["safety", "efficiency", "filtered-bc"]  # in-domain, where nobody is named, all are tried
+    everywhere = [
+        "safety",
+        "efficiency",
+        "filtered-bc",
+        "filtered-bc-small-steps",
+    ]  # in-domain, where nobody is named, all are tried
     assert usual.axes["wording"].variants == ["filtered-bc"]
     assert full.axes == {
         name: dataclasses.replace(axis, variants=everywhere if axis.variants else axis.variants)
