@@ -29,6 +29,8 @@ from robopref.training.run import differences
 SEEN, DRAWN = "in-domain", "sampled"
 NOT_UNSEEN = (SEEN, DRAWN, "training-starts")
 BEFORE, CONTROL, ALIGNED = "supervised", "filtered-bc", "grape-last"
+GENTLE = "filtered-bc-small-steps"  # moves no farther than GRAPE does, so that the gate takes no round back
+LIKE_SEEN = "object"  # painted blue, it is as easy as ever: what is unseen is told without it, too
 KEPT = ("grape", "filtered-bc-kept")  # an alignment or its start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
 ROUND = re.compile(r"-round\d+$")
@@ -315,15 +317,40 @@ def compared(
     couples: Sequence[tuple[str, str]],
     say: Callable[[str, Sequence[np.ndarray]], str],
 ) -> str:
-    """Policies against others, by place."""
-    lines = ["| policy | against | states | runs | success | collisions | steps |", "|---" * 7 + "|"]
+    """Policies against others, by place; at the end, how success differs in each run."""
+    measures = "success | collisions | steps | success, seed by seed"
+    lines = [f"| policy | against | states | runs | {measures} |", "|---" * 8 + "|"]
     for policy, other in couples:
         for place, axes in places(runs).items():
             where, along = tried_along(runs, place, axes, policy, other)
             if along:
                 found = {measure: pairs(runs, policy, other, along, measure) for measure in MEASURES}
                 cells = [policy, other, where, str(len(found["success"]))]
-                lines.append("| " + " | ".join([*cells, *(say(name, x) for name, x in found.items())]) + " |")
+                cells += [say(name, each) for name, each in found.items()]
+                cells.append(", ".join(f"{100 * (a - b).mean():+.1f}" for a, b in found["success"]))
+                lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def by_axis(runs: Sequence[Finished]) -> str:
+    """Success along every axis, and over the start and the controls, from the same states."""
+    there = policies_of(runs)
+    rivals = [policy for policy in (BEFORE, CONTROL, GENTLE) if policy in there]
+    lines = [f"| axis | start | {ALIGNED} | {' | '.join(f'over `{rival}`' for rival in rivals)} |"]
+    lines.append("|---" * (3 + len(rivals)) + "|")
+    unseen = places(runs).get("unseen", [])
+    rows = {axis: [axis] for axis in dict.fromkeys(axis for along in places(runs).values() for axis in along)}
+    if LIKE_SEEN in unseen and len(unseen) > 1:
+        rows[f"unseen without {LIKE_SEEN}"] = [axis for axis in unseen if axis != LIKE_SEEN]
+    for name, axes in rows.items() if ALIGNED in there else ():
+        after, before = np.concatenate(pairs(runs, ALIGNED, BEFORE, axes, "success"), 1).mean(1)
+        cells = [name, f"{before:.1%}", f"{after:.1%}"]
+        for rival in rivals:
+            _, along = tried_along(runs, name, axes, ALIGNED, rival)
+            cells.append(
+                gap("success", pairs(runs, ALIGNED, rival, axes, "success")) if along == axes else ""
+            )
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -415,6 +442,7 @@ def tables(runs: Sequence[Finished]) -> str:
         "Before and after": objectives(runs),
         f"Relative change over `{BEFORE}`": compared(runs, [(each, BEFORE) for each in others], gain),
         f"Difference of `{ALIGNED}`, state by state": compared(runs, [*less, KEPT], gap),
+        "Axis by axis": by_axis(runs),
         "Round by round": by_round(runs),
         "Task by task": by_task(runs),
         "Levels": levels(runs),

@@ -10,9 +10,12 @@ from omegaconf import OmegaConf
 from robopref.errors import ConfigError, DataError
 from scripts.bench.grape_page import (
     Finished,
+    by_axis,
     by_task,
+    compared,
     composed,
     difference,
+    gap,
     is_finished,
     levels,
     pairs,
@@ -142,6 +145,26 @@ def test_success_is_told_task_by_task():
     assert lines[0] == "| task | supervised | filtered-bc | grape-last | grape-last over the start |"
     assert lines[2].startswith("| a | 50% | 50% | 0% | -50.0 [")
     assert lines[3].startswith("| b | 0% | 50% | 100% | +100.0 [+100.0, +100.0] points |")
+
+
+def test_success_is_told_axis_by_axis_and_without_the_one_that_is_like_those_seen():
+    policies = {"supervised": [1, 0, 0, 0], "filtered-bc": [1, 1, 0, 0], "grape-last": [1, 1, 1, 1]}
+    run = finished(0, policies)
+    blue = {**run.results["grape-last"], "object": episodes([1, 0, 0, 0])}
+    lines = by_axis([dataclasses.replace(run, results={**run.results, "grape-last": blue})]).splitlines()
+    assert lines[0] == "| axis | start | grape-last | over `supervised` | over `filtered-bc` |"
+    assert lines[2].startswith("| in-domain | 25.0% | 100.0% | +75.0 [")
+    assert lines[3].startswith("| object | 25.0% | 25.0% | +0.0 [+0.0, +0.0] points | -25.0 [")
+    assert lines[5].startswith("| unseen without object | 25.0% | 100.0% | +75.0 [")
+
+
+def test_a_comparison_ends_with_the_difference_in_every_run():
+    runs = [
+        finished(0, {"supervised": [1, 0, 0, 0], "grape-last": [1, 1, 0, 0]}),
+        finished(1, {"supervised": [1, 0, 0, 0], "grape-last": [0, 0, 0, 0]}),
+    ]
+    line = compared(runs, [("grape-last", "supervised")], gap).splitlines()[2]
+    assert line.endswith("| +25.0, -25.0 |")
 
 
 def test_a_variant_that_was_tried_along_fewer_axes_is_compared_along_those_alone():
