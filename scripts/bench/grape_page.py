@@ -29,7 +29,7 @@ from robopref.training.run import differences
 SEEN, DRAWN = "in-domain", "sampled"
 NOT_UNSEEN = (SEEN, DRAWN, "training-starts")
 BEFORE, CONTROL, ALIGNED = "supervised", "filtered-bc", "grape-last"
-GENTLE = "filtered-bc-small-steps"  # moves no farther than GRAPE does, so that the gate takes no round back
+GENTLE = "filtered-bc-small-steps"  # moves less in a round, so that the gate takes fewer back
 LIKE_SEEN = "object"  # painted blue, it is as easy as ever: what is unseen is told without it, too
 KEPT = ("grape", "filtered-bc-kept")  # an alignment or its start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
