@@ -165,7 +165,9 @@ def _variant(alignment: dict[str, Any], given: dict[str, Any]) -> Variant:
 def _alignment(given: dict[str, Any]) -> Alignment:
     if given.get("adapter") is not None:
         make_of(Adapter, "adapter", given["adapter"])
-    return make(Alignment, **given)
+    made = make(Alignment, **given)
+    made.refuse_unread(given)
+    return made
 
 
 def _axis(name: str, options: Any, left_out: set[str]) -> Axis:

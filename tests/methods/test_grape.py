@@ -269,6 +269,13 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
         (["grape.weights={likelihood: 0.0, costs: 0.0, success: 0.0}"], "All weights of a score are 0"),
         (["grape.alignment.kind=chosen", "grape.alignment.beta=0.5"], "beta would change nothing"),
         (["grape.alignment.objective=kto"], "kind=advantage: only kind=preference reads objective"),
+        (["grape.alignment.objective=rpro"], "objective would change nothing under kind=advantage"),
+        (["grape.alignment.segment=window"], "segment would change nothing under kind=advantage"),
+        (["grape.alignment.imitation_weight=0.0"], "imitation_weight would change nothing under kind=adv"),
+        (
+            ["+grape.variants.x={kind: advantage, objective: dpo}"],
+            "objective would change nothing under kind",
+        ),
         ([PREFERENCE, "grape.alignment.clip=0.1"], "only kind=advantage reads clip"),
         (["grape.rollouts.starts=1"], "kind=advantage needs grape.rollouts.starts of 2 or more"),
         (["+grape.variants.n=null"], "grape.variants.n must hold options"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any
 
 from robopref.errors import ConfigError, unknown_name
@@ -91,12 +92,19 @@ class Alignment:
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         if self.kind == "preference" and self.segment != "window" and self.windows != usual["windows"]:
             raise ConfigError(f"windows={self.windows} would change nothing under segment={self.segment}")
-        changed = [name for name in self.unread(self.kind) if getattr(self, name) != usual[name]]
-        if changed:
-            whose = "preference" if changed[0] in OF_PREFERENCES else "advantage"
+        self.refuse_unread([f.name for f in dataclasses.fields(self) if getattr(self, f.name) != f.default])
+
+    def refuse_unread(self, said: Collection[str]) -> None:
+        """Refuse what was said, whatever its value, if this kind knows nothing of it.
+
+        Raises:
+            ConfigError: There are such; the message names the kind that reads the first.
+        """
+        if unread := [name for name in self.unread(self.kind) if name in said]:
+            whose = "preference" if unread[0] in OF_PREFERENCES else "advantage"
             raise ConfigError(
-                f"{', '.join(changed)} would change nothing under kind={self.kind}: only kind={whose} reads "
-                f"{changed[0]}"
+                f"{', '.join(unread)} would change nothing under kind={self.kind}: only kind={whose} reads "
+                f"{unread[0]}"
             )
 
     @staticmethod
