@@ -260,6 +260,11 @@ def component(settings: DictConfig | dict[str, Any]) -> Component:
     """Describe a part by its settings; building it checks them against the constructor."""
     values = settings if isinstance(settings, dict) else plain(settings)
     constructor = hydra.utils.get_object(values["_target_"])
+    if missing := [name for name, value in values.items() if value == "???"]:
+        words = (
+            settings._get_full_key(name) if isinstance(settings, DictConfig) else name for name in missing
+        )
+        raise ConfigError(f"{constructor.__name__} lacks {' '.join(f'{word}=<...>' for word in words)}")
     check_types(constructor, values, owner=f"{constructor.__name__}: ")
 
     def build(**arguments: Any) -> Any:

@@ -362,6 +362,13 @@ def test_the_full_experiment_is_the_usual_one_with_more_rounds_and_controls(monk
     }
 
 
+def test_a_policy_without_its_checkpoint_is_refused_by_the_option_to_give():
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        config = compose("run", ["experiment=grape", "policy=openvla"])
+    with pytest.raises(ConfigError, match=r"^OpenVLAPolicy lacks policy\.path=<\.\.\.>$"):
+        build.component(config.policy)
+
+
 def test_imitation_may_be_all_that_is_said(monkeypatch):
     """What the experiment says of preferences is no mistake of whoever wants none."""
     parts = parts_of(monkeypatch, "grape.alignment.kind=chosen")
