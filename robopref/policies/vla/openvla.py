@@ -179,8 +179,18 @@ class PromptTokenizer:
                 f"{path} has {size} tokens, but the model's action tokens are the last 256 of {vocabulary}: "
                 "this is another model's tokenizer."
             )
+        highest = max(self._tokenizer.get_vocab(with_added_tokens=False).values())
+        if highest >= vocabulary:
+            raise DataError(
+                f"{path} has a token numbered {highest}, but the model's end at {vocabulary - 1}."
+            )
         self.padding, self.length = padding, length
-        self.begin = self._tokenizer.encode(PROMPT.format("x")).ids[0]
+        self.begin, *rest = self._tokenizer.encode(PROMPT.format("x")).ids
+        if rest != self._tokenizer.encode(PROMPT.format("x"), add_special_tokens=False).ids:
+            raise DataError(
+                f"{path} puts no token of its own before a text (its post_processor), with which the model's "
+                "prompts begin."
+            )
 
     def encode(self, instruction: str) -> Int64[np.ndarray, " L"]:
         """Return the tokens of the prompt for an instruction.
