@@ -213,7 +213,7 @@ def test_a_policy_that_the_published_loss_destroyed_is_flagged_while_its_accurac
     assert "of likelihood per token" in found["reason"]
 
 
-def test_the_experiments_own_loss_passes_at_the_same_step_size(start):
+def test_the_experiments_contrast_of_rollouts_passes_at_the_same_step_size(start):
     file = resources.files("robopref.conf") / "experiment" / "grape.yaml"
     alignment = yaml.safe_load(file.read_text())["grape"]["alignment"]
     own = {name: alignment[name] for name in ("objective", "reduce", "beta", "imitation_weight")}
