@@ -11,6 +11,7 @@ import yaml
 from robopref.data.frames import FrameCache
 from robopref.data.store import TrajectoryStore
 from robopref.data.trajectory import Provenance, Trajectory
+from robopref.policies.vla.advantage import ClippedAdvantage, CreditedDecisions
 from robopref.policies.vla.data import Decisions, FilmedEpisodes, TrajectoryGroups, part_numbers
 from robopref.policies.vla.health import Condition, Trials, condition, kept_round, verdict
 from robopref.policies.vla.preference import TrajectoryPreference
@@ -193,15 +194,21 @@ def aligned(start, count, **options):
         parts=part_numbers(decisions.counts, "trajectory"),
     )
     logged = steps(TrajectoryPreference(policy, window=99, **options), groups, count, 4)
+    return logged, judged(before, policy, decisions)
+
+
+def judged(before, policy, decisions):
     policy.eval()
     better = np.flatnonzero(np.repeat(np.arange(12) % 2 == 0, 3))
     old, new = (condition(one, decisions, better) for one in (before, policy))
-    found = verdict(old, new, better // 3, divergence=None, exact=True)
-    return logged, found
+    return verdict(old, new, better // 3, divergence=None, exact=True)
 
 
 STEPS = 3e-2
-"""Of Adam, alike for the loss that destroys and the one that does not."""
+"""Of Adam, alike for the loss that destroys and those that do not."""
+
+GRAPE = (resources.files("robopref.conf") / "experiment" / "grape.yaml").read_text()
+DEFAULTS = yaml.safe_load(GRAPE)["grape"]["alignment"]
 
 
 def test_a_policy_that_the_published_loss_destroyed_is_flagged_while_its_accuracy_is_one(start):
@@ -214,13 +221,31 @@ def test_a_policy_that_the_published_loss_destroyed_is_flagged_while_its_accurac
 
 
 def test_the_experiments_contrast_of_rollouts_passes_at_the_same_step_size(start):
-    file = resources.files("robopref.conf") / "experiment" / "grape.yaml"
-    alignment = yaml.safe_load(file.read_text())["grape"]["alignment"]
-    own = {name: alignment[name] for name in ("objective", "reduce", "beta", "imitation_weight")}
-    assert alignment["segment"] == "trajectory"
+    own = {name: DEFAULTS[name] for name in ("objective", "reduce", "beta", "imitation_weight")}
+    assert DEFAULTS["segment"] == "trajectory"
     logged, found = aligned(start, 40, **own, learning_rate=STEPS)
     assert float(logged["accuracy"]) == 1
     assert found["error"] < 0.9 * found["start_error"]
+    assert found["chosen_change"] > 0
+    assert not found["collapsed"], found["reason"]
+
+
+def test_the_default_of_clipped_advantages_passes_at_the_same_step_size(start, tmp_path):
+    """Beside a share of demonstrations, as in the experiment."""
+    folder, compared = start
+    policy, before = load_vla(folder), load_vla(folder)
+    decisions = Decisions(policy, [two_ways(tmp_path)] * 2)  # rollouts, then demonstrations
+    better = np.repeat(np.arange(12) % 2 == 0, 3)
+    signs = np.concatenate([np.where(better, 1.0, -1.0), np.zeros(36)])
+    share = DEFAULTS["demonstrations"]
+    chances = np.concatenate([(1 - share) * np.ones(36) / 36, share * better / better.sum()])
+    batch = decisions.batch(np.arange(72))
+    with torch.no_grad():
+        reference = policy.entry_scores(*(batch[name] for name in ("frames", "words", "targets")))
+    learner = ClippedAdvantage(policy, clip=DEFAULTS["clip"], learning_rate=STEPS)
+    logged = steps(learner, CreditedDecisions(decisions, chances, signs, reference), 40, 24)
+    found = judged(before, policy, compared)
+    assert float(logged["good_change"]) > 0 > float(logged["bad_change"])
     assert found["chosen_change"] > 0
     assert not found["collapsed"], found["reason"]
 
