@@ -15,7 +15,9 @@ from robopref.cli.nodes import plain
 from robopref.cli.types import make_of
 from robopref.methods.phases.vla_align import preferring
 from robopref.methods.phases.vla_how import Alignment
+from robopref.policies.vla.advantage import ClippedAdvantage
 from robopref.policies.vla.data import part_numbers
+from robopref.policies.vla.preference import TrajectoryPreference
 from robopref.policies.vla.seeing import SeeingPolicy
 from robopref.training.run import PeakMemory, machine
 
@@ -44,9 +46,22 @@ def batch_of(policy: SeeingPolicy, how: Alignment, pairs: int, decisions: int) -
     }
 
 
-def speed(config: DictConfig, repeats: int) -> str:
-    """Measure steps of the experiment's alignment by pairs, in windows, and a plain pass over the same."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def credited(batch: dict[str, Tensor], policy: SeeingPolicy) -> dict[str, Tensor]:
+    """Return the same decisions one by one, with advantages of either sign."""
+    members, length = batch["mask"].shape
+    flat = {name: batch[name].flatten(0, 1) for name in ("frames", "targets")}
+    count = members * length
+    return {
+        **flat,
+        "words": batch["words"].repeat_interleave(length, 0),
+        "mask": batch["taken"].flatten(0, 1),
+        "sign": torch.tensor([1.0, -1.0], device=batch["mask"].device).repeat(count // 2),
+        "reference": torch.full((count, policy.entries), -5.5, device=batch["mask"].device),
+    }
+
+
+def steps(config: DictConfig, device: str) -> tuple[SeeingPolicy, int, dict[str, Callable[[], None]]]:
+    """Return a policy, a number of decisions, and what goes over them, a plain pass first."""
     part = build.component(config.policy)
     policy: SeeingPolicy = part.build(action_size=ACTIONS, seed=0).to(device)
     how = make_of(Alignment, "grape.alignment", {**plain(config.grape.alignment), "kind": "preference"})
@@ -55,25 +70,37 @@ def speed(config: DictConfig, repeats: int) -> str:
         policy.adopt(how.adapter)
     length = config.env.options.horizon // policy.horizon
     batch = {name: value.to(device) for name, value in batch_of(policy, how, pairs, length).items()}
-    rows = batch["frames"].flatten(0, 1), batch["words"].repeat_interleave(length, 0)
-    targets = batch["targets"].flatten(0, 1)
-    count = len(targets)
+    one_by_one = credited(batch, policy)
+    rows = tuple(one_by_one[name] for name in ("frames", "words", "targets"))
+    count = len(one_by_one["targets"])
     draw = policy.draw(count, generator=torch.Generator(device).manual_seed(0))
 
     def plain_pass() -> None:
-        policy.decision_scores(*rows, targets, draw).sum().backward()
+        policy.decision_scores(*rows, draw).sum().backward()
 
-    def stepped(window: int) -> Callable[[], None]:
-        learner = preferring(policy, dataclasses.replace(how, window=window))
-        return lambda: learner.loss(batch)[0].backward()
+    def over_pairs(window: int) -> Callable[[], None]:
+        return _step(preferring(policy, dataclasses.replace(how, window=window)), batch)
 
     usual = min(how.window, count)
     kinds = {
         f"plain forward and backward of {count} decisions": plain_pass,
-        f"a step over {pairs} pairs, all at once": stepped(count),
-        f"in windows of {usual} (default)": stepped(usual),
-        **{f"in windows of {w}": stepped(w) for w in (count // 10, count // 20) if 0 < w < usual},
+        f"a step over {pairs} pairs, all at once": over_pairs(count),
+        f"in windows of {usual} (default)": over_pairs(usual),
+        **{f"in windows of {w}": over_pairs(w) for w in (count // 10, count // 20) if 0 < w < usual},
     }
+    by_advantage = ClippedAdvantage(policy, clip=how.clip, window=usual)
+    kinds[f"a step over advantages, in windows of {usual}"] = _step(by_advantage, one_by_one)
+    return policy, count, kinds
+
+
+def _step(learner: TrajectoryPreference | ClippedAdvantage, batch: dict[str, Tensor]) -> Callable[[], None]:
+    return lambda: learner.loss(batch)[0].backward()
+
+
+def speed(config: DictConfig, repeats: int) -> str:
+    """Measure steps of alignment by pairs, in windows, and by advantages, and a plain pass over the same."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy, count, kinds = steps(config, device)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     for work in kinds.values():  # the first of each is slower
         work()
@@ -84,8 +111,8 @@ def speed(config: DictConfig, repeats: int) -> str:
     about, size = machine(), sum(p.numel() for p in policy.parameters())
     clock = "wall time" if device == "cuda" else "CPU time of one thread"
     lines = [
-        f"{type(policy).__name__} of {size / 1e6:.2f} million parameters, {length} decisions of "
-        f"{policy.entries} tokens or numbers a rollout; {about['gpu'] or about['processor']}, {clock}, "
+        f"{type(policy).__name__} of {size / 1e6:.2f} million parameters, {count} decisions of "
+        f"{policy.entries} tokens or numbers; {about['gpu'] or about['processor']}, {clock}, "
         f"medians of {repeats}, {time.strftime('%Y-%m-%d')}.",
         "",
         "| what | seconds | times a plain pass | tokens per second | peak memory, MiB |",
