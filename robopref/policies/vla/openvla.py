@@ -115,22 +115,22 @@ class OpenVLAPolicy(TokenPolicy):
         if weights == "int4":
             quantise(self.model.language_model.model, LAYERS)
             self.requires_grad_(False)
-        self._look()
+        self._look(path)
         self.begin_with(adapter, seed)
 
     @torch.no_grad()
-    def _look(self) -> None:
+    def _look(self, path: Path) -> None:
         """Refuse a model to which black and white look alike."""
         words = torch.from_numpy(self.tokenizer.encode("pick up the cup"))[None].expand(2, -1)
         frames = torch.zeros(2, self.image_size, self.image_size, 3, dtype=torch.uint8)
         frames[1] = 255
         logits = self.token_logits(frames, words, torch.zeros(2, self.action_size, dtype=torch.long))
         if not bool(torch.isfinite(logits).all()):
-            raise DataError("The loaded model answers with NaN or infinity: its weights are damaged.")
+            raise DataError(f"The model in {path} answers with NaN or infinity: its weights are damaged.")
         centred = logits.float() - logits.float().mean(2, keepdim=True)  # a softmax sees no more
         if float((centred[0] - centred[1]).norm()) <= ALIKE * float(centred[0].norm()):
             raise DataError(
-                "The loaded model answers a black and a white frame alike: it does not look at them, so "
+                f"The model in {path} answers a black and a white frame alike: it does not look at them, so "
                 "its weights are not what they should be."
             )
 

@@ -178,7 +178,7 @@ class SeeingPolicy(nn.Module, ABC):
         """Return frames (B, S, S, 3) uint8 and words (B, L) of observations.
 
         Raises:
-            DataError: The observations have another width, or a value that is no pixel.
+            DataError: The observations have another width, or a value that is no pixel or no word.
         """
         if observations.dim() != 2 or observations.shape[1] != self.observation_size:
             raise DataError(
@@ -188,6 +188,9 @@ class SeeingPolicy(nn.Module, ABC):
         pixels, words = observations.split([3 * self.image_size**2, self.tokenizer.length], 1)
         if not bool(((pixels >= 0) & (pixels <= 255)).all()):  # NaN is neither
             raise DataError("The pixels of an observation must be numbers from 0 to 255.")
+        known = self.model.language_model.sizes.vocab_size
+        if not bool(((words >= 0) & (words < known)).all()):
+            raise DataError(f"The words of an observation must be numbers of tokens, 0 to {known - 1}.")
         return pixels.to(torch.uint8).unflatten(1, (self.image_size, self.image_size, 3)), words.long()
 
     def _check_frames(self, frames: Any) -> None:

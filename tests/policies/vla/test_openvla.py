@@ -116,7 +116,13 @@ def test_missing_and_surplus_tensors_are_named(checkpoint):
 
 def test_a_model_that_does_not_look_is_refused(checkpoint):
     changed(checkpoint, lambda tensors, config: tensors["projector.fc3.weight"].zero_())
-    with pytest.raises(DataError, match="black and a white frame alike"):
+    with pytest.raises(DataError, match=f"^The model in {checkpoint} .* black and a white frame alike"):
+        OpenVLAPolicy(checkpoint, dtype="float32")
+
+
+def test_a_model_with_damaged_weights_is_refused_by_its_directory(checkpoint):
+    changed(checkpoint, lambda tensors, config: tensors["projector.fc3.weight"].fill_(float("nan")))
+    with pytest.raises(DataError, match=f"^The model in {checkpoint} answers with NaN or infinity"):
         OpenVLAPolicy(checkpoint, dtype="float32")
 
 

@@ -252,3 +252,20 @@ def test_a_shift_moves_pixels_and_repeats_the_border():
     centres = {int(frame[2, 2, 0]) for frame in moved}
     assert centres == {6, 7, 8, 11, 12, 13, 16, 17, 18}
     assert torch.equal(shifted(frames, 0, torch.Generator()), frames)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (0, float("nan"), "numbers from 0 to 255"),
+        (0, 256.0, "numbers from 0 to 255"),
+        (-1, float("nan"), "words of an observation must be numbers of tokens, 0 to"),
+        (-1, -1.0, "words of an observation must be numbers of tokens, 0 to"),
+        (-1, 1e6, "words of an observation must be numbers of tokens, 0 to"),
+    ],
+)
+def test_observations_that_no_frame_and_instruction_make_are_refused(policy, place, value, message):
+    observations = policy.see(np.zeros((1, 16, 16, 3), np.uint8), ["open the drawer"])
+    observations[0, place] = value
+    with pytest.raises(DataError, match=message):
+        policy.act(observations)
