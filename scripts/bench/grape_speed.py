@@ -71,12 +71,12 @@ def steps(config: DictConfig, device: str) -> tuple[SeeingPolicy, int, dict[str,
     length = config.env.options.horizon // policy.horizon
     batch = {name: value.to(device) for name, value in batch_of(policy, how, pairs, length).items()}
     one_by_one = credited(batch, policy)
-    rows = tuple(one_by_one[name] for name in ("frames", "words", "targets"))
+    rows = {name: one_by_one[name] for name in ("frames", "words", "targets")}
     count = len(one_by_one["targets"])
     draw = policy.draw(count, generator=torch.Generator(device).manual_seed(0))
 
     def plain_pass() -> None:
-        policy.decision_scores(*rows, draw).sum().backward()
+        policy.decision_scores(**rows, draw=draw).sum().backward()
 
     def over_pairs(window: int) -> Callable[[], None]:
         return _step(preferring(policy, dataclasses.replace(how, window=window)), batch)

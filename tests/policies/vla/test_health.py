@@ -241,7 +241,7 @@ def test_the_default_of_clipped_advantages_passes_at_the_same_step_size(start, t
     chances = np.concatenate([(1 - share) * np.ones(36) / 36, share * better / better.sum()])
     batch = decisions.batch(np.arange(72))
     with torch.no_grad():
-        reference = policy.entry_scores(*(batch[name] for name in ("frames", "words", "targets")))
+        reference = policy.entry_scores(batch["frames"], batch["words"], batch["targets"])
     learner = ClippedAdvantage(policy, clip=DEFAULTS["clip"], learning_rate=STEPS)
     logged = steps(learner, CreditedDecisions(decisions, chances, signs, reference), 40, 24)
     found = judged(before, policy, compared)
