@@ -6,7 +6,7 @@ from importlib import resources
 import numpy as np
 import pytest
 import torch
-import yaml
+from omegaconf import OmegaConf
 
 from robopref.data.frames import FrameCache
 from robopref.data.store import TrajectoryStore
@@ -207,8 +207,8 @@ def judged(before, policy, decisions):
 STEPS = 3e-2
 """Of Adam, alike for the loss that destroys and those that do not."""
 
-GRAPE = (resources.files("robopref.conf") / "experiment" / "grape.yaml").read_text()
-DEFAULTS = yaml.safe_load(GRAPE)["grape"]["alignment"]
+with (resources.files("robopref.conf") / "experiment" / "grape.yaml").open() as file:
+    DEFAULTS = OmegaConf.load(file).grape.alignment
 
 
 def test_a_policy_that_the_published_loss_destroyed_is_flagged_while_its_accuracy_is_one(start):
@@ -230,22 +230,18 @@ def test_the_experiments_contrast_of_rollouts_passes_at_the_same_step_size(start
     assert not found["collapsed"], found["reason"]
 
 
-def test_the_default_of_clipped_advantages_passes_at_the_same_step_size(start, tmp_path):
-    """Beside a share of demonstrations, as in the experiment."""
-    folder, compared = start
+def test_clipped_advantages_alone_pass_at_ten_times_the_experiments_step_size(start):
+    folder, decisions = start
     policy, before = load_vla(folder), load_vla(folder)
-    decisions = Decisions(policy, [two_ways(tmp_path)] * 2)  # rollouts, then demonstrations
-    better = np.repeat(np.arange(12) % 2 == 0, 3)
-    signs = np.concatenate([np.where(better, 1.0, -1.0), np.zeros(36)])
-    share = DEFAULTS["demonstrations"]
-    chances = np.concatenate([(1 - share) * np.ones(36) / 36, share * better / better.sum()])
-    batch = decisions.batch(np.arange(72))
+    signs = np.where(np.repeat(np.arange(12) % 2 == 0, 3), 1.0, -1.0)
+    batch = decisions.batch(np.arange(36))
     with torch.no_grad():
         reference = policy.entry_scores(batch["frames"], batch["words"], batch["targets"])
-    learner = ClippedAdvantage(policy, clip=DEFAULTS["clip"], learning_rate=STEPS)
-    logged = steps(learner, CreditedDecisions(decisions, chances, signs, reference), 40, 24)
-    found = judged(before, policy, compared)
+    learner = ClippedAdvantage(policy, clip=DEFAULTS["clip"], learning_rate=10 * DEFAULTS["learning_rate"])
+    logged = steps(learner, CreditedDecisions(decisions, np.ones(36), signs, reference), 40, 24)
+    found = judged(before, policy, decisions)
     assert float(logged["good_change"]) > 0 > float(logged["bad_change"])
+    assert found["error"] < 0.8 * found["start_error"]
     assert found["chosen_change"] > 0
     assert not found["collapsed"], found["reason"]
 
