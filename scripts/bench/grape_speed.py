@@ -64,7 +64,10 @@ def steps(config: DictConfig, device: str) -> tuple[SeeingPolicy, int, dict[str,
     """Return a policy, a number of decisions, and what goes over them, a plain pass first."""
     part = build.component(config.policy)
     policy: SeeingPolicy = part.build(action_size=ACTIONS, seed=0).to(device)
-    how = make_of(Alignment, "grape.alignment", {**plain(config.grape.alignment), "kind": "preference"})
+    given = plain(config.grape.alignment)
+    of_others = Alignment.unread("preference")
+    own = {name: value for name, value in given.items() if name not in of_others}
+    how = make_of(Alignment, "grape.alignment", {**own, "kind": "preference"})
     pairs = config.training.policy.batch_size
     if how.adapter is not None and policy.adapter is None:
         policy.adopt(how.adapter)
@@ -88,7 +91,7 @@ def steps(config: DictConfig, device: str) -> tuple[SeeingPolicy, int, dict[str,
         f"in windows of {usual} (default)": over_pairs(usual),
         **{f"in windows of {w}": over_pairs(w) for w in (count // 10, count // 20) if 0 < w < usual},
     }
-    by_advantage = ClippedAdvantage(policy, clip=how.clip, window=usual)
+    by_advantage = ClippedAdvantage(policy, clip=given["clip"], window=usual)
     kinds[f"a step over advantages, in windows of {usual}"] = _step(by_advantage, one_by_one)
     return policy, count, kinds
 
