@@ -79,6 +79,8 @@ class OpenVLAPolicy(TokenPolicy):
     ) -> None:
         super().__init__()
         _check_options(temperature, learning_rate, dtype, weights)
+        if not isinstance(path, str | Path):
+            raise ConfigError(f"path must be the directory of a checkpoint, got {path!r}")
         path = Path(path).absolute()  # what is saved is read from anywhere
         self.config = {
             "path": str(path),
@@ -185,12 +187,14 @@ class PromptTokenizer:
                 f"{path} has a token numbered {highest}, but the model's end at {vocabulary - 1}."
             )
         self.padding, self.length = padding, length
-        self.begin, *rest = self._tokenizer.encode(PROMPT.format("x")).ids
-        if rest != self._tokenizer.encode(PROMPT.format("x"), add_special_tokens=False).ids:
+        text = PROMPT.format("x")
+        whole, bare = (self._tokenizer.encode(text, add_special_tokens=own).ids for own in (True, False))
+        if not bare or whole[1:] != bare:
             raise DataError(
-                f"{path} puts no token of its own before a text (its post_processor), with which the model's "
-                "prompts begin."
+                f"{path} must put one token of its own before a text and none behind it (post_processor): "
+                "the model's prompts begin with it."
             )
+        self.begin = whole[0]
 
     def encode(self, instruction: str) -> Int64[np.ndarray, " L"]:
         """Return the tokens of the prompt for an instruction.

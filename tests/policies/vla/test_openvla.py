@@ -137,9 +137,14 @@ def test_a_model_whose_frames_move_no_more_than_rounding_is_refused(checkpoint, 
 def test_a_tokenizer_that_does_not_fit_is_refused_by_its_file(checkpoint):
     file = checkpoint / "tokenizer.json"
     whole = json.loads(file.read_text())
-    file.write_text(json.dumps({**whole, "post_processor": None}))
-    with pytest.raises(DataError, match=r"tokenizer\.json puts no token of its own before a text"):
-        OpenVLAPolicy(checkpoint, dtype="float32")
+    template = whole["post_processor"]
+    behind = {**template, "single": [*template["single"], template["single"][0]]}
+    for own in (None, behind):
+        file.write_text(json.dumps({**whole, "post_processor": own}))
+        with pytest.raises(
+            DataError, match=r"tokenizer\.json must put one token of its own before a text and"
+        ):
+            OpenVLAPolicy(checkpoint, dtype="float32")
     words = {**whole["model"]["vocab"], "cup": 9_999}
     file.write_text(json.dumps({**whole, "model": {**whole["model"], "vocab": words}}))
     with pytest.raises(DataError, match=r"tokenizer.json has a token numbered 9999, but the model's end at"):
