@@ -26,7 +26,7 @@ from robopref.methods.direct import Direct, Questions
 from robopref.methods.grape import Grape, Variant
 from robopref.methods.pearl import Pearl
 from robopref.methods.phases.comparisons import Comparisons
-from robopref.methods.phases.vla_how import Alignment
+from robopref.methods.phases.vla_how import KINDS, Alignment
 from robopref.methods.phases.vla_scores import Judge
 from robopref.methods.phases.vla_trials import Axis
 from robopref.methods.rapl import Camera, Ranked, Rapl
@@ -71,13 +71,15 @@ def direct(config: DictConfig) -> Direct:
 
 def grape(config: DictConfig) -> Grape:
     """Build the parts of GRAPE from a composed ``run`` configuration."""
-    given, usual = mapping("grape", plain(config.grape)), _usual_grape()
+    given, usual = mapping("grape", plain(config.grape)), _shipped("grape")
     for name in given:
         if name not in usual:
             raise ConfigError(unknown_name("option", f"grape.{name}", [f"grape.{one}" for one in usual]))
     alignment = mapping("grape.alignment", given.get("alignment"))
     variants = mapping("grape.variants", given.get("variants", {}))
-    left_out = usual["variants"].keys() - variants
+    shipped = [usual, _shipped("grape_full")]
+    if "kind" not in alignment:
+        raise ConfigError(f"grape.alignment lacks kind: one of {', '.join(KINDS)}")
     judge = mapping("grape.judge", given.get("judge"))
     policy = config.policy._target_
     if not issubclass(hydra.utils.get_object(policy), SeeingPolicy):
@@ -117,7 +119,7 @@ def grape(config: DictConfig) -> Grape:
             for name, how in variants.items()
         },
         axes={
-            name: _axis(name, how, left_out)
+            name: _axis(name, how, variants, [one["axes"].get(name, {}) for one in shipped])
             for name, how in mapping("grape.axes", given.get("axes", {})).items()
         },
         episodes=config.training.evaluation.episodes,
@@ -138,9 +140,9 @@ def _paths(where: str, given: Any) -> dict[str, str]:
     return dict(zip(found, _texts(where, list(found.values())), strict=True))
 
 
-def _usual_grape() -> dict[str, Any]:
-    """Return ``grape`` as the experiment comes: what differs from it was said by somebody."""
-    path = Path(__file__).parent.parent / "conf" / "experiment" / "grape.yaml"
+def _shipped(experiment: str) -> dict[str, Any]:
+    """Return ``grape`` as an experiment comes: what differs from it was said by somebody."""
+    path = Path(__file__).parent.parent / "conf" / "experiment" / f"{experiment}.yaml"
     return plain(OmegaConf.load(path).grape)
 
 
@@ -148,8 +150,8 @@ def _without_unread(
     alignment: dict[str, Any], chosen: dict[str, Any], unsaid: dict[str, Any]
 ) -> dict[str, Any]:
     """Return an alignment without what nobody said and ``chosen``, which decides of it, does not read."""
-    unread = set(Alignment.unread(chosen.get("kind")))
-    if chosen.get("kind") == "preference" and chosen.get("segment") != "window":
+    unread = set(Alignment.unread(chosen["kind"]))
+    if chosen["kind"] == "preference" and chosen.get("segment") != "window":
         unread.add("windows")
     return {k: v for k, v in alignment.items() if not (k in unread and k in unsaid and v == unsaid[k])}
 
@@ -170,12 +172,12 @@ def _alignment(given: dict[str, Any]) -> Alignment:
     return made
 
 
-def _axis(name: str, options: Any, left_out: set[str]) -> Axis:
-    """Return an axis; who was left out of the experiment is tried along none."""
+def _axis(name: str, options: Any, variants: dict[str, Any], shipped: list[dict[str, Any]]) -> Axis:
+    """Return an axis; of those whom an experiment itself tries along it, without who was left out."""
     given = mapping(f"grape.axes.{name}", options)
     tried = given.get("variants")
-    if isinstance(tried, list):
-        given = {**given, "variants": [name for name in tried if name not in left_out]}
+    if isinstance(tried, list) and tried in [axis.get("variants") for axis in shipped]:
+        given = {**given, "variants": [name for name in tried if name in variants]}
     mapping(f"grape.axes.{name}.view", given.get("view", {}))
     return make(Axis, **given)
 

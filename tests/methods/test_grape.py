@@ -270,6 +270,12 @@ def test_variants_follow_the_alignment_in_what_they_do_not_say(monkeypatch):
         (["grape.alignment.kind=chosen", "grape.alignment.beta=0.5"], "beta would change nothing"),
         (["grape.alignment.objective=kto"], "kind=advantage: only kind=preference reads objective"),
         (["grape.alignment.objective=rpro"], "objective would change nothing under kind=advantage"),
+        (["~grape.alignment.kind"], "grape.alignment lacks kind: one of preference, advantage"),
+        (
+            ["+grape.variants.x={kind: all, pairs: random}"],
+            "only kind=preference or advantage or chosen reads p",
+        ),
+        (["+grape.variants.x={kind: demonstrations, replay: 0.15}"], "replay would change nothing"),
         (["grape.alignment.segment=window"], "segment would change nothing under kind=advantage"),
         (["grape.alignment.imitation_weight=0.0"], "imitation_weight would change nothing under kind=adv"),
         (
@@ -387,6 +393,19 @@ def test_who_is_left_out_is_tried_along_no_axis(monkeypatch):
     parts = parts_of(monkeypatch, "~grape.variants.filtered-bc")
     assert parts.axes["wording"].variants == []
     assert parts_of(monkeypatch, "~grape.variants").variants == {}
+
+
+@pytest.mark.parametrize("name", ["efficiency", "filtered-bc-small-steps", "contrast"])
+def test_anyone_may_be_left_out_of_the_full_experiment(monkeypatch, name):
+    monkeypatch.setattr(Scene, "check", lambda scene: None)
+    register_resolvers()
+    words = ["experiment=grape_full", "device=cpu", f"~grape.variants.{name}", "~grape.axes.object"]
+    with initialize_config_module("robopref.conf", version_base="1.3"):
+        parts = build.grape(compose("run", words))
+    assert name not in parts.variants
+    assert not any(name in (axis.variants or ()) for axis in parts.axes.values())
+    assert len(parts.axes["camera"].variants or ()) >= 3
+    assert "object" not in parts.axes
 
 
 def test_a_collapse_is_taken_back_and_all_are_chosen_by_one_rule(monkeypatch, tmp_path):

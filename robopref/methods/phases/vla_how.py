@@ -14,10 +14,15 @@ from robopref.policies.vla.preference import fitting
 KINDS = ("preference", "advantage", "chosen", "successes", "all", "demonstrations")
 WITHOUT_SCORES = ("successes", "all", "demonstrations")
 """Kinds that take no notice of which rollouts were scored higher."""
-OF_PREFERENCES = ("objective", "segment", "windows", "reduce", "beta", "imitation_weight")
-"""Options of an :class:`Alignment` that no kind but ``preference`` knows."""
-OF_ADVANTAGES = ("clip", "trace")
-"""Options that no kind but ``advantage`` knows."""
+READERS = {
+    **dict.fromkeys(
+        ("objective", "segment", "windows", "reduce", "beta", "imitation_weight"), ("preference",)
+    ),
+    **dict.fromkeys(("clip", "trace"), ("advantage",)),
+    "pairs": ("preference", "advantage", "chosen"),
+    **dict.fromkeys(("demonstrations", "replay"), KINDS[:-1]),
+}
+"""Kinds that know of an option of an :class:`Alignment`; of any other, all do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,20 +103,18 @@ class Alignment:
         """Refuse what was said, whatever its value, if this kind knows nothing of it.
 
         Raises:
-            ConfigError: There are such; the message names the kind that reads the first.
+            ConfigError: There are such; the message names the kinds that read the first.
         """
         if unread := [name for name in self.unread(self.kind) if name in said]:
-            whose = "preference" if unread[0] in OF_PREFERENCES else "advantage"
             raise ConfigError(
-                f"{', '.join(unread)} would change nothing under kind={self.kind}: only kind={whose} reads "
-                f"{unread[0]}"
+                f"{', '.join(unread)} would change nothing under kind={self.kind}: only "
+                f"kind={' or '.join(READERS[unread[0]])} reads {unread[0]}"
             )
 
     @staticmethod
-    def unread(kind: str | None) -> tuple[str, ...]:
+    def unread(kind: str) -> tuple[str, ...]:
         """Options that a kind knows nothing of."""
-        of_others = OF_PREFERENCES if kind != "preference" else ()
-        return of_others + (OF_ADVANTAGES if kind != "advantage" else ())
+        return tuple(name for name, kinds in READERS.items() if kind not in kinds)
 
     @property
     def chosen(self) -> Objective:
