@@ -259,12 +259,13 @@ def by_round(runs: Sequence[Finished]) -> str:
 def by_task(runs: Sequence[Finished]) -> str:
     """Success in each task, greedily in new states, in the runs that have a policy; and what was gained."""
     there = [policy for policy in (BEFORE, CONTROL, ALIGNED) if policy in policies_of(runs)]
-    lines = [f"| task | {' | '.join(there)} | {ALIGNED} over the start |", "|---" * (len(there) + 2) + "|"]
+    lines = [f"| task | {' | '.join(there)} | {ALIGNED} over the start | seed by seed |"]
+    lines.append("|---" * (len(there) + 3) + "|")
     for task in sorted({task for task, _ in runs[0].states(BEFORE, SEEN)}):
         found = {policy: pairs_of_task(runs, policy, task) for policy in there}
         rates = [f"{np.concatenate(each, 1)[0].mean():.0%}" for each in found.values()]
-        change = gap("success", found[ALIGNED]) if ALIGNED in found else ""
-        lines.append(f"| {' | '.join([task, *rates, change])} |")
+        gains = [gap("success", found[ALIGNED]), run_by_run(found[ALIGNED])] if ALIGNED in found else ["", ""]
+        lines.append(f"| {' | '.join([task, *rates, *gains])} |")
     return "\n".join(lines)
 
 
@@ -279,10 +280,8 @@ def pairs_of_task(runs: Sequence[Finished], policy: str, task: str) -> list[np.n
 
 def objectives(runs: Sequence[Finished]) -> str:
     """Before and after, for each of the three objectives that was run."""
-    lines = [
-        "| states | aligned for | success | change | collisions | change | steps | change |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    measures = "success | change | collisions | change | steps | change | where both succeed"
+    lines = [f"| states | aligned for | {measures} |", "|---" * 9 + "|"]
     there = policies_of(runs)
     for place, axes in places(runs).items():
         rows = {"(before)": BEFORE, **OBJECTIVES}
@@ -296,8 +295,30 @@ def objectives(runs: Sequence[Finished]) -> str:
                 level = np.concatenate(found, 1)[0].mean()
                 cells.append(f"{level:.1f}" if measure == "steps" else f"{level:.1%}")
                 cells.append("" if policy == BEFORE else gain(measure, found))
+            cells.append(where_both_succeed(runs, policy, along))
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def run_by_run(found: Sequence[np.ndarray]) -> str:
+    """How success differs in each run, in points."""
+    return ", ".join(f"{100 * (a - b).mean():+.1f}" for a, b in found)
+
+
+def where_both_succeed(runs: Sequence[Finished], policy: str, axes: Sequence[str]) -> str:
+    """Relative change of the steps until success, in the states that a policy and the start both solve.
+
+    Elsewhere a failure has all steps of an episode, so that more successes alone make fewer steps.
+    """
+    if policy == BEFORE or len(axes) != 1:
+        return ""
+    both = zip(
+        pairs(runs, policy, BEFORE, axes, "steps"),
+        pairs(runs, policy, BEFORE, axes, "success"),
+        strict=True,
+    )
+    found = [steps[:, succeeded.all(0)] for steps, succeeded in both]
+    return gain("steps", found) if all(each.size for each in found) else ""
 
 
 def gain(measure: str, found: Sequence[np.ndarray]) -> str:
@@ -327,7 +348,7 @@ def compared(
                 found = {measure: pairs(runs, policy, other, along, measure) for measure in MEASURES}
                 cells = [policy, other, where, str(len(found["success"]))]
                 cells += [say(name, each) for name, each in found.items()]
-                cells.append(", ".join(f"{100 * (a - b).mean():+.1f}" for a, b in found["success"]))
+                cells.append(run_by_run(found["success"]))
                 lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -364,7 +385,8 @@ def fates(runs: Sequence[Finished]) -> str:
             note = " (below)" if after < before else ""
             lines.append(f"| {run.seed} | {run.kept} | {where} | {before:.1%} | {after:.1%}{note} |")
     lines += ["", "| policy | runs | collapsed | error of its actions, start and now | change of preferred |"]
-    lines += ["|---|---|---|---|---|"]
+    lines[-1] += " divergence from the start of its round | from the supervised policy |"
+    lines += ["|---" * 7 + "|"]
     for policy in dict.fromkeys(policy for run in runs for policy in run.gates):
         found = [run.gates[policy] for run in runs if policy in run.gates]
         start, now, change = (
@@ -372,7 +394,12 @@ def fates(runs: Sequence[Finished]) -> str:
             for name in ("start_error", "error", "chosen_change")
         )
         collapsed = sum(bool(gate["collapsed"]) for gate in found)
-        lines.append(f"| {policy} | {len(found)} | {collapsed} | {start:.3f}, {now:.3f} | {change:+.3f} |")
+        cells = [policy, str(len(found)), str(collapsed), f"{start:.3f}, {now:.3f}", f"{change:+.3f}"]
+        for name in ("kl", "kl_from_first"):
+            cells.append(
+                ", ".join("" if gate[name] is None else f"{gate[name]:.2f}" for gate in found).strip(", ")
+            )
+        lines.append(f"| {' | '.join(cells)} |")
     reasons = [
         f"- seed {run.seed}, {policy}: {gate['reason']}."
         for run in runs
@@ -437,11 +464,17 @@ def tables(runs: Sequence[Finished]) -> str:
     )
     others = [policy for policy in policies_of(runs) if policy != BEFORE]
     less = [(ALIGNED, each) for each in policies_of(runs) if each not in (ALIGNED, *KEPT)]
+    firsts = [
+        (f"{ALIGNED.removesuffix('-last')}-round1", each)
+        for each in (BEFORE, *others)
+        if each not in (ALIGNED, *KEPT) and not any(f"{each}-round1" in run.results for run in runs)
+    ]
     unseen = ", ".join(places(runs).get("unseen", [])) or "nothing"
     texts = {
         "Before and after": objectives(runs),
         f"Relative change over `{BEFORE}`": compared(runs, [(each, BEFORE) for each in others], gain),
         f"Difference of `{ALIGNED}`, state by state": compared(runs, [*less, KEPT], gap),
+        "Difference of its first round to policies of one round": compared(runs, firsts, gap),
         "Axis by axis": by_axis(runs),
         "Round by round": by_round(runs),
         "Task by task": by_task(runs),

@@ -18,6 +18,7 @@ from scripts.bench.grape_page import (
     gap,
     is_finished,
     levels,
+    objectives,
     pairs,
     relative,
     tables,
@@ -41,6 +42,7 @@ def episodes(successes, *, steps=10, first=0):
 def finished(seed, policies, **changes):
     results = {name: {axis: episodes(s, first=4 * seed) for axis in AXES} for name, s in policies.items()}
     gate = {"start_error": 0.2, "error": 0.1, "chosen_change": 0.3, "collapsed": False, "reason": ""}
+    gate |= {"kl": 0.123, "kl_from_first": None}
     given = {
         "results": {**results, "grape": results["supervised"]},
         "gates": dict.fromkeys([name for name in policies if name != "supervised"], gate),
@@ -142,9 +144,34 @@ def test_the_page_compares_objectives_with_the_start_and_itself_with_the_control
 def test_success_is_told_task_by_task():
     policies = {"supervised": [1, 0, 0, 0], "filtered-bc": [1, 0, 1, 0], "grape-last": [0, 0, 1, 1]}
     lines = by_task([finished(0, policies), finished(1, policies)]).splitlines()
-    assert lines[0] == "| task | supervised | filtered-bc | grape-last | grape-last over the start |"
+    assert (
+        lines[0]
+        == "| task | supervised | filtered-bc | grape-last | grape-last over the start | seed by seed |"
+    )
     assert lines[2].startswith("| a | 50% | 50% | 0% | -50.0 [")
-    assert lines[3].startswith("| b | 0% | 50% | 100% | +100.0 [+100.0, +100.0] points |")
+    assert lines[3] == "| b | 0% | 50% | 100% | +100.0 [+100.0, +100.0] points | +100.0, +100.0 |"
+
+
+def test_steps_are_told_also_where_a_policy_and_the_start_both_succeed():
+    """Of four states both solve one, in 10 steps before and 8 after; a failure has all 12."""
+    run = finished(0, {"supervised": [1, 0, 0, 1], "grape-last": [1, 1, 1, 0]})
+    for name, steps in (("supervised", [10, 12, 12, 5]), ("grape-last", [8, 2, 2, 12])):
+        run.results[name]["in-domain"]["episodes"]["steps"] = steps
+    before, after = objectives([run]).splitlines()[2:4]
+    assert before.endswith("| 9.8 |  |  |")
+    assert after.endswith("| -20% [-20%, -20%] |")
+    never = finished(0, {"supervised": [1, 0, 0, 0], "grape-last": [0, 1, 1, 0]})
+    assert objectives([never]).splitlines()[3].endswith("|  |")
+
+
+def test_policies_of_one_round_are_held_against_the_first_of_grape():
+    policies = {"supervised": [1, 0], "grape-round1": [1, 1], "grape-last": [1, 1], "tpo": [0, 0]}
+    text = tables([finished(0, {**policies, "safety": [1, 1], "safety-round1": [0, 0]})])
+    first = text.partition("Difference of its first round")[2].partition("###")[0]
+    assert "| grape-round1 | tpo | seen | 1 | +100.0 [" in first
+    assert "| grape-round1 | supervised | seen | 1 | +50.0 [" in first
+    assert "safety" not in first
+    assert "| tpo | 1 | 0 | 0.200, 0.100 | +0.300 | 0.12 |  |" in text
 
 
 def test_success_is_told_axis_by_axis_and_without_the_one_that_is_like_those_seen():
