@@ -113,17 +113,18 @@ def test_the_better_rollout_has_the_higher_grade(lab, judged, demonstrations):
 
 
 def test_imitation_takes_whom_it_is_told_and_demonstrations_beside_them(lab, judged, demonstrations):
-    def rows(kind):
-        found = compared(lab, [judged], demonstrations, kind=kind, replay=0.0, demonstrations=0.25).imitated()
+    def rows(kind, **shares):
+        found = compared(lab, [judged], demonstrations, kind=kind, **shares).imitated()
         return [part // 3 for part in found.parts], found._bounds  # three decisions in each trajectory
 
-    (chosen, shown), bounds = rows("chosen")
+    quarter = {"replay": 0.0, "demonstrations": 0.25}
+    (chosen, shown), bounds = rows("chosen", **quarter)
     assert sorted(set(chosen.tolist())) == BETTER.tolist()
     assert sorted(set(shown.tolist())) == [12, 13]
     assert bounds.tolist() == pytest.approx([0.75, 1.0])
-    (everyone, _), _ = rows("all")
+    (everyone, _), _ = rows("all", **quarter)
     assert sorted(set(everyone.tolist())) == list(range(12))
-    (good, _), _ = rows("successes")
+    (good, _), _ = rows("successes", **quarter)
     assert sorted(set(good.tolist())) == np.flatnonzero(judged.rollouts[0].store.successes).tolist()
     (alone,), bounds = rows("demonstrations")
     assert sorted(set(alone.tolist())) == [12, 13]
