@@ -205,7 +205,7 @@ def judged(before, policy, decisions):
 
 
 STEPS = 3e-2
-"""Of Adam, alike for the loss that destroys and those that do not."""
+"""Of Adam, alike for the loss that destroys and the one that does not."""
 
 with (resources.files("robopref.conf") / "experiment" / "grape.yaml").open() as file:
     DEFAULTS = OmegaConf.load(file).grape.alignment
@@ -230,20 +230,31 @@ def test_the_experiments_contrast_of_rollouts_passes_at_the_same_step_size(start
     assert not found["collapsed"], found["reason"]
 
 
-def test_clipped_advantages_alone_pass_at_ten_times_the_experiments_step_size(start):
+def by_advantages(start, learning_rate):
     folder, decisions = start
     policy, before = load_vla(folder), load_vla(folder)
     signs = np.where(np.repeat(np.arange(12) % 2 == 0, 3), 1.0, -1.0)
     batch = decisions.batch(np.arange(36))
     with torch.no_grad():
         reference = policy.entry_scores(batch["frames"], batch["words"], batch["targets"])
-    learner = ClippedAdvantage(policy, clip=DEFAULTS["clip"], learning_rate=10 * DEFAULTS["learning_rate"])
+    learner = ClippedAdvantage(policy, clip=DEFAULTS["clip"], learning_rate=learning_rate)
     logged = steps(learner, CreditedDecisions(decisions, np.ones(36), signs, reference), 40, 24)
-    found = judged(before, policy, decisions)
+    return logged, judged(before, policy, decisions)
+
+
+def test_clipped_advantages_alone_pass_at_ten_times_the_experiments_step_size(start):
+    logged, found = by_advantages(start, 10 * DEFAULTS["learning_rate"])
     assert float(logged["good_change"]) > 0 > float(logged["bad_change"])
     assert found["error"] < 0.8 * found["start_error"]
     assert found["chosen_change"] > 0
     assert not found["collapsed"], found["reason"]
+
+
+def test_clipped_advantages_alone_lose_the_preferred_at_the_step_size_that_destroys(start):
+    """A clip holds a token only once it has moved."""
+    logged, found = by_advantages(start, STEPS)
+    assert float(logged["good_change"]) < 0
+    assert found["chosen_change"] < 0
 
 
 def test_a_proximal_and_supervised_loss_moves_towards_the_preferred(start):
