@@ -19,7 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from grape_page import Finished, composed, is_finished, tables
+from grape_page import tables
+from grape_runs import Finished, composed, is_finished
 from grape_speed import speed
 from pages import put_between
 

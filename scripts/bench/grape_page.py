@@ -1,98 +1,38 @@
 """The tables of GRAPE's results, from runs that are finished: levels, gains, and differences of pairs.
 
-All policies of a run are tried from the same initial states along every axis, so two of them are compared
-state by state. Intervals are percentiles of 10,000 bootstrap samples over seeds and, within each, over
-states: first runs are drawn with replacement, then, of each, as many initial states as it has. (Of three
-runs, that understates how much runs differ by a third of the variance; the spread between states is counted
-in full.)
+Policies are compared state by state. Intervals are percentiles of 10,000 bootstrap samples over seeds and,
+within each, over states: first runs are drawn with replacement, then, of each, as many initial states as it
+has. (Of three runs, that understates how much runs differ by a third of the variance; the spread between
+states is counted in full.)
 
 Letters used in shapes: n initial states of a run, R bootstrap samples.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig, OmegaConf
+from grape_runs import (
+    BEFORE,
+    KEPT,
+    SEEN,
+    Finished,
+    check_alike,
+    pairs,
+    places,
+    policies_of,
+    rounds_of,
+    tried_along,
+)
 from scipy.stats import binomtest
 
-from robopref.cli.launch import register_resolvers, result_settings
-from robopref.errors import ConfigError, DataError
-from robopref.files import read_json
-from robopref.training.run import differences
-
-SEEN, DRAWN = "in-domain", "sampled"
-NOT_UNSEEN = (SEEN, DRAWN, "training-starts")
-BEFORE, CONTROL, ALIGNED = "supervised", "filtered-bc", "grape-last"
+CONTROL, ALIGNED = "filtered-bc", "grape-last"
 GENTLE = "filtered-bc-small-steps"  # moves less in a round, so that the gate takes fewer back
 LIKE_SEEN = "object"  # painted blue, it is as easy as ever: what is unseen is told without it, too
-KEPT = ("grape", "filtered-bc-kept")  # an alignment or its start, whichever validated better
 OBJECTIVES = {"task completion": ALIGNED, "safety": "safety", "efficiency": "efficiency"}
-ROUND = re.compile(r"-round\d+$")
 MEASURES = ("success", "collision", "steps")
 RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What one finished run left: ``results`` of its policies, gates, phases, and how it was called."""
-
-    seed: int
-    results: Mapping[str, Mapping[str, Any]]
-    gates: Mapping[str, Mapping[str, Any]]
-    kept: str
-    phases: Mapping[str, float]
-    machine: Mapping[str, Any]
-    started: str
-    command: str
-    config: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> "Finished":
-        """Read a run directory.
-
-        Raises:
-            DataError: It is not complete.
-        """
-        about = read_json(folder / "run.json")
-        if about["status"] != "complete":
-            raise DataError(f"The run in {folder} is not complete but {about['status']}.")
-        return cls(
-            about["seed"],
-            read_json(folder / "grape.json"),
-            {path.parent.name: read_json(path) for path in sorted(folder.glob("*/gate.json"))},
-            read_json(folder / "kept.json")["policy"],
-            {phase["name"]: phase["seconds"] for phase in about["phases"]},
-            about["machine"],
-            about["started"],
-            about["command"],
-            yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        )
-
-    def column(self, policy: str, axes: Sequence[str], name: str) -> np.ndarray:
-        """Return a number for each initial state, the mean over some axes, in the order of task and seed.
-
-        Raises:
-            DataError: The axes begin in different states.
-        """
-        if len({tuple(self.states(policy, axis)) for axis in axes}) > 1:
-            raise DataError(f"Run {self.seed} tried {policy} from different states along {', '.join(axes)}.")
-        found = []
-        for axis in axes:
-            episodes = self.results[policy][axis]["episodes"]
-            order = np.lexsort((episodes["seed"], episodes["task"]))
-            found.append(np.array(episodes[name], float)[order])
-        return np.mean(found, 0)
-
-    def states(self, policy: str, axis: str) -> list[tuple[str, int]]:
-        """Task and environment seed of every episode, in the same order."""
-        episodes = self.results[policy][axis]["episodes"]
-        return sorted(zip(episodes["task"], episodes["seed"], strict=True))
 
 
 @dataclass(frozen=True)
@@ -106,62 +46,6 @@ class Estimate:
     def text(self, form: str, unit: str = "") -> str:
         """Format all three alike, the unit behind."""
         return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]{unit}"
-
-
-def composed(overrides: list[str]) -> DictConfig:
-    """Return the configuration of ``robopref run`` with these words behind it."""
-    register_resolvers()
-    with initialize_config_module("robopref.conf", version_base="1.3"):
-        return compose("run", overrides)
-
-
-def is_finished(folder: Path, config: DictConfig) -> bool:
-    """Whether a folder holds a complete run of this configuration.
-
-    Raises:
-        ConfigError: It holds a complete run of another; the message says in what they differ.
-    """
-    if not (folder / "run.json").exists() or read_json(folder / "run.json")["status"] != "complete":
-        return False
-    held, wanted = (
-        result_settings(yaml.safe_load(text))
-        for text in ((folder / "config.yaml").read_text("utf-8"), OmegaConf.to_yaml(config, resolve=True))
-    )
-    if changed := differences(held, wanted):
-        raise ConfigError(
-            f"{folder} holds a run with other settings ({changed}). Choose another --folder, or "
-            "delete it; --read makes tables of what is there"
-        )
-    return True
-
-
-def policies_of(runs: Sequence[Finished]) -> list[str]:
-    """All policies that any run has, in the order of their first appearance, without rounds.
-
-    Of those that are another one or the start, chosen by validation, ``grape`` and the control's alone.
-    """
-    there = dict.fromkeys(policy for run in runs for policy in run.results if not ROUND.search(policy))
-    return [policy for policy in there if not policy.endswith("-kept") or policy in KEPT]
-
-
-def rounds_of(runs: Sequence[Finished]) -> list[str]:
-    """The policy of every round that any run has, in the order of their first appearance."""
-    return list(dict.fromkeys(name for run in runs for name in run.results if ROUND.search(name)))
-
-
-def pairs(runs: Sequence[Finished], a: str, b: str, axes: Sequence[str], measure: str) -> list[np.ndarray]:
-    """What two policies measured in the same states, an array (2, n) for each run that has both.
-
-    Raises:
-        DataError: They were not tried from the same states.
-    """
-    found = []
-    for run in runs:
-        if a in run.results and b in run.results:
-            if run.states(a, axes[0]) != run.states(b, axes[0]):
-                raise DataError(f"Run {run.seed} tried {a} and {b} from different states.")
-            found.append(np.stack([run.column(policy, axes, measure) for policy in (a, b)]))
-    return found
 
 
 def resampled(found: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -197,26 +81,6 @@ def _gain(means: np.ndarray) -> np.ndarray:
     a, b = means.T
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(a == b, 0.0, a / b - 1)
-
-
-def places(runs: Sequence[Finished]) -> dict[str, list[str]]:
-    """The axes of all runs: as in training, the same with actions drawn as in rollouts, and unseen ones."""
-    axes = runs[0].results[BEFORE]
-    found = {
-        "seen": [axis for axis in axes if axis == SEEN],
-        "drawn": [axis for axis in axes if axis == DRAWN],
-        "unseen": [axis for axis in axes if axis not in NOT_UNSEEN],
-    }
-    return {name: kept for name, kept in found.items() if kept}
-
-
-def tried_along(
-    runs: Sequence[Finished], place: str, axes: Sequence[str], *policies: str
-) -> tuple[str, list[str]]:
-    """The axes of a place along which some policies were tried in every run that has them, and its name."""
-    having = [run.results for run in runs if all(policy in run.results for policy in policies)]
-    found = [axis for axis in axes if all(axis in each[p] for each in having for p in policies)]
-    return place if found == list(axes) else f"{place}: {', '.join(found)}", found if having else []
 
 
 def levels(runs: Sequence[Finished]) -> str:
@@ -384,9 +248,9 @@ def fates(runs: Sequence[Finished]) -> str:
             before, after = (run.column(policy, along, "success").mean() for policy in (BEFORE, "grape"))
             note = " (below)" if after < before else ""
             lines.append(f"| {run.seed} | {run.kept} | {where} | {before:.1%} | {after:.1%}{note} |")
-    lines += ["", "| policy | runs | collapsed | error of its actions, start and now | change of preferred |"]
-    lines[-1] += " divergence from the start of its round | from the supervised policy |"
-    lines += ["|---" * 7 + "|"]
+    measures = "error of its actions, start and now | change of preferred"
+    drift = "divergence from the start of its round | from the supervised policy"
+    lines += ["", f"| policy | runs | collapsed | {measures} | {drift} |", "|---" * 7 + "|"]
     for policy in dict.fromkeys(policy for run in runs for policy in run.gates):
         found = [run.gates[policy] for run in runs if policy in run.gates]
         start, now, change = (
@@ -396,9 +260,7 @@ def fates(runs: Sequence[Finished]) -> str:
         collapsed = sum(bool(gate["collapsed"]) for gate in found)
         cells = [policy, str(len(found)), str(collapsed), f"{start:.3f}, {now:.3f}", f"{change:+.3f}"]
         for name in ("kl", "kl_from_first"):
-            cells.append(
-                ", ".join("" if gate[name] is None else f"{gate[name]:.2f}" for gate in found).strip(", ")
-            )
+            cells.append(", ".join(f"{gate[name]:.2f}" for gate in found if gate[name] is not None))
         lines.append(f"| {' | '.join(cells)} |")
     reasons = [
         f"- seed {run.seed}, {policy}: {gate['reason']}."
@@ -420,31 +282,6 @@ def durations(runs: Sequence[Finished]) -> str:
         ]
         lines.append(f"| {run.seed} | " + " | ".join(f"{m:.1f}" for m in [*minutes, sum(minutes)]) + " |")
     return "\n".join(lines)
-
-
-def check_alike(runs: Sequence[Finished]) -> None:
-    """Refuse runs that differ in more than their seed, and in which variants were run beside.
-
-    Raises:
-        DataError: There is no run, or two differ; the message says in what.
-    """
-    if not runs:
-        raise DataError("There is no run to make tables of.")
-    first, *others = (result_settings({**run.config, "seed": 0}) for run in runs)
-    for run, settings in zip(runs[1:], others, strict=True):
-        names = _variants(first).keys() & _variants(settings).keys()
-        if changed := differences(*(_with_variants(each, names) for each in (first, settings))):
-            raise DataError(f"The runs {runs[0].seed} and {run.seed} differ: {changed}.")
-
-
-def _variants(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return settings["grape"].get("variants", {})
-
-
-def _with_variants(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return settings with no other variants than those."""
-    kept = {name: how for name, how in _variants(settings).items() if name in names}
-    return {**settings, "grape": {**settings["grape"], "variants": kept}}
 
 
 def tables(runs: Sequence[Finished]) -> str:

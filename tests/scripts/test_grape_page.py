@@ -1,29 +1,20 @@
 """Tables of GRAPE's results: numbers by hand, pairs that belong together, and no stale or foreign run."""
 
 import dataclasses
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from robopref.errors import ConfigError, DataError
-from scripts.bench.grape_page import (
-    Finished,
-    by_axis,
-    by_task,
-    compared,
-    composed,
-    difference,
-    gap,
-    is_finished,
-    levels,
-    objectives,
-    pairs,
-    relative,
-    tables,
-)
 
+BENCH = Path(__file__).parents[2] / "scripts" / "bench"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(BENCH))  # the benchmarks import each other by their bare names
+    grape_page, grape_runs = (importlib.import_module(name) for name in ("grape_page", "grape_runs"))
 AXES = ("in-domain", "object", "camera", "training-starts")
 
 
@@ -53,7 +44,7 @@ def finished(seed, policies, **changes):
         "command": f"robopref run experiment=grape seed={seed} out=there data_dir=here",
         "config": {"seed": seed, "out": f"there/{seed}", "grape": {"rounds": 1}},
     }
-    return Finished(seed, **{**given, **changes})
+    return grape_runs.Finished(seed, **{**given, **changes})
 
 
 def test_every_policy_of_any_run_has_its_lines_and_says_of_how_many_runs():
@@ -61,7 +52,7 @@ def test_every_policy_of_any_run_has_its_lines_and_says_of_how_many_runs():
         finished(0, {"supervised": [1, 0, 0, 0]}),
         finished(1, {"supervised": [1, 1, 0, 0], "safety": [1, 1, 1, 0]}),
     ]
-    lines = {tuple(line.split(" | ")[:2]): line for line in levels(runs).splitlines()}
+    lines = {tuple(line.split(" | ")[:2]): line for line in grape_page.levels(runs).splitlines()}
     assert "| 2 | 8 | 37.5% |" in lines["| supervised", "in-domain"]
     late = lines["| safety", "camera"]
     assert "| 1 | 4 | 75.0% |" in late
@@ -73,7 +64,7 @@ def test_a_policy_that_was_tried_along_more_axes_in_one_run_has_their_lines():
     few, all_axes = (finished(seed, {"supervised": [1, 0], "filtered-bc-kept": [1, 0]}) for seed in range(2))
     kept = {"in-domain": few.results["filtered-bc-kept"]["in-domain"]}
     few = dataclasses.replace(few, results={**few.results, "filtered-bc-kept": kept})
-    lines = {tuple(line.split(" | ")[:2]): line for line in levels([few, all_axes]).splitlines()}
+    lines = {tuple(line.split(" | ")[:2]): line for line in grape_page.levels([few, all_axes]).splitlines()}
     assert "| 2 | 4 | 50.0% |" in lines["| filtered-bc-kept", "in-domain"]
     assert "| 1 | 2 | 50.0% |" in lines["| filtered-bc-kept", "camera"]
 
@@ -83,11 +74,11 @@ def test_policies_are_compared_in_the_same_states_whatever_the_order_of_their_ep
     turned = run.results["filtered-bc"]["in-domain"]["episodes"]
     for column in turned.values():
         column.reverse()
-    (both,) = pairs([run], "filtered-bc", "supervised", ["in-domain"], "success")
+    (both,) = grape_runs.pairs([run], "filtered-bc", "supervised", ["in-domain"], "success")
     assert both.tolist() == [[0, 0, 1, 1], [1, 0, 0, 1]]
     turned["seed"][0] = 99
     with pytest.raises(DataError, match="Run 0 tried filtered-bc and supervised from different states"):
-        pairs([run], "filtered-bc", "supervised", ["in-domain"], "success")
+        grape_runs.pairs([run], "filtered-bc", "supervised", ["in-domain"], "success")
 
 
 def test_axes_that_share_their_states_count_as_one_trial_of_each():
@@ -99,7 +90,7 @@ def test_axes_that_share_their_states_count_as_one_trial_of_each():
 def test_an_interval_over_states_alone_is_that_of_the_binomial():
     rng = np.random.default_rng(1)
     a = (rng.random(400) < 0.5).astype(float)
-    found = difference([np.stack([a, np.zeros(400)])])
+    found = grape_page.difference([np.stack([a, np.zeros(400)])])
     spread = 1.96 * np.sqrt(a.mean() * (1 - a.mean()) / 400)
     assert found.value == a.mean()
     assert found.high - found.value == pytest.approx(spread, rel=0.06)
@@ -108,17 +99,17 @@ def test_an_interval_over_states_alone_is_that_of_the_binomial():
 
 def test_runs_that_differ_widen_the_interval_though_no_state_does():
     runs = [np.stack([np.full(50, level), np.zeros(50)]) for level in (0.0, 0.5, 1.0)]
-    found = difference(runs)
+    found = grape_page.difference(runs)
     assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)  # each end: one run three times, 1 in 27
 
 
 def test_a_relative_gain_is_that_of_the_means_and_infinite_over_nothing():
     half, all_of_them, none = np.tile([0.0, 1.0], 50), np.ones(100), np.zeros(100)
-    gain = relative([np.stack([all_of_them, half])])
+    gain = grape_page.relative([np.stack([all_of_them, half])])
     assert gain.value == 1.0
     assert gain.low < 1.0 < gain.high
-    assert relative([np.stack([half, none])]).value == np.inf
-    same = relative([np.stack([none, none])])
+    assert grape_page.relative([np.stack([half, none])]).value == np.inf
+    same = grape_page.relative([np.stack([none, none])])
     assert (same.low, same.value, same.high) == (0.0, 0.0, 0.0)
 
 
@@ -131,7 +122,7 @@ def test_the_page_compares_objectives_with_the_start_and_itself_with_the_control
         "grape-round2": [1, 1, 1, 0],
         "grape-last": [1, 1, 1, 0],
     }
-    text = tables([finished(0, policies), finished(1, policies)])
+    text = grape_page.tables([finished(0, policies), finished(1, policies)])
     assert "| seen | task completion | 75.0% | +200% [" in text
     assert "| seen | safety | 25.0% | +0% [" in text
     assert "| grape-last | filtered-bc | unseen | 2 | +25.0 [" in text
@@ -143,7 +134,7 @@ def test_the_page_compares_objectives_with_the_start_and_itself_with_the_control
 
 def test_success_is_told_task_by_task():
     policies = {"supervised": [1, 0, 0, 0], "filtered-bc": [1, 0, 1, 0], "grape-last": [0, 0, 1, 1]}
-    lines = by_task([finished(0, policies), finished(1, policies)]).splitlines()
+    lines = grape_page.by_task([finished(0, policies), finished(1, policies)]).splitlines()
     assert (
         lines[0]
         == "| task | supervised | filtered-bc | grape-last | grape-last over the start | seed by seed |"
@@ -157,16 +148,16 @@ def test_steps_are_told_also_where_a_policy_and_the_start_both_succeed():
     run = finished(0, {"supervised": [1, 0, 0, 1], "grape-last": [1, 1, 1, 0]})
     for name, steps in (("supervised", [10, 12, 12, 5]), ("grape-last", [8, 2, 2, 12])):
         run.results[name]["in-domain"]["episodes"]["steps"] = steps
-    before, after = objectives([run]).splitlines()[2:4]
+    before, after = grape_page.objectives([run]).splitlines()[2:4]
     assert before.endswith("| 9.8 |  |  |")
     assert after.endswith("| -20% [-20%, -20%] |")
     never = finished(0, {"supervised": [1, 0, 0, 0], "grape-last": [0, 1, 1, 0]})
-    assert objectives([never]).splitlines()[3].endswith("|  |")
+    assert grape_page.objectives([never]).splitlines()[3].endswith("|  |")
 
 
 def test_policies_of_one_round_are_held_against_the_first_of_grape():
     policies = {"supervised": [1, 0], "grape-round1": [1, 1], "grape-last": [1, 1], "tpo": [0, 0]}
-    text = tables([finished(0, {**policies, "safety": [1, 1], "safety-round1": [0, 0]})])
+    text = grape_page.tables([finished(0, {**policies, "safety": [1, 1], "safety-round1": [0, 0]})])
     first = text.partition("Difference of its first round")[2].partition("###")[0]
     assert "| grape-round1 | tpo | seen | 1 | +100.0 [" in first
     assert "| grape-round1 | supervised | seen | 1 | +50.0 [" in first
@@ -178,7 +169,9 @@ def test_success_is_told_axis_by_axis_and_without_the_one_that_is_like_those_see
     policies = {"supervised": [1, 0, 0, 0], "filtered-bc": [1, 1, 0, 0], "grape-last": [1, 1, 1, 1]}
     run = finished(0, policies)
     blue = {**run.results["grape-last"], "object": episodes([1, 0, 0, 0])}
-    lines = by_axis([dataclasses.replace(run, results={**run.results, "grape-last": blue})]).splitlines()
+    lines = grape_page.by_axis(
+        [dataclasses.replace(run, results={**run.results, "grape-last": blue})]
+    ).splitlines()
     assert lines[0] == "| axis | start | grape-last | over `supervised` | over `filtered-bc` |"
     assert lines[2].startswith("| in-domain | 25.0% | 100.0% | +75.0 [")
     assert lines[3].startswith("| object | 25.0% | 25.0% | +0.0 [+0.0, +0.0] points | -25.0 [")
@@ -190,7 +183,7 @@ def test_a_comparison_ends_with_the_difference_in_every_run():
         finished(0, {"supervised": [1, 0, 0, 0], "grape-last": [1, 1, 0, 0]}),
         finished(1, {"supervised": [1, 0, 0, 0], "grape-last": [0, 0, 0, 0]}),
     ]
-    line = compared(runs, [("grape-last", "supervised")], gap).splitlines()[2]
+    line = grape_page.compared(runs, [("grape-last", "supervised")], grape_page.gap).splitlines()[2]
     assert line.endswith("| +25.0, -25.0 |")
 
 
@@ -198,7 +191,7 @@ def test_a_variant_that_was_tried_along_fewer_axes_is_compared_along_those_alone
     run = finished(0, {"supervised": [1, 0, 0, 0], "filtered-bc": [1, 1, 0, 0], "tpo": [1, 1, 1, 0]})
     tried = {"filtered-bc": ("in-domain", "object"), "tpo": ("in-domain",)}
     fewer = {name: {axis: run.results[name][axis] for axis in axes} for name, axes in tried.items()}
-    text = tables([dataclasses.replace(run, results={**run.results, **fewer})])
+    text = grape_page.tables([dataclasses.replace(run, results={**run.results, **fewer})])
     assert "| filtered-bc | supervised | unseen: object | 1 | +100% [" in text
     assert "| tpo | supervised | seen | 1 | +200% [" in text
     assert "| tpo | supervised | unseen" not in text
@@ -207,7 +200,7 @@ def test_a_variant_that_was_tried_along_fewer_axes_is_compared_along_those_alone
 def test_runs_of_different_settings_are_not_pooled():
     other = finished(1, {"supervised": [1, 0]}, config={"seed": 1, "grape": {"rounds": 2}})
     with pytest.raises(DataError, match=r"grape\.rounds: 1, now 2"):
-        tables([finished(0, {"supervised": [1, 0]}), other])
+        grape_page.tables([finished(0, {"supervised": [1, 0]}), other])
 
 
 def test_runs_may_have_variants_of_their_own_and_none_of_one_name_that_differ():
@@ -216,21 +209,21 @@ def test_runs_may_have_variants_of_their_own_and_none_of_one_name_that_differ():
         return finished(seed, {"supervised": [1, 0], **{name: [1, 1] for name in variants}}, config=settings)
 
     both = {"tpo": {"reduce": "sum"}, "stepwise-dpo": {"segment": "step"}}
-    text = tables([run(0, **both), run(1, tpo={"reduce": "sum"})])
+    text = grape_page.tables([run(0, **both), run(1, tpo={"reduce": "sum"})])
     assert "| tpo | supervised | seen | 2 |" in text
     assert "| stepwise-dpo | supervised | seen | 1 |" in text
     with pytest.raises(DataError, match=r"grape\.variants\.tpo\.reduce: sum, now mean"):
-        tables([run(0, **both), run(1, tpo={"reduce": "mean"})])
+        grape_page.tables([run(0, **both), run(1, tpo={"reduce": "mean"})])
 
 
 def test_a_finished_folder_is_read_for_the_same_settings_and_refused_for_others(tmp_path):
     given = ["experiment=grape", "seed=3", f"out={tmp_path}"]
-    config = composed(given)
-    assert not is_finished(tmp_path, config)
+    config = grape_runs.composed(given)
+    assert not grape_runs.is_finished(tmp_path, config)
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
     (tmp_path / "run.json").write_text(json.dumps({"status": "interrupted in align/tpo"}))
-    assert not is_finished(tmp_path, config)
+    assert not grape_runs.is_finished(tmp_path, config)
     (tmp_path / "run.json").write_text(json.dumps({"status": "complete"}))
-    assert is_finished(tmp_path, composed([*given, "device=cpu"]))
+    assert grape_runs.is_finished(tmp_path, grape_runs.composed([*given, "device=cpu"]))
     with pytest.raises(ConfigError, match=r"other settings \(grape\.rounds: 2, now 3"):
-        is_finished(tmp_path, composed([*given, "grape.rounds=3"]))
+        grape_runs.is_finished(tmp_path, grape_runs.composed([*given, "grape.rounds=3"]))

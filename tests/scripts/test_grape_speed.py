@@ -5,7 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robopref.methods.phases.vla_how import Alignment
 from scripts.bench import grape_speed
-from scripts.bench.grape_page import composed
+from scripts.bench.grape_runs import composed
 from tests.policies.vla.conftest import tiny
 
 SMALL = [
