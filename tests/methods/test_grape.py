@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from robopref.cli import main
 from robopref.data.label_store import LabelStore
@@ -13,6 +15,7 @@ from robopref.data.queries import initial_states
 from robopref.data.store import TrajectoryStore
 from robopref.errors import ConfigError
 from robopref.methods import grape
+from robopref.methods.phases.vla import WEIGHTS
 from robopref.methods.phases.vla_compared import NothingToLearnError
 from robopref.methods.phases.vla_scores import Judged
 from robopref.policies.vla.lora import Adapter
@@ -65,6 +68,17 @@ def read(path):
     return json.loads(path.read_text())
 
 
+def assert_learned(folder):
+    """The policy of the first round was tried as the start was, and is another one."""
+    results = read(folder / "grape.json")
+    before, after = (results[name]["in-domain"]["episodes"] for name in ("supervised", "grape-round1"))
+    assert (after["task"], after["seed"]) == (before["task"], before["seed"])
+    start, learned = (load_file(folder / name / WEIGHTS) for name in ("supervised", "grape-round1"))
+    assert start.keys() == learned.keys()
+    assert all(bool(tensor.isfinite().all()) for tensor in learned.values() if tensor.is_floating_point())
+    assert any(not torch.equal(start[name], learned[name]) for name in start)
+
+
 @pytest.mark.slow
 def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
     rounds = ["grape.rounds=2", "+grape.variants.filtered-bc.rounds=2"]
@@ -109,18 +123,18 @@ def test_the_experiment_runs_and_the_same_command_only_reads(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["flow", "gaussian"])
+@pytest.mark.parametrize("head", ["flow", "gaussian", "diffusion"])
 @pytest.mark.parametrize("kind", ["advantage", "preference"])
 def test_policies_of_numbers_run_through_it_alike(tmp_path, head, kind):
     assert run(tmp_path, *SHORT, f"policy=vla_{head}", f"grape.alignment.kind={kind}") == 0
-    assert "grape-round1" in read(tmp_path / "run" / "grape.json")
+    assert_learned(tmp_path / "run")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["plackett_luce", "kto"])
 def test_lists_and_single_rollouts_run_through_it_alike(tmp_path, objective):
     assert run(tmp_path, *SHORT, PREFERENCE, f"grape.alignment.objective={objective}") == 0
-    assert "grape-round1" in read(tmp_path / "run" / "grape.json")
+    assert_learned(tmp_path / "run")
 
 
 @pytest.mark.slow
