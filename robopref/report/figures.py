@@ -1,5 +1,6 @@
 """Curves and bars: success, learning curves, calibration, and the reward along a rollout."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -69,7 +70,8 @@ def success_by_round(successes: Sequence[Success], *, key: str) -> Drawing | Non
     if not lines:
         return None
     rounds = max(max(line) for line in lines.values())
-    with canvas(4.3, 2.6, left=0.62) as (fig, ax):
+    key_height = 0.17 * math.ceil(len(lines) / 2)
+    with canvas(4.3, 2.5 + key_height, left=0.62, top=0.1 + key_height) as (fig, ax):
         for number, (name, line) in enumerate(lines.items()):
             shown = {0: rows["supervised"], **line} if "supervised" in rows else line
             at = np.array(sorted(shown))
@@ -79,7 +81,7 @@ def success_by_round(successes: Sequence[Success], *, key: str) -> Drawing | Non
             ax.errorbar(x, rates, abs(ends - rates), fmt="o-", ms=4, color=color, linewidth=1.2, label=name)
         ax.set(xlim=(-0.3, rounds + 0.3), ylim=(0, 1), xlabel="round", ylabel="share of successful episodes")
         ax.set_xticks(range(rounds + 1))
-        ax.legend(loc="best", handlelength=1.3)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, handlelength=1.3, borderaxespad=0.2)
         panel = to_panel(fig, ax, key=key, description="Success after each round with 95 % intervals")
     caption = (
         "Success of the policy after each round of rollouts and alignment; round 0 is the policy that all "

@@ -4,6 +4,7 @@ Letters used in shapes: M source episodes, N target episodes, T steps, K bins.
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -217,15 +218,21 @@ class Run:
 
     @property
     def main_evaluation(self) -> Evaluation | None:
-        """What the run is about: the policy named like its method, else the first that is no baseline."""
+        """What the run is about: the policy named like its method, or its last round, else no baseline."""
         phases = [phase.name.removeprefix("evaluate/") for phase in self.phases]
         in_order = sorted(
             self.evaluations, key=lambda e: phases.index(e.policy) if e.policy in phases else len(phases)
         )
+        rounds = {
+            int(found[1]): e
+            for e in self.evaluations
+            if (found := re.fullmatch(rf"{re.escape(self.method)}-round(\d+)", e.policy))
+        }
         baselines = self.config.get("baselines")
         known = {plain(b) for b in baselines} if isinstance(baselines, dict) else set()
         for wanted in (
             lambda e: plain(e.policy) == plain(self.method),
+            lambda e: e is rounds.get(max(rounds, default=0)),
             lambda e: plain(e.policy) not in known and plain(e.policy) not in REFERENCES,
             lambda e: plain(e.policy) not in known,
             lambda e: True,

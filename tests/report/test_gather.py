@@ -261,6 +261,7 @@ def test_plans_of_one_source_are_kept_together(run):
         ("pearl", ["iql", "collected data"], "iql"),
         ("bc", ["bc", "iql"], "bc"),
         ("other", ["collected data"], "collected data"),
+        ("grape", ["bc-on-all", "grape-round2", "grape-round10", "safety-round11"], "grape-round10"),
     ],
 )
 def test_the_policy_that_a_run_is_about_is_found(make_run, tmp_path, method, policies, expected):
