@@ -32,7 +32,7 @@ def run(config: DictConfig) -> float:
         raise ConfigError(unknown_name("method", config.method, METHODS))
     method = importlib.import_module(f"robopref.methods.{config.method}")
     parts = METHODS[config.method](config)
-    record = open_run(config, method=config.method, task=config.env.task)
+    record = open_run(config, method=config.method, task=getattr(parts, "task", config.env.task))
     try:
         with kept_workers():
             result = method.run(parts, record)

@@ -104,6 +104,11 @@ class Grape:
     seed: int
     hardware: Hardware
 
+    @property
+    def task(self) -> str:
+        """What tables call it: its task, or how many it has."""
+        return self.scenes[0].task if len(self.scenes) == 1 else f"{len(self.scenes)} tasks"
+
     def __post_init__(self):
         if not self.scenes or self.rounds < 1 or self.episodes < 1 or not self.axes or self.validation < 1:
             raise ConfigError(

@@ -144,6 +144,7 @@ def test_the_full_experiment_is_the_usual_one_with_more_rounds_and_controls(monk
         full = build.grape(compose("run", ["experiment=grape_full", "device=cpu"]))
         shorter = build.grape(compose("run", ["experiment=grape_full", "device=cpu", "grape.rounds=3"]))
     usual = parts_of(monkeypatch)
+    assert (full.task, usual.task) == ("10 tasks", "drawer-open")
     assert (full.rounds, full.main, full.episodes) == (5, usual.main, 2 * usual.episodes)
     assert set(full.variants) - set(usual.variants) == {
         "contrast",
